@@ -1,0 +1,1 @@
+"""The generated stubs of the vecdb.v1 protocol."""

@@ -1,0 +1,1 @@
+"""A vector database engine with a language model on each side of it."""

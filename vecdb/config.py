@@ -1,0 +1,63 @@
+"""Every parameter with its least, default and greatest value, in one place.
+
+Limits are checked with `Limits.check`, so that every layer refuses a value with the same words.
+"""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass
+from typing import SupportsIndex
+
+from vecdb.errors import InvalidParameterError
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The range and default of one integer parameter."""
+
+    name: str
+    least: int
+    default: int
+    greatest: int
+
+    def check(self, value: SupportsIndex | None) -> int:
+        """Return `value`, or the default for None.
+
+        Raises
+        ------
+        InvalidParameterError
+            If `value` is not an integer of the range.
+        """
+        if value is None:
+            return self.default
+        try:
+            number = operator.index(value)
+        except TypeError:
+            number = None
+        if number is None or isinstance(value, bool) or not self.least <= number <= self.greatest:
+            raise InvalidParameterError(
+                f"{self.name}={value!r}: must be an integer from {self.least} to {self.greatest}"
+            )
+        return number
+
+
+K = Limits("k", 1, 10, 10_000)
+DIM = Limits("dim", 1, 384, 65_536)
+BATCH_ROWS = Limits("batch rows", 1, 256, 65_536)
+THREADS = Limits("threads", 1, 1, 1_024)
+
+HNSW_M = Limits("m", 2, 16, 512)
+HNSW_EF_CONSTRUCTION = Limits("ef_construction", 4, 200, 10_000)
+HNSW_EF = Limits("ef", 1, 64, 100_000)
+IVF_NLIST = Limits("nlist", 1, 1_024, 1_000_000)
+IVF_NPROBE = Limits("nprobe", 1, 16, 1_000_000)
+
+TEXT_BYTES = Limits("text bytes", 1, 1 << 20, 1 << 20)
+PAYLOAD_BYTES = Limits("payload bytes", 2, 1 << 20, 1 << 20)
+STR_ID_BYTES = Limits("id bytes", 1, 1_024, 1_024)
+COLLECTION_NAME_CHARS = Limits("collection name characters", 1, 255, 255)
+
+SEGMENT_ROWS = Limits("segment_rows", 1_000, 100_000, 100_000_000)
+WAL_BYTES = Limits("wal_bytes", 1 << 20, 256 << 20, 1 << 40)
+MESSAGE_BYTES = Limits("message bytes", 1 << 16, 64 << 20, 1 << 30)

@@ -1,0 +1,204 @@
+"""The exceptions of vecdb, the same classes in the engine and in the client.
+
+::
+
+    VecdbError
+    ├── InvalidArgumentError (ValueError)
+    │   ├── DimensionMismatchError      a vector is not of the collection's dimension
+    │   ├── InvalidVectorError          dtype, shape, NaN, infinity, or zero under cosine
+    │   ├── EmptyBatchError             nothing to write or to search for
+    │   ├── LengthMismatchError         ids, vectors, texts or payloads differ in length
+    │   ├── InvalidIdError              not an int in [0, 2**64) nor a str
+    │   ├── DuplicateIdError            one id twice in a batch
+    │   ├── InvalidNameError            a collection name that cannot be one
+    │   ├── InvalidParameterError       a parameter outside its range (k, ef, m, ...)
+    │   ├── InvalidPayloadError         a payload that is not a JSON object
+    │   ├── InvalidFilterError          a filter that is not of the documented form
+    │   └── InvalidTextError            empty, too long, or not a str
+    ├── NotFoundError (LookupError)
+    │   ├── CollectionNotFoundError
+    │   └── ModelNotFoundError          unknown to the registry, or found nowhere
+    ├── AlreadyExistsError
+    │   └── CollectionExistsError
+    ├── FailedPreconditionError
+    │   ├── DirectoryLockedError        another process owns the data directory
+    │   ├── NewerFormatError            written by a newer vecdb
+    │   ├── EncoderMismatchError        the model is not the one the vectors came from
+    │   ├── ReadOnlyError               writes stopped after a failed fsync
+    │   ├── DeviceUnavailableError      device="cuda" without CUDA
+    │   └── MissingDependencyError      an extra of the package is not installed
+    ├── DataLossError
+    │   ├── CorruptFileError            a file of the data directory is damaged
+    │   └── ModelDigestError            a model file with the wrong SHA-256
+    ├── ResourceExhaustedError
+    │   ├── DiskFullError
+    │   ├── MessageTooLargeError
+    │   └── OverloadedError
+    ├── UnauthenticatedError            no API key, or a wrong one
+    ├── UnavailableError                the server cannot be reached or is stopping
+    ├── DeadlineExceededError (TimeoutError)
+    ├── CancelledError
+    ├── ClosedError                     used after close()
+    ├── DecoderError                    the answering model failed
+    └── InternalError                   a defect in vecdb; please report it
+
+A message names the value that was wrong and says what would be right.
+"""
+
+from __future__ import annotations
+
+
+class VecdbError(Exception):
+    """Base of every exception raised by vecdb."""
+
+
+class InvalidArgumentError(VecdbError, ValueError):
+    """The caller passed something that can never work."""
+
+
+class DimensionMismatchError(InvalidArgumentError):
+    """A vector does not have the dimension of its collection or index."""
+
+
+class InvalidVectorError(InvalidArgumentError):
+    """A vector has the wrong dtype or shape, or holds NaN, infinity or, under cosine, only zeros."""
+
+
+class EmptyBatchError(InvalidArgumentError):
+    """A batch holds nothing."""
+
+
+class LengthMismatchError(InvalidArgumentError):
+    """Parallel arguments differ in length."""
+
+
+class InvalidIdError(InvalidArgumentError):
+    """An id is neither an int in [0, 2**64) nor a non-empty str within the length limit."""
+
+
+class DuplicateIdError(InvalidArgumentError):
+    """One id stands twice in a batch."""
+
+
+class InvalidNameError(InvalidArgumentError):
+    """A collection name cannot be used."""
+
+
+class InvalidParameterError(InvalidArgumentError):
+    """A parameter lies outside its range."""
+
+
+class InvalidPayloadError(InvalidArgumentError):
+    """A payload is not a JSON object, or is too large."""
+
+
+class InvalidFilterError(InvalidArgumentError):
+    """A filter does not have the documented form."""
+
+
+class InvalidTextError(InvalidArgumentError):
+    """A text is empty, too long, or not a str."""
+
+
+class NotFoundError(VecdbError, LookupError):
+    """Something named does not exist."""
+
+
+class CollectionNotFoundError(NotFoundError):
+    """There is no collection of that name."""
+
+
+class ModelNotFoundError(NotFoundError):
+    """A model is not registered, or its file was found in no source."""
+
+
+class AlreadyExistsError(VecdbError):
+    """Something of that name exists already."""
+
+
+class CollectionExistsError(AlreadyExistsError):
+    """There is a collection of that name already."""
+
+
+class FailedPreconditionError(VecdbError):
+    """The call is well formed, but the system is not in a state to do it."""
+
+
+class DirectoryLockedError(FailedPreconditionError):
+    """Another process has the data directory open."""
+
+
+class NewerFormatError(FailedPreconditionError):
+    """A file was written by a newer vecdb than this one."""
+
+
+class EncoderMismatchError(FailedPreconditionError):
+    """The encoder at hand is not the one a collection's vectors were made with."""
+
+
+class ReadOnlyError(FailedPreconditionError):
+    """The collection no longer takes writes, because a write to disk failed earlier."""
+
+
+class DeviceUnavailableError(FailedPreconditionError):
+    """The device asked for by name is not there."""
+
+
+class MissingDependencyError(FailedPreconditionError):
+    """A feature needs an extra of the package that is not installed."""
+
+
+class DataLossError(VecdbError):
+    """Stored bytes are not what was written."""
+
+
+class CorruptFileError(DataLossError):
+    """A file in the data directory is damaged."""
+
+
+class ModelDigestError(DataLossError):
+    """A model file does not have the SHA-256 that its registry entry names."""
+
+
+class ResourceExhaustedError(VecdbError):
+    """A limit on disk, memory, message size or load was reached."""
+
+
+class DiskFullError(ResourceExhaustedError):
+    """There is no room on the disk for the write."""
+
+
+class MessageTooLargeError(ResourceExhaustedError):
+    """A request or response is over the message-size limit."""
+
+
+class OverloadedError(ResourceExhaustedError):
+    """Too much work of this class is waiting already."""
+
+
+class UnauthenticatedError(VecdbError):
+    """The API key is missing or wrong."""
+
+
+class UnavailableError(VecdbError):
+    """The server cannot be reached, or is stopping."""
+
+
+class DeadlineExceededError(VecdbError, TimeoutError):
+    """The call's deadline passed before it was done."""
+
+
+class CancelledError(VecdbError):
+    """The call was cancelled by its caller."""
+
+
+class ClosedError(VecdbError):
+    """The database was closed before this call."""
+
+
+class DecoderError(VecdbError):
+    """The model that writes answers failed."""
+
+
+class InternalError(VecdbError):
+    """A defect in vecdb itself."""

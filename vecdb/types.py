@@ -1,0 +1,251 @@
+"""The values that cross vecdb's public surface, shared by the engine and the client."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Vector = NDArray[np.float32]
+"""One vector, shape (dim,)."""
+
+Matrix = NDArray[np.float32]
+"""Vectors as rows, shape (n, dim), C-contiguous."""
+
+PointId = int | str
+"""An int in [0, 2**64) or a non-empty str; ``1`` and ``"1"`` are different ids."""
+
+Payload = dict[str, Any]
+"""A JSON object."""
+
+Filter = Mapping[str, Any]
+"""Conditions on payload fields, as described in `vecdb.payload.filter`."""
+
+
+class Metric(StrEnum):
+    """How two vectors are compared, and what a hit's score is.
+
+    ======== ============================ ==============
+    metric   score                        best hits have
+    ======== ============================ ==============
+    cosine   cosine of the angle, [-1, 1] the highest
+    dot      inner product                the highest
+    l2       Euclidean distance           the lowest
+    ======== ============================ ==============
+    """
+
+    COSINE = "cosine"
+    DOT = "dot"
+    L2 = "l2"
+
+
+class LongText(StrEnum):
+    """What to do with a text that is longer than the encoder's token limit."""
+
+    TRUNCATE = "truncate"
+    CHUNK = "chunk"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One result of a search; hits come best first."""
+
+    id: PointId
+    score: float
+    text: str | None = None
+    payload: Payload | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Record:
+    """One stored point as `get` returns it; `vector` is the one written, unnormalised."""
+
+    id: PointId
+    vector: Vector
+    text: str | None = None
+    payload: Payload | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UpsertResult:
+    """What an acknowledged upsert did.
+
+    Attributes
+    ----------
+    ids
+        The ids written: those given, or, for texts that were chunked, ``"<id>#<n>"``.
+    truncated
+        The ids whose text was over the encoder's limit and was embedded only up to it.
+    """
+
+    ids: list[PointId]
+    truncated: list[PointId] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderInfo:
+    """Everything that decides which vector a text gets; stored with a collection and compared."""
+
+    model: str
+    weights_sha256: str
+    tokenizer_sha256: str
+    pooling: str
+    prefix: str
+    normalized: bool
+    dim: int
+    max_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionInfo:
+    """A collection's settings and size."""
+
+    name: str
+    dim: int
+    metric: Metric
+    encoder: EncoderInfo | None
+    count: int
+    segments: int
+    indexed: int
+    """How many points lie in segments whose graph index is ready; the rest are searched exactly."""
+    disk_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A passage put before the decoder, with the number it has in the prompt (from 1)."""
+
+    number: int
+    id: PointId
+    score: float
+    text: str
+    payload: Payload | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Citation:
+    """What one stretch of an answer rests on.
+
+    Attributes
+    ----------
+    source
+        The cited source's number in the prompt, from 1.
+    id
+        The id of the cited point.
+    start, end
+        The span of the answer's text that the citation stands behind, in characters.
+    chunk_start, chunk_end
+        The span of the point's text that supports it best, in characters.
+    score
+        How well that span supports it: the share of the answer span's content words found
+        in it, from 0 to 1.
+    """
+
+    source: int
+    id: PointId
+    start: int
+    end: int
+    chunk_start: int
+    chunk_end: int
+    score: float
+
+
+class FinishReason(StrEnum):
+    """Why an answer ended."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    NO_SOURCE = "no_source"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerEnd:
+    """What is known once an answer's text is complete."""
+
+    citations: list[Citation]
+    sources: list[Source]
+    finish_reason: FinishReason
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class AnswerStream(Protocol):
+    """Yields pieces of text, then exactly one `AnswerEnd`; `close` stops the generation."""
+
+    def __iter__(self) -> Iterator[str | AnswerEnd]: ...
+    def __next__(self) -> str | AnswerEnd: ...
+    def close(self) -> None: ...
+
+
+class Answer:
+    """An answer being written: iterate for its text, then read the rest.
+
+    `text`, `citations`, `sources` and `finish_reason` finish the iteration when it has not ended.
+    """
+
+    def __init__(self, stream: AnswerStream) -> None:
+        self._stream = stream
+        self._pieces: list[str] = []
+        self._end: AnswerEnd | None = None
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the pieces of text that were not yielded before, as they are generated."""
+        while self._end is None:
+            event = next(self._stream)
+            if isinstance(event, AnswerEnd):
+                self._end = event
+            else:
+                self._pieces.append(event)
+                yield event
+
+    def cancel(self) -> None:
+        """Stop the generation; what was generated so far stays readable."""
+        if self._end is None:
+            self._stream.close()
+            self._end = AnswerEnd([], [], FinishReason.CANCELLED, 0, len(self._pieces))
+
+    def _finished(self) -> AnswerEnd:
+        for _ in self:
+            pass
+        if self._end is None:
+            raise RuntimeError("the answer's stream ended without an AnswerEnd")
+        return self._end
+
+    @property
+    def text(self) -> str:
+        """The whole answer."""
+        self._finished()
+        return "".join(self._pieces)
+
+    @property
+    def citations(self) -> list[Citation]:
+        """What the answer rests on, in the order of its text."""
+        return self._finished().citations
+
+    @property
+    def sources(self) -> list[Source]:
+        """The passages that were put before the decoder."""
+        return self._finished().sources
+
+    @property
+    def finish_reason(self) -> FinishReason:
+        """Why the answer ended."""
+        return self._finished().finish_reason
+
+    @property
+    def end(self) -> AnswerEnd:
+        """Everything known at the end of the answer, token counts included."""
+        return self._finished()
+
+
+VectorLike = NDArray[Any] | Sequence[float]
+"""What a caller may pass as one vector: float32, or anything exactly convertible to it by value."""
+
+MatrixLike = NDArray[Any] | Sequence[Sequence[float]]
+"""What a caller may pass as several vectors."""
