@@ -55,6 +55,9 @@ IVF_NPROBE = Limits("nprobe", 1, 16, 1_000_000)
 
 TEXT_BYTES = Limits("text bytes", 1, 1 << 20, 1 << 20)
 PAYLOAD_BYTES = Limits("payload bytes", 2, 1 << 20, 1 << 20)
+FILTER_DEPTH = Limits("filter depth", 1, 64, 64)
+FILTER_CONDITIONS = Limits("filter conditions", 0, 1_024, 1_024)
+FILTER_VALUES = Limits("filter values", 0, 65_536, 65_536)
 STR_ID_BYTES = Limits("id bytes", 1, 1_024, 1_024)
 COLLECTION_NAME_CHARS = Limits("collection name characters", 1, 255, 255)
 

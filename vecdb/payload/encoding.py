@@ -1,0 +1,72 @@
+"""A payload as bytes: one JSON object in UTF-8, without spaces, keys in the order given."""
+
+from __future__ import annotations
+
+import json
+from typing import NoReturn
+
+from vecdb.config import PAYLOAD_BYTES
+from vecdb.errors import InvalidPayloadError
+from vecdb.payload.json_value import NotJsonError, check_json
+from vecdb.types import Payload
+
+
+def encode_payload(payload: object, where: str = "payload") -> bytes:
+    """Return `payload` as compact UTF-8 JSON.
+
+    Parameters
+    ----------
+    payload
+        A dict with str keys whose values are None, bool, int, finite float, str, list or dict.
+    where
+        What it is called in messages, such as ``"payload of id 7"``.
+
+    Raises
+    ------
+    InvalidPayloadError
+        If it is not such a dict, nests deeper than 64 levels, or is larger than
+        `vecdb.config.PAYLOAD_BYTES`.
+    """
+    if not isinstance(payload, dict):
+        raise InvalidPayloadError(
+            f"{where} is a {type(payload).__name__}: must be a JSON object (a dict with str keys)"
+        )
+    try:
+        check_json(payload, where)
+        encoded = json.dumps(
+            payload, ensure_ascii=False, allow_nan=False, separators=(",", ":")
+        ).encode("utf-8")
+    except NotJsonError as error:
+        raise InvalidPayloadError(str(error)) from None
+    except ValueError as error:  # an int with more digits than Python converts
+        raise InvalidPayloadError(f"{where}: {error}") from error
+    if len(encoded) > PAYLOAD_BYTES.greatest:
+        raise InvalidPayloadError(
+            f"{where} takes {len(encoded)} bytes as JSON: must be at most {PAYLOAD_BYTES.greatest}"
+        )
+    return encoded
+
+
+def decode_payload(encoded: bytes, where: str = "payload") -> Payload:
+    """Return the object that `encode_payload` wrote, or that a client sent.
+
+    Raises
+    ------
+    InvalidPayloadError
+        If `encoded` is not one JSON object in UTF-8, or holds NaN or Infinity.
+    """
+    try:
+        payload = json.loads(encoded.decode("utf-8"), parse_constant=_refuse_constant)
+    except UnicodeDecodeError as error:
+        raise InvalidPayloadError(f"{where} is not UTF-8: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise InvalidPayloadError(f"{where} is not JSON: {error}") from None
+    if not isinstance(payload, dict):
+        raise InvalidPayloadError(
+            f"{where} is a JSON {type(payload).__name__}: must be a JSON object"
+        )
+    return payload
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON number")
