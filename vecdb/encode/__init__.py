@@ -1,0 +1,1 @@
+"""Text to vectors: the model registry and the encoders."""
