@@ -17,7 +17,8 @@
     │   └── InvalidTextError            empty, too long, or not a str
     ├── NotFoundError (LookupError)
     │   ├── CollectionNotFoundError
-    │   └── ModelNotFoundError          unknown to the registry, or found nowhere
+    │   ├── ModelNotFoundError          unknown to the registry, or found nowhere
+    │   └── StoredFileNotFoundError     a file that should be in the data directory
     ├── AlreadyExistsError
     │   └── CollectionExistsError
     ├── FailedPreconditionError
@@ -25,10 +26,12 @@
     │   ├── NewerFormatError            written by a newer vecdb
     │   ├── EncoderMismatchError        the model is not the one the vectors came from
     │   ├── ReadOnlyError               writes stopped after a failed fsync
+    │   ├── StorageAccessError          the operating system refuses access to the data
     │   ├── DeviceUnavailableError      device="cuda" without CUDA
     │   └── MissingDependencyError      an extra of the package is not installed
     ├── DataLossError
     │   ├── CorruptFileError            a file of the data directory is damaged
+    │   ├── StorageIOError              the disk failed a read, a write or a sync
     │   └── ModelDigestError            a model file with the wrong SHA-256
     ├── ResourceExhaustedError
     │   ├── DiskFullError
@@ -81,7 +84,7 @@ class DuplicateIdError(InvalidArgumentError):
 
 
 class InvalidNameError(InvalidArgumentError):
-    """A collection name cannot be used."""
+    """A name of a collection, or of a file of the data directory, cannot be used."""
 
 
 class InvalidParameterError(InvalidArgumentError):
@@ -112,6 +115,10 @@ class ModelNotFoundError(NotFoundError):
     """A model is not registered, or its file was found in no source."""
 
 
+class StoredFileNotFoundError(NotFoundError):
+    """A file that was looked for in a data directory, or to load an index from, is not there."""
+
+
 class AlreadyExistsError(VecdbError):
     """Something of that name exists already."""
 
@@ -140,6 +147,10 @@ class ReadOnlyError(FailedPreconditionError):
     """The collection no longer takes writes, because a write to disk failed earlier."""
 
 
+class StorageAccessError(FailedPreconditionError):
+    """The operating system refuses access: permissions, or a file system mounted read-only."""
+
+
 class DeviceUnavailableError(FailedPreconditionError):
     """The device asked for by name is not there."""
 
@@ -154,6 +165,10 @@ class DataLossError(VecdbError):
 
 class CorruptFileError(DataLossError):
     """A file in the data directory is damaged."""
+
+
+class StorageIOError(DataLossError):
+    """The disk failed a read, a write or a sync; a write that failed so is never repeated."""
 
 
 class ModelDigestError(DataLossError):

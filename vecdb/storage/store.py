@@ -1,0 +1,428 @@
+"""The POSIX store, and the only file that syncs, renames or opens data for writing.
+
+Two classes: `SystemCalls` is what is asked of the operating system, one method per call, so that
+a test can put a disk there that loses power, fills up or fails; `PosixStore` builds the promises
+of `Store` out of them. A file is published so: write it under a temporary name, fsync it, link it
+to its name, fsync the directory, having made every directory above durable before.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import secrets
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecdb.errors import (
+    AlreadyExistsError,
+    InvalidNameError,
+    StorageAccessError,
+)
+from vecdb.storage.base import AppendFile, Buffer, HeldLock, Store, Writer
+from vecdb.storage.lock import LOCK_NAME, DirectoryLock
+from vecdb.storage.posix_file import PosixAppendFile, PosixWriter, reported
+
+if sys.platform == "darwin":
+    import fcntl
+
+__all__ = [
+    "AppendFile",
+    "Buffer",
+    "Durability",
+    "HeldLock",
+    "PosixStore",
+    "Store",
+    "SystemCalls",
+    "Writer",
+]
+
+Durability = Literal["disk", "os"]
+"""``disk``: what a call finished survives power loss. ``os``: it survives the process, and
+power loss only as far as the operating system happens to have written it."""
+
+_TEMPORARY_SUFFIX = ".vecdb-tmp"
+_NAME_PART_BYTES = 200  # leaves room for the temporary marks within a file name's 255
+_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+
+
+class SystemCalls:
+    """The calls that `PosixStore` makes, each raising OSError; tests put a simulated disk here."""
+
+    def create(self, path: Path) -> int:
+        """Make a file that must not exist, and open it for writing."""
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+
+    def open_append(self, path: Path) -> int:
+        """Open a file so that every write goes to its end."""
+        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+
+    def write(self, descriptor: int, buffers: Sequence[memoryview]) -> int:
+        """Write what the kernel will take at once, and return how many bytes that was."""
+        return os.writev(descriptor, buffers)
+
+    def truncate(self, descriptor: int, length: int) -> None:
+        """Set the length of an open file."""
+        os.ftruncate(descriptor, length)
+
+    def sync(self, descriptor: int) -> None:
+        """Make the contents and the length of a file durable."""
+        if sys.platform == "darwin":
+            fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)  # fsync leaves it in the drive's cache
+        else:
+            os.fsync(descriptor)
+
+    def sync_data(self, descriptor: int) -> None:
+        """As `sync`, but without times and permissions."""
+        if sys.platform == "darwin":
+            fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+        else:
+            os.fdatasync(descriptor)
+
+    def close(self, descriptor: int) -> None:
+        """Close an open file."""
+        os.close(descriptor)
+
+    def sync_directory(self, path: Path) -> None:
+        """Make the names in a directory durable."""
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def make_directory(self, path: Path) -> None:
+        """Make one directory."""
+        path.mkdir()
+
+    def link(self, source: Path, target: Path) -> None:
+        """Give a file a second name, unless that is taken."""
+        target.hardlink_to(source)
+
+    def replace(self, source: Path, target: Path) -> None:
+        """Rename a file, over any that has that name."""
+        source.replace(target)
+
+    def unlink(self, path: Path) -> None:
+        """Take a name away."""
+        path.unlink()
+
+    def remove_directory(self, path: Path) -> None:
+        """Remove an empty directory."""
+        path.rmdir()
+
+    def read(self, path: Path, offset: int, length: int) -> bytes:
+        """Read from a file; a negative length means to its end."""
+        with path.open("rb", buffering=0) as file:
+            file.seek(offset)
+            return file.read(length) if length >= 0 else file.readall()
+
+    def map(self, path: Path) -> NDArray[np.uint8]:
+        """Map a file into memory."""
+        with path.open("rb", buffering=0) as file:
+            if file.seek(0, os.SEEK_END) == 0:  # mmap refuses an empty file
+                return np.frombuffer(b"", np.uint8)
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return np.frombuffer(mapped, np.uint8)
+
+    def size(self, path: Path) -> int:
+        """Return the length of a file."""
+        return path.stat().st_size
+
+    def is_file(self, path: Path) -> bool:
+        """Return whether this is a file."""
+        return path.is_file()
+
+    def is_directory(self, path: Path) -> bool:
+        """Return whether this is a directory."""
+        return path.is_dir()
+
+    def entries(self, path: Path) -> list[tuple[str, bool]]:
+        """Return (name, is a directory) of everything in a directory."""
+        with os.scandir(path) as found:
+            return [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in found]
+
+    def free_bytes(self, path: Path) -> int:
+        """Return what an unprivileged process can still write."""
+        status = os.statvfs(path)
+        return status.f_bavail * status.f_frsize
+
+    def lock(self, directory: Path) -> HeldLock:
+        """Take ownership of a directory."""
+        return DirectoryLock.acquire(directory)
+
+
+class PosixStore:
+    """A `Store` that is a directory; the directory is made at the first write or lock.
+
+    Parameters
+    ----------
+    root
+        The directory.
+    durability
+        ``disk``, or ``os`` to never sync: faster, and power loss may then take acknowledged
+        writes or leave damaged files.
+    calls
+        The operating system; tests pass another.
+    """
+
+    def __init__(
+        self, root: Path, durability: Durability = "disk", calls: SystemCalls | None = None
+    ) -> None:
+        self._root = root.absolute()
+        self._top = self._root
+        self._calls = calls or SystemCalls()
+        self._durable = durability == "disk"
+        # Directories whose own name and whose entries, as they were when first met, are durable.
+        # A process that was killed may have left names that no fsync has reached yet.
+        self._settled: set[Path] = set()
+        self._settling = threading.Lock()  # protects _settled
+
+    def put(self, name: str, data: Buffer, *, overwrite: bool = False) -> None:
+        """See `Store.put`."""
+        with self.create(name, overwrite=overwrite) as writer:
+            writer.write(data)
+
+    @contextmanager
+    def create(self, name: str, *, overwrite: bool = False) -> Iterator[Writer]:
+        """See `Store.create`."""
+        path = self._path(name)
+        if not overwrite and self._calls.is_file(path):
+            raise AlreadyExistsError(f"{path} exists already")
+        self._settle(path.parent, make=True)
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}{_TEMPORARY_SUFFIX}")
+        with reported("create", path):
+            descriptor = self._calls.create(temporary)
+        published = False
+        try:
+            try:
+                yield PosixWriter(self._calls, descriptor, path)
+                if self._durable:
+                    with reported("sync", path):
+                        self._calls.sync(descriptor)
+            finally:
+                self._calls.close(descriptor)
+            self._publish(temporary, path, overwrite=overwrite)
+            published = True
+        finally:
+            if not published:
+                with suppress(OSError):
+                    self._calls.unlink(temporary)
+
+    def _publish(self, temporary: Path, path: Path, *, overwrite: bool) -> None:
+        with reported("create", path):
+            if overwrite:
+                self._calls.replace(temporary, path)
+            else:
+                self._link(temporary, path)
+        self._sync_directory(path.parent)
+
+    def _link(self, temporary: Path, path: Path) -> None:
+        """Give a file its name without taking one that exists."""
+        try:
+            self._calls.link(temporary, path)
+        except FileExistsError:
+            raise AlreadyExistsError(f"{path} exists already") from None
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            # No hard links here. The directory has one owner, so nobody creates the name between
+            # the look and the rename.
+            if self._calls.is_file(path):
+                raise AlreadyExistsError(f"{path} exists already") from None
+            self._calls.replace(temporary, path)
+            return
+        with suppress(OSError):  # a second name that stays is swept up at the next start
+            self._calls.unlink(temporary)
+
+    def append(self, name: str) -> AppendFile:
+        """See `Store.append`."""
+        path = self._path(name)
+        with reported("open", path):
+            length = self._calls.size(path)
+            descriptor = self._calls.open_append(path)
+        return PosixAppendFile(self._calls, descriptor, path, length, durable=self._durable)
+
+    def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+        """See `Store.read`."""
+        path = self._path(name)
+        with reported("read", path):
+            return self._calls.read(path, offset, -1 if length is None else length)
+
+    def map(self, name: str) -> NDArray[np.uint8]:
+        """See `Store.map`."""
+        path = self._path(name)
+        with reported("map", path):
+            return self._calls.map(path)
+
+    def size(self, name: str) -> int:
+        """See `Store.size`."""
+        path = self._path(name)
+        with reported("look at", path):
+            return self._calls.size(path)
+
+    def exists(self, name: str) -> bool:
+        """See `Store.exists`."""
+        return self._calls.is_file(self._path(name))
+
+    def list(self, folder: str = "") -> list[str]:
+        """See `Store.list`."""
+        root = self._path(folder) if folder else self._root
+        if not self._calls.is_directory(root):
+            return []
+        names: list[str] = []
+        pending = [root]
+        while pending:
+            directory = pending.pop()
+            self._settle(directory, make=False)
+            for name, is_directory in self._entries(directory):
+                if is_directory:
+                    pending.append(directory / name)
+                elif not name.endswith(_TEMPORARY_SUFFIX):
+                    names.append((directory / name).relative_to(self._root).as_posix())
+        return sorted(names)
+
+    def delete(self, name: str) -> None:
+        """See `Store.delete`."""
+        path = self._path(name)
+        with reported("delete", path):
+            try:
+                self._calls.unlink(path)
+            except FileNotFoundError:
+                return
+        self._sync_directory(path.parent)
+
+    def delete_tree(self, folder: str) -> None:
+        """See `Store.delete_tree`."""
+        root = self._path(folder)
+        if not self._calls.is_directory(root):
+            return
+        with self._settling:
+            self._settled = {p for p in self._settled if p != root and root not in p.parents}
+        with reported("delete", root):
+            self._remove_directory(root)
+        self._sync_directory(root.parent)
+
+    def _remove_directory(self, directory: Path) -> None:
+        for name, is_directory in self._entries(directory):
+            if is_directory:
+                self._remove_directory(directory / name)
+            else:
+                self._calls.unlink(directory / name)
+        self._calls.remove_directory(directory)
+
+    def discard_unfinished(self) -> int:
+        """See `Store.discard_unfinished`."""
+        if not self._calls.is_directory(self._root):
+            return 0
+        found = 0
+        pending = [self._root]
+        while pending:
+            directory = pending.pop()
+            for name, is_directory in self._entries(directory):
+                if is_directory:
+                    pending.append(directory / name)
+                elif name.endswith(_TEMPORARY_SUFFIX):
+                    with reported("delete", directory / name):
+                        self._calls.unlink(directory / name)
+                    found += 1
+        return found
+
+    def free_bytes(self) -> int:
+        """See `Store.free_bytes`."""
+        path = self._root
+        while not self._calls.is_directory(path):
+            path = path.parent
+        with reported("look at", path):
+            return self._calls.free_bytes(path)
+
+    def lock(self) -> HeldLock:
+        """See `Store.lock`."""
+        self._settle(self._root, make=True)
+        return self._calls.lock(self._root)
+
+    def within(self, folder: str) -> PosixStore:
+        """See `Store.within`."""
+        inner = PosixStore(self._path(folder), calls=self._calls)
+        inner._top = self._top
+        inner._durable = self._durable
+        inner._settled = self._settled
+        inner._settling = self._settling
+        return inner
+
+    def location(self, name: str = "") -> str:
+        """See `Store.location`."""
+        return str(self._root / name)
+
+    def _path(self, name: str) -> Path:
+        parts = name.split("/")
+        for part in parts:
+            if (
+                part in {"", ".", ".."}
+                or "\0" in part
+                or len(part.encode(errors="surrogatepass")) > _NAME_PART_BYTES
+                or part.endswith(_TEMPORARY_SUFFIX)
+            ):
+                raise InvalidNameError(
+                    f"file name {name[:_NAME_PART_BYTES]!r}: must be relative, without '.', '..' "
+                    f"or NUL, each part at most {_NAME_PART_BYTES} bytes"
+                )
+        if name == LOCK_NAME and self._root == self._top:
+            raise InvalidNameError(f"file name {name!r} belongs to the directory lock")
+        return self._root.joinpath(*parts)
+
+    def _entries(self, directory: Path) -> Sequence[tuple[str, bool]]:
+        with reported("list", directory):
+            found = self._calls.entries(directory)
+        if directory == self._top:
+            found = [entry for entry in found if entry[0] != LOCK_NAME]
+        return found
+
+    def _settle(self, directory: Path, *, make: bool) -> None:
+        """Make `directory`, the names above it and the names in it durable, once."""
+        with self._settling:
+            chain = [directory]
+            while chain[-1] not in self._settled and chain[-1] != self._top:
+                chain.append(chain[-1].parent)
+            if make and chain[-1] == self._top:
+                self._make_above(self._top)
+            for path in reversed(chain):
+                if path not in self._settled:
+                    self._settle_one(path, make=make)
+
+    def _make_above(self, path: Path) -> None:
+        """Make the missing directories above `path`, durably."""
+        if self._calls.is_directory(path.parent):
+            return
+        self._make_above(path.parent)
+        self._make(path.parent)
+        self._sync_directory(path.parent.parent)
+
+    def _settle_one(self, path: Path, *, make: bool) -> None:
+        if make:
+            self._make(path)
+        try:
+            self._sync_directory(path.parent)
+        except StorageAccessError:
+            if path != self._top:  # above it, there may be directories that we cannot read
+                raise
+        self._sync_directory(path)
+        self._settled.add(path)
+
+    def _make(self, path: Path) -> None:
+        with reported("create", path), suppress(FileExistsError):
+            self._calls.make_directory(path)
+
+    def _sync_directory(self, path: Path) -> None:
+        if not self._durable:
+            return
+        with reported("sync", path, syncing=True):
+            self._calls.sync_directory(path)
