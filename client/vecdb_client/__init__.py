@@ -1,1 +1,16 @@
-"""The Python client of a vecdb server."""
+"""The client of a vecdb server, with the methods of the embedded engine.
+
+>>> from vecdb_client import Client
+>>> with Client("grpc://127.0.0.1:7654") as db:  # doctest: +SKIP
+...     docs = db.collection("docs")
+...     docs.search("a question", k=10)
+
+Errors are the classes of `vecdb.errors`, results those of `vecdb.types`. Reads and upserts are
+sent again, up to five times within a few seconds, when the server cannot be reached; create, drop,
+delete and ask are not, because a second execution would answer differently.
+"""
+
+from vecdb_client._async_client import AsyncAnswer, AsyncClient, AsyncCollection
+from vecdb_client._client import Client, Collection
+
+__all__ = ["AsyncAnswer", "AsyncClient", "AsyncCollection", "Client", "Collection"]

@@ -1,0 +1,429 @@
+"""Every call of the API, defined once: what is sent, and what is made of the response.
+
+A function here takes what the caller of `Client` or `AsyncClient` gave and returns a `Call`. The
+two clients differ only in how they send it and wait for it.
+
+Arguments are checked here only as far as the message needs; the server's engine judges the rest,
+so that both doors refuse with the same words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from google.protobuf.message import Message
+
+from vecdb.config import DIM, HNSW_EF, K
+from vecdb.errors import (
+    InvalidFilterError,
+    InvalidNameError,
+    InvalidParameterError,
+    InvalidTextError,
+    InvalidVectorError,
+    VecdbError,
+)
+from vecdb.payload.encoding import encode_payload
+from vecdb.payload.json_value import NotJsonError, check_json
+from vecdb.types import (
+    AnswerEnd,
+    CollectionInfo,
+    Filter,
+    Hit,
+    LongText,
+    Matrix,
+    MatrixLike,
+    Metric,
+    Payload,
+    PointId,
+    Record,
+    ServerInfo,
+    UpsertResult,
+    VectorLike,
+)
+from vecdb_proto import codec
+from vecdb_proto.v1 import vecdb_pb2 as pb
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[T_co]):
+    """One remote call, ready to be sent.
+
+    Attributes
+    ----------
+    rpc
+        The call's name in the service.
+    request, parse
+        The message to send, and what turns the message (each message of a stream) that comes
+        back into the result.
+    timeout
+        Seconds until the deadline; None for the client's default.
+    long
+        Whether the client's `long_timeout` is that default: the call may build an index, fetch
+        a model or write an answer.
+    """
+
+    rpc: str
+    request: Message
+    parse: Callable[[Any], T_co]
+    timeout: float | None = None
+    long: bool = False
+
+
+def ping(*, timeout: float | None = None) -> Call[None]:
+    """Do nothing on the server; raises as every call does when it cannot be reached."""
+    return Call("Ping", pb.PingRequest(), _nothing, timeout)
+
+
+def server_info(*, timeout: float | None = None) -> Call[ServerInfo]:
+    """Return the server's version, and which models it has loaded on which device."""
+    return Call("GetServerInfo", pb.GetServerInfoRequest(), codec.server_info_value, timeout)
+
+
+def create_collection(
+    name: str,
+    *,
+    dim: int | None = None,
+    metric: str = "cosine",
+    encoder: str | None = None,
+    timeout: float | None = None,
+) -> Call[str]:
+    """Create a collection and return it.
+
+    Parameters
+    ----------
+    name
+        Its name.
+    dim
+        The vectors' dimension; the encoder's when one is given.
+    metric
+        ``"cosine"``, ``"dot"`` or ``"l2"``.
+    encoder
+        The model that embeds texts; without one the collection takes vectors only.
+    timeout
+        Seconds until `vecdb.errors.DeadlineExceededError`.
+
+    Raises
+    ------
+    CollectionExistsError, InvalidNameError, InvalidParameterError, ModelNotFoundError
+    """
+    request = pb.CreateCollectionRequest(
+        name=_text(name, "a collection name", InvalidNameError),
+        dim=None if dim is None else DIM.check(dim),
+        metric=codec.METRICS[_member(Metric, metric, "metric")],
+        encoder=None
+        if encoder is None
+        else _text(encoder, "an encoder's name", InvalidParameterError),
+    )
+    return Call("CreateCollection", request, lambda _: name, timeout, long=True)
+
+
+def collection(name: str, *, timeout: float | None = None) -> Call[str]:
+    """Return the collection of that name.
+
+    Raises
+    ------
+    CollectionNotFoundError
+    """
+    request = pb.GetCollectionRequest(name=_text(name, "a collection name", InvalidNameError))
+    return Call("GetCollection", request, lambda _: name, timeout)
+
+
+def list_collections(*, timeout: float | None = None) -> Call[list[str]]:
+    """Return the names of all collections, in alphabetical order."""
+    return Call("ListCollections", pb.ListCollectionsRequest(), lambda r: list(r.names), timeout)
+
+
+def drop_collection(name: str, *, timeout: float | None = None) -> Call[None]:
+    """Delete a collection and everything in it.
+
+    Raises
+    ------
+    CollectionNotFoundError
+    """
+    request = pb.DropCollectionRequest(name=_text(name, "a collection name", InvalidNameError))
+    return Call("DropCollection", request, _nothing, timeout)
+
+
+def info(collection: str, *, timeout: float | None = None) -> Call[CollectionInfo]:
+    """Return the collection's settings and size."""
+    request = pb.GetCollectionRequest(name=collection)
+    return Call("GetCollection", request, lambda r: codec.info_value(r.info), timeout)
+
+
+def upsert(
+    collection: str,
+    ids: Iterable[PointId],
+    texts: Sequence[str] | None = None,
+    vectors: MatrixLike | None = None,
+    payloads: Sequence[Payload | None] | None = None,
+    long_text: str = "truncate",
+    *,
+    timeout: float | None = None,
+) -> Call[UpsertResult]:
+    """Write points, replacing those with the same ids: all of them, or, on an error, none.
+
+    Parameters
+    ----------
+    ids
+        One int in [0, 2**64) or str for each point, none twice.
+    texts
+        One for each id; a collection with an encoder embeds them.
+    vectors
+        float32, shape (n, dim).
+    payloads
+        One JSON object, or None, for each id.
+    long_text
+        What to do with a text over the encoder's limit: ``"truncate"``, ``"chunk"`` (into several
+        points) or ``"error"``.
+    timeout
+        Seconds until `vecdb.errors.DeadlineExceededError`.
+
+    Raises
+    ------
+    InvalidArgumentError
+        A subclass for each thing that can be wrong with the batch.
+    MessageTooLargeError
+        If the batch is over the message limit: split it.
+    """
+    request = pb.UpsertRequest(
+        collection=collection,
+        ids=codec.id_messages(ids),
+        texts=None if texts is None else _texts(texts),
+        vectors=None if vectors is None else codec.vectors_message(_rows(vectors, 2)),
+        payloads=None if payloads is None else pb.Payloads(json=_payload_texts(payloads)),
+        long_text=codec.LONG_TEXTS[_member(LongText, long_text, "long_text")],
+    )
+    return Call("Upsert", request, codec.upsert_result_value, timeout)
+
+
+def search(
+    collection: str,
+    query: str | None = None,
+    *,
+    vector: VectorLike | None = None,
+    k: int | None = None,
+    filter: Filter | None = None,
+    ef: int | None = None,
+    timeout: float | None = None,
+) -> Call[list[Hit]]:
+    """Return the `k` points nearest to a text or a vector, best first.
+
+    Parameters
+    ----------
+    query
+        A text, for a collection with an encoder.
+    vector
+        float32, shape (dim,); instead of `query`.
+    k
+        How many; 10 when not given. Fewer come back only when fewer points match.
+    filter
+        Conditions on the payloads, as `vecdb.payload.filter` describes them.
+    ef
+        How widely the graph is searched: higher finds more of the true nearest, slower.
+    timeout
+        Seconds until `vecdb.errors.DeadlineExceededError`.
+    """
+    request = _search_request(
+        collection,
+        None if query is None else [query],
+        None if vector is None else _rows(vector, 1),
+        k,
+        filter,
+        ef,
+    )
+    return Call("Search", request, lambda r: _hits(r.results[0]), timeout)
+
+
+def search_batch(
+    collection: str,
+    queries: Sequence[str] | None = None,
+    *,
+    vectors: MatrixLike | None = None,
+    k: int | None = None,
+    filter: Filter | None = None,
+    ef: int | None = None,
+    timeout: float | None = None,
+) -> Call[list[list[Hit]]]:
+    """Return what `search` returns, for each of several texts or rows of `vectors`."""
+    rows = None if vectors is None else _rows(vectors, 2)
+    request = _search_request(collection, queries, rows, k, filter, ef)
+    return Call("Search", request, lambda r: [_hits(hits) for hits in r.results], timeout)
+
+
+def get(
+    collection: str, ids: Iterable[PointId], *, timeout: float | None = None
+) -> Call[list[Record]]:
+    """Return the points with these ids, in their order; unknown ids are left out."""
+    request = pb.GetRequest(collection=collection, ids=codec.id_messages(ids))
+    return Call("Get", request, codec.record_values, timeout)
+
+
+def delete(
+    collection: str,
+    ids: Iterable[PointId] | None = None,
+    filter: Filter | None = None,
+    *,
+    timeout: float | None = None,
+) -> Call[int]:
+    """Delete points by their ids or by a filter, and return how many there were."""
+    request = pb.DeleteRequest(
+        collection=collection,
+        ids=None if ids is None else pb.PointIds(values=codec.id_messages(ids)),
+        filter_json=_filter_text(filter),
+    )
+    return Call("Delete", request, lambda r: int(r.deleted), timeout)
+
+
+def count(
+    collection: str, filter: Filter | None = None, *, timeout: float | None = None
+) -> Call[int]:
+    """Return how many points there are, or how many match a filter."""
+    request = pb.CountRequest(collection=collection, filter_json=_filter_text(filter))
+    return Call("Count", request, lambda r: int(r.count), timeout)
+
+
+def flush(collection: str, *, timeout: float | None = None) -> Call[None]:
+    """Seal the growing segment, and return once every point is in an index."""
+    return Call("Flush", pb.FlushRequest(collection=collection), _nothing, timeout, long=True)
+
+
+def ask(
+    collection: str,
+    question: str,
+    *,
+    k: int | None = None,
+    filter: Filter | None = None,
+    max_tokens: int | None = None,
+    temperature: float | None = None,
+    timeout: float | None = None,
+) -> Call[str | AnswerEnd]:
+    """Answer a question from the collection.
+
+    Iterate over the answer for its text as it is generated; its citations are there at the end.
+
+    Parameters
+    ----------
+    question
+        What is asked.
+    k
+        How many passages to retrieve.
+    filter
+        Conditions on the passages' payloads.
+    max_tokens
+        How much to generate at most.
+    temperature
+        0, the default, always takes the likeliest token.
+    timeout
+        Seconds until `vecdb.errors.DeadlineExceededError`, for the whole answer.
+    """
+    request = pb.AskRequest(
+        collection=collection,
+        question=_text(question, "the question"),
+        k=None if k is None else K.check(k),
+        filter_json=_filter_text(filter),
+        max_tokens=max_tokens,
+        temperature=temperature,
+    )
+    return Call("Ask", request, _answer_event, timeout, long=True)
+
+
+def _search_request(
+    collection: str,
+    texts: Sequence[str] | None,
+    vectors: Matrix | None,
+    k: int | None,
+    filter: Filter | None,
+    ef: int | None,
+) -> pb.SearchRequest:
+    return pb.SearchRequest(
+        collection=collection,
+        texts=None if texts is None else _texts(texts),
+        vectors=None if vectors is None else codec.vectors_message(vectors),
+        k=K.check(k),
+        filter_json=_filter_text(filter),
+        ef=None if ef is None else HNSW_EF.check(ef),
+    )
+
+
+def _nothing(_: Message) -> None:
+    return None
+
+
+def _hits(message: pb.Hits) -> list[Hit]:
+    return [codec.hit_value(hit) for hit in message.values]
+
+
+def _answer_event(message: pb.AskResponse) -> str | AnswerEnd:
+    if message.HasField("end"):
+        return codec.answer_end_value(message.end)
+    return message.text
+
+
+def _rows(values: VectorLike | MatrixLike, dimensions: int) -> Matrix:
+    """Return vectors as float32 rows, shape (n, dim); one vector is one row."""
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise InvalidVectorError(f"rows of different length: {error}") from None
+    if array.dtype.kind not in "fiu":
+        raise InvalidVectorError(f"vectors of dtype {array.dtype}: must be float32")
+    if array.size == 0 and dimensions == 2:
+        array = array.reshape(0, array.shape[-1] if array.ndim == 2 else 0)
+    if array.ndim != dimensions:
+        shape = "(dim,)" if dimensions == 1 else "(n, dim)"
+        raise InvalidVectorError(f"an array of shape {array.shape}: must be {shape}")
+    with np.errstate(over="ignore"):  # becomes infinite, which the engine refuses by its place
+        rows: Matrix = np.ascontiguousarray(array, dtype=np.float32)
+    return rows.reshape(1, -1) if dimensions == 1 else rows
+
+
+def _text(value: str, what: str, refusal: type[VecdbError] = InvalidTextError) -> str:
+    if not isinstance(value, str):
+        raise refusal(f"{what} is a {type(value).__name__}: must be a str")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise refusal(
+            f"{what} is not Unicode text: it holds a lone surrogate at character {error.start}"
+        ) from None
+    return value
+
+
+def _texts(texts: Sequence[str]) -> pb.Texts:
+    if isinstance(texts, str):
+        raise InvalidTextError("texts is one str: must be a list of str")
+    return pb.Texts(values=[_text(text, f"text {row}") for row, text in enumerate(texts)])
+
+
+def _payload_texts(payloads: Sequence[Payload | None]) -> list[str]:
+    return [
+        "" if payload is None else encode_payload(payload, f"payload {row}").decode()
+        for row, payload in enumerate(payloads)
+    ]
+
+
+def _filter_text(filter: Filter | None) -> str | None:
+    if filter is None:
+        return None
+    conditions = dict(filter) if hasattr(filter, "keys") else filter
+    try:
+        check_json(conditions, "filter")
+    except NotJsonError as error:
+        raise InvalidFilterError(str(error)) from None
+    return codec.json_text(conditions)
+
+
+M = TypeVar("M", Metric, LongText)
+
+
+def _member(kind: type[M], value: str, name: str) -> M:
+    try:
+        return kind(value)
+    except ValueError:
+        allowed = ", ".join(member.value for member in kind)
+        raise InvalidParameterError(f"{name}={value!r}: must be one of {allowed}") from None
