@@ -50,6 +50,7 @@ THREADS = Limits("threads", 1, 1, 1_024)
 HNSW_M = Limits("m", 2, 16, 512)
 HNSW_EF_CONSTRUCTION = Limits("ef_construction", 4, 200, 10_000)
 HNSW_EF = Limits("ef", 1, 64, 100_000)
+SEED = Limits("seed", 0, 0, (1 << 63) - 1)
 IVF_NLIST = Limits("nlist", 1, 1_024, 1_000_000)
 IVF_NPROBE = Limits("nprobe", 1, 16, 1_000_000)
 
@@ -61,6 +62,12 @@ FILTER_VALUES = Limits("filter values", 0, 65_536, 65_536)
 STR_ID_BYTES = Limits("id bytes", 1, 1_024, 1_024)
 COLLECTION_NAME_CHARS = Limits("collection name characters", 1, 255, 255)
 
+CHUNK_TOKENS = Limits("chunk tokens", 16, 200, 8_192)
+CHUNK_OVERLAP_TOKENS = Limits("chunk overlap tokens", 0, 0, 4_096)
+
 SEGMENT_ROWS = Limits("segment_rows", 1_000, 100_000, 100_000_000)
 WAL_BYTES = Limits("wal_bytes", 1 << 20, 256 << 20, 1 << 40)
 MESSAGE_BYTES = Limits("message bytes", 1 << 16, 64 << 20, 1 << 30)
+
+DEFAULT_PORT = 7654
+"""Where a server listens, and where a client looks, when no port is given."""

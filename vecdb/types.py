@@ -244,6 +244,23 @@ class Answer:
         return self._finished()
 
 
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model in a server's memory, and what really executes it."""
+
+    name: str
+    provider: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServerInfo:
+    """What a server says about itself; `decoder` is None until one is loaded."""
+
+    version: str
+    encoders: list[LoadedModel]
+    decoder: LoadedModel | None
+
+
 VectorLike = NDArray[Any] | Sequence[float]
 """What a caller may pass as one vector: float32, or anything exactly convertible to it by value."""
 
