@@ -1,0 +1,236 @@
+"""Exact search: the index that needs no building, and the oracle of all others."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecdb.config import DIM, THREADS, K
+from vecdb.errors import CorruptFileError
+from vecdb.index.base import (
+    CORRECTIONS,
+    METRIC_NUMBERS,
+    Arrays,
+    Distances,
+    Ids,
+    metric_of_number,
+    over_threads,
+)
+from vecdb.index.rows import RowTable, frozen, padded, prepared_queries
+from vecdb.index.validate import as_mask, as_matrix, as_metric
+from vecdb.kernels.bitset import Bits, pack_mask
+from vecdb.kernels.scan import scan_rows
+from vecdb.types import Matrix, MatrixLike, Metric, VectorLike
+
+_NO_SCALES = frozen(np.empty(0, np.float32))
+_NO_BITS = frozen(np.empty(0, np.uint8))
+_TINY = np.float32(1e-30)
+
+
+def scan(
+    metric: Metric, queries: Matrix, rows: Matrix, count: int, k: int, *,
+    allowed: Bits | None = None, scales: NDArray[np.float32] = _NO_SCALES, threads: int = 1,
+) -> tuple[Ids, Distances]:  # fmt: skip
+    """Compare prepared queries with the first `count` rows; return row numbers and distances."""
+    out_rows = np.empty((len(queries), k), np.int64)
+    out_distances = np.empty((len(queries), k), np.float32)
+    bits = _NO_BITS if allowed is None else frozen(allowed)
+    queries, rows = frozen(queries), frozen(rows)
+
+    def work(first: int, last: int) -> None:
+        scan_rows(
+            METRIC_NUMBERS[metric], queries[first:last], rows, count, queries.shape[1],
+            frozen(scales), bits, allowed is not None, k, CORRECTIONS[metric],
+            out_rows[first:last], out_distances[first:last],
+        )  # fmt: skip
+
+    over_threads(threads, len(queries), work)
+    return out_rows, out_distances
+
+
+def exact_search(
+    metric: str, queries: VectorLike | MatrixLike, vectors: Matrix, k: int = 10, mask: Any = None,
+    *, inverse_norms: NDArray[np.float32] | None = None, threads: int = 1,
+) -> tuple[Ids, Distances]:  # fmt: skip
+    """Find the nearest rows of an array by comparing with all of them.
+
+    Parameters
+    ----------
+    metric
+        cosine, dot or l2.
+    queries
+        Vectors, shape (nq, dim) or (dim,).
+    vectors
+        float32 (n, dim), C-contiguous and already checked; n may be 0. Under cosine they need
+        not have unit norm.
+    k
+        How many rows to return for each query.
+    mask
+        bool (n,): the rows that may be returned; None for all.
+    inverse_norms
+        float32 (n,): 1 / norm of each row, used under cosine; computed when not given.
+    threads
+        Over how many threads the queries are spread.
+
+    Returns
+    -------
+    rows, distances
+        int64 and float32 (nq, k): row numbers and distances as of `Index`, best first, padded with
+        -1 and infinity.
+    """
+    kind = as_metric(metric)
+    k, threads = K.check(k), THREADS.check(threads)
+    checked = as_matrix(queries, vectors.shape[1], kind, name="queries")
+    scales = _NO_SCALES
+    if kind is Metric.COSINE:
+        checked = checked / np.linalg.norm(checked, axis=1, keepdims=True)
+        scales = reciprocal_norms(vectors) if inverse_norms is None else inverse_norms
+    allowed = None if mask is None else pack_mask(as_mask(mask, len(vectors)))
+    return scan(
+        kind, checked, vectors, len(vectors), k, allowed=allowed, scales=scales, threads=threads
+    )
+
+
+def reciprocal_norms(vectors: Matrix) -> NDArray[np.float32]:
+    """Return 1 / norm of each row, float32 (n,)."""
+    norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
+    inverse: NDArray[np.float32] = 1 / np.maximum(norms, _TINY)
+    return inverse
+
+
+class FlatIndex:
+    """Compares every vector with every query: exact, and the slower the larger.
+
+    Parameters
+    ----------
+    dim
+        Dimension of the vectors.
+    metric
+        cosine, dot or l2.
+    """
+
+    def __init__(self, dim: int, metric: str = "cosine") -> None:
+        self.dim = DIM.check(dim)
+        self.metric = as_metric(metric)
+        self._table = RowTable(self.dim, padded(self.dim), self.metric)
+
+    def __len__(self) -> int:
+        """Return how many vectors can be found."""
+        return self._table.live_count
+
+    @property
+    def row_count(self) -> int:
+        """How many rows there are, removed ones included: the length of a filter."""
+        return len(self._table)
+
+    def build(self, vectors: MatrixLike, *, ids: Any = None, threads: int = 1) -> Ids:
+        """Replace the contents; return the ids. See `add`."""
+        THREADS.check(threads)
+        checked = as_matrix(vectors, self.dim, self.metric)
+        table = RowTable(self.dim, padded(self.dim), self.metric)
+        new_ids = table.new_ids(ids, len(checked))
+        table.append(checked, new_ids)
+        self._table = table
+        return new_ids
+
+    def add(self, vectors: VectorLike | MatrixLike, ids: Any = None, threads: int = 1) -> Ids:
+        """Add vectors.
+
+        Parameters
+        ----------
+        vectors
+            float32 (n, dim).
+        ids
+            Integers from 0 to 2**63 - 1, none of them in use; by default the next row numbers.
+        threads
+            Accepted for the sake of one signature; copying needs no more than one.
+
+        Returns
+        -------
+        ndarray
+            The ids, int64 (n,).
+
+        Raises
+        ------
+        InvalidArgumentError
+            One of its subclasses; the index is unchanged then.
+        """
+        THREADS.check(threads)
+        checked = as_matrix(vectors, self.dim, self.metric)
+        new_ids = self._table.new_ids(ids, len(checked))
+        self._table.append(checked, new_ids)
+        return new_ids
+
+    def remove(self, ids: Any) -> None:
+        """Remove vectors, so that they are not found any more.
+
+        Raises
+        ------
+        InvalidIdError
+            If an id is not in the index; nothing is removed then.
+        """
+        self._table.remove(ids)
+
+    def search(
+        self, queries: VectorLike | MatrixLike, k: int = 10, *, threads: int = 1, filter: Any = None
+    ) -> tuple[Ids, Distances]:
+        """Find the nearest vectors of each query.
+
+        Parameters
+        ----------
+        queries
+            float32 (nq, dim) or (dim,).
+        k
+            How many to return for each query.
+        threads
+            Over how many threads the queries are spread.
+        filter
+            bool (row_count,): the rows that may be returned; None for all.
+
+        Returns
+        -------
+        ids, distances
+            int64 and float32 (nq, k), best first, padded with -1 and infinity.
+        """
+        k, threads = K.check(k), THREADS.check(threads)
+        checked = as_matrix(queries, self.dim, self.metric, name="queries")
+        table = self._table
+        allowed = None
+        if filter is not None or table.live_count < len(table):
+            allowed, _ = table.allowed(filter)
+        rows, distances = scan(
+            self.metric, prepared_queries(checked, self.metric), table.vectors, len(table), k,
+            allowed=allowed, threads=threads,
+        )  # fmt: skip
+        return table.ids.of_rows(rows), distances
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return everything that the index is, as arrays."""
+        count = len(self._table)
+        header = np.array([1, self.dim, METRIC_NUMBERS[self.metric]], np.int64)
+        return {
+            "header": header,
+            "rows": self._table.vectors[:count],
+            "ids": self._table.ids.array,
+            "alive": self._table.alive.view(np.uint8),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays) -> Self:
+        """Make an index over arrays, which may be read-only, without copying the vectors.
+
+        Raises
+        ------
+        CorruptFileError
+            If the arrays do not belong together.
+        """
+        _, dim, number = arrays["header"].tolist()
+        metric = metric_of_number(number)
+        index = cls(dim, metric)
+        rows = arrays["rows"]
+        if rows.shape != (len(arrays["ids"]), padded(dim)) or rows.dtype != np.float32:
+            raise CorruptFileError(f"rows have shape {rows.shape} and dtype {rows.dtype}")
+        index._table = RowTable.of(dim, metric, rows, arrays["ids"], arrays["alive"])
+        return index

@@ -1,0 +1,76 @@
+"""Linking new rows into the graph of an HNSW index, on one or several threads."""
+
+from __future__ import annotations
+
+import itertools
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from vecdb.index.hnsw_state import HnswState
+from vecdb.index.scratch import make_scratch
+from vecdb.kernels.graph_build import Insertion, insert_rows
+from vecdb.kernels.jit import COMPILED
+
+_STRETCH = 64
+"""Rows that a thread takes at a time."""
+
+
+def link_rows(state: HnswState, first: int, ef: int, threads: int) -> None:
+    """Insert the rows from `first` on, which have their vectors and empty lists, into the graph.
+
+    With one thread the graph depends only on the rows. Without the JIT one thread is used, since
+    the locks of the graph work only in compiled code.
+    """
+    last = len(state.table)
+    skipped = _raise_entry(state, first, ef)
+    graph, levels = state.graph(writeable=True), state.levels
+    locks = np.zeros(last, np.int32)
+    memories = [_memory(state, ef) for _ in range(threads if COMPILED else 1)]
+    starts = itertools.count(first, _STRETCH)
+
+    def work(memory: Insertion) -> None:
+        for start in starts:
+            if start >= last:
+                return
+            insert_rows(
+                graph, levels, start, min(start + _STRETCH, last), skipped, state.entry,
+                state.top, state.m, ef, locks, memory,
+            )  # fmt: skip
+
+    if len(memories) == 1 or last - first <= _STRETCH:
+        work(memories[0])
+        return
+    with ThreadPoolExecutor(len(memories)) as pool:
+        for part in [pool.submit(work, memory) for memory in memories]:
+            part.result()
+
+
+def _raise_entry(state: HnswState, first: int, ef: int) -> int:
+    """Insert the first row that is on a higher layer than all others; return it, or -1.
+
+    No other insertion then changes the entry point, so threads need not agree on one.
+    """
+    new = state.levels[first : len(state.table)]
+    highest = first + int(np.argmax(new))
+    level = int(state.levels[highest])
+    if first > 0 and level <= state.top:
+        return -1
+    if first > 0:
+        insert_rows(
+            state.graph(writeable=True), state.levels, highest, highest + 1, -1, state.entry,
+            state.top, state.m, ef, np.zeros(len(state.table), np.int32), _memory(state, ef),
+        )  # fmt: skip
+    state.entry, state.top = highest, level
+    return highest
+
+
+def _memory(state: HnswState, ef: int) -> Insertion:
+    """Allocate one thread's working memory."""
+    return Insertion(
+        make_scratch(len(state.table), ef, state.m0),
+        np.empty((state.top + 1, state.m), np.int64),
+        np.zeros(state.top + 1, np.int64),
+        np.empty(state.m0 + 1, np.int64),
+        np.empty(state.m0, np.int64),
+    )

@@ -1,0 +1,158 @@
+"""The arrays that an HNSW index consists of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecdb.errors import CorruptFileError, NewerFormatError
+from vecdb.index.base import METRIC_NUMBERS, Arrays, metric_of_number
+from vecdb.index.rows import RowTable, frozen, padded, reserve
+from vecdb.kernels.graph import Graph
+from vecdb.types import Metric
+
+LAYOUT_VERSION = 1
+"""Of the arrays; a newer one is refused."""
+
+_LEVEL_LIMIT = 30
+_CACHE_LINE_FLOATS = 16
+
+
+def row_stride(dim: int, m0: int) -> int:
+    """Return the length of a row in floats: vector, links, and padding to a cache line."""
+    return -(-(padded(dim) + m0) // _CACHE_LINE_FLOATS) * _CACHE_LINE_FLOATS
+
+
+def draw_levels(seed: int, first: int, count: int, m: int) -> NDArray[np.uint8]:
+    """Draw the highest layers of the rows from `first` on: level l with probability ~ m**-l.
+
+    The draw is a hash of seed and row number (splitmix64), so that it does not depend on how rows
+    were batched.
+    """
+    z = np.arange(first, first + count, dtype=np.uint64) + np.uint64(1)
+    z = z * np.uint64(0x9E3779B97F4A7C15) + np.uint64(seed)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    z ^= z >> np.uint64(31)
+    uniform = ((z >> np.uint64(11)).astype(np.float64) + 1) / (1 << 53)
+    levels: NDArray[np.uint8] = np.minimum(-np.log(uniform) / np.log(m), _LEVEL_LIMIT).astype("B")
+    return levels
+
+
+@dataclass
+class HnswState:
+    """Rows and links; the first `slots` lines of `upper` are in use."""
+
+    table: RowTable
+    m: int
+    m0: int
+    upper: NDArray[np.int32]
+    upper_start: NDArray[np.int32]
+    levels: NDArray[np.uint8]
+    slots: int = 0
+    entry: int = -1
+    top: int = 0
+
+    @classmethod
+    def empty(cls, dim: int, metric: Metric, m: int) -> HnswState:
+        """Make the state of an index without rows."""
+        m0 = 2 * m
+        return cls(
+            RowTable(dim, row_stride(dim, m0), metric), m, m0,
+            np.empty((0, m), np.int32), np.empty(0, np.int32), np.empty(0, np.uint8),
+        )  # fmt: skip
+
+    @property
+    def column(self) -> int:
+        """Where the links start in a row."""
+        return padded(self.table.dim)
+
+    def graph(self, *, writeable: bool = False) -> Graph:
+        """Return the arrays as kernels take them."""
+        vectors = self.table.vectors
+        given: tuple[NDArray[Any], ...] = (
+            vectors,
+            vectors.view(np.int32),
+            self.upper,
+            self.upper_start,
+        )
+        rows, links, upper, upper_start = given if writeable else map(frozen, given)
+        metric = METRIC_NUMBERS[self.table.metric]
+        return Graph(rows, links, upper, upper_start, self.column, self.m0, metric)
+
+    def unlinked(self, first: int, levels: NDArray[np.uint8]) -> None:
+        """Give the rows from `first` on, already in the table, their levels and empty lists."""
+        last = first + len(levels)
+        self.table.vectors[first:last, self.column :].view(np.int32)[:] = -1
+        self.levels = reserve(self.levels, first, last)
+        self.levels[first:last] = levels
+        ends = self.slots + np.cumsum(levels, dtype=np.int64)
+        self.upper_start = reserve(self.upper_start, first, last)
+        self.upper_start[first:last] = np.where(levels > 0, ends - levels, -1)
+        needed = int(ends[-1])
+        self.upper = reserve(self.upper, self.slots, needed)
+        self.upper[self.slots : needed] = -1
+        self.slots = needed
+
+    def to_arrays(self, ef_construction: int, seed: int) -> dict[str, NDArray[Any]]:
+        """Return everything as arrays, without copies of the large ones."""
+        table, count = self.table, len(self.table)
+        header = [
+            LAYOUT_VERSION, table.dim, METRIC_NUMBERS[table.metric], self.m, self.m0,
+            ef_construction, seed, self.entry, self.top,
+        ]  # fmt: skip
+        return {
+            "header": np.array(header, np.int64),
+            "rows": table.vectors[:count],
+            "upper": self.upper[: self.slots],
+            "upper_start": self.upper_start[:count],
+            "levels": self.levels[:count],
+            "ids": table.ids.array,
+            "alive": table.alive.view(np.uint8),
+        }
+
+
+def from_arrays(arrays: Arrays) -> tuple[HnswState, int, int]:
+    """Take over the arrays of `HnswState.to_arrays`; return the state, ef_construction and seed.
+
+    Raises
+    ------
+    NewerFormatError
+        If the arrays were laid out by a newer vecdb.
+    CorruptFileError
+        If they do not belong together.
+    """
+    header = arrays["header"].tolist()
+    if header[0] > LAYOUT_VERSION:
+        raise NewerFormatError(
+            f"the arrays have layout {header[0]}; this vecdb reads up to {LAYOUT_VERSION}"
+        )
+    _, dim, metric_number, m, m0, ef_construction, seed, entry, top = header
+    metric = metric_of_number(metric_number)
+    rows, upper = arrays["rows"], arrays["upper"]
+    count = len(rows)
+    expected = {
+        "rows": (np.float32, (count, row_stride(dim, m0))),
+        "upper": (np.int32, (len(upper), m)),
+        "upper_start": (np.int32, (count,)),
+        "levels": (np.uint8, (count,)),
+        "ids": (np.int64, (count,)),
+        "alive": (np.uint8, (count,)),
+    }
+    for name, (dtype, shape) in expected.items():
+        if arrays[name].dtype != dtype or arrays[name].shape != shape:
+            raise CorruptFileError(
+                f"array {name} has dtype {arrays[name].dtype} and shape {arrays[name].shape}: "
+                f"must be {np.dtype(dtype)} and {shape}"
+            )
+    levels = arrays["levels"]
+    if count and not (0 <= entry < count and int(levels[entry]) == top):
+        raise CorruptFileError(f"entry point {entry} on layer {top} is not a row of that layer")
+    table = RowTable.of(dim, metric, rows, arrays["ids"], arrays["alive"])
+    state = HnswState(
+        table, m, m0, upper, arrays["upper_start"], levels, len(upper), entry, top
+    )  # fmt: skip
+    return state, ef_construction, seed

@@ -1,0 +1,153 @@
+"""The rows under an index: aligned vectors, their ids, and which of them were removed."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar, cast
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from vecdb.index.ids import Ids, IdTable, refuse_known, refuse_unknown
+from vecdb.index.validate import as_ids, as_mask
+from vecdb.kernels.bitset import Bits, count_bits, pack_mask
+from vecdb.kernels.distance import store_rows
+from vecdb.kernels.simd import LANES
+from vecdb.types import Matrix, Metric
+
+_ALIGNMENT = 64
+
+Array = TypeVar("Array", bound=NDArray[Any])
+
+
+def padded(dim: int) -> int:
+    """Return how many floats a vector takes in a row, so that no loop has a tail."""
+    return -(-dim // LANES) * LANES
+
+
+def aligned_empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+    """Allocate an array that starts on a cache line."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    memory = np.empty(size + _ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % _ALIGNMENT
+    return memory[start : start + size].view(dtype).reshape(shape)
+
+
+def reserve(array: Array, used: int, needed: int) -> Array:
+    """Return an array with the first `used` entries of `array` and room for `needed`.
+
+    It is `array` itself when that is writeable and large enough, otherwise a copy with room to
+    spare, so that appending one by one costs a constant time each.
+    """
+    if needed <= len(array) and array.flags.writeable:
+        return array
+    capacity = needed if used == 0 else max(needed, used * 3 // 2)
+    grown = aligned_empty((capacity, *array.shape[1:]), array.dtype)
+    grown[:used] = array[:used]
+    return cast("Array", grown)
+
+
+def frozen(array: Array) -> Array:
+    """Return a read-only view, the one kind of array that reading kernels are compiled for."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def prepared_queries(vectors: Matrix, metric: Metric) -> Matrix:
+    """Return queries as kernels compare them: padded, and of unit norm under cosine."""
+    width = padded(vectors.shape[1])
+    if metric is not Metric.COSINE and width == vectors.shape[1]:
+        return frozen(vectors)
+    rows = np.empty((vectors.shape[0], width), np.float32)
+    store_rows(frozen(vectors), metric is Metric.COSINE, rows, 0)
+    return frozen(rows)
+
+
+class RowTable:
+    """Rows of `stride` float32, each with an id; the first `dim` floats are its vector.
+
+    Rows are only ever appended, and marked as removed. Arrays that came from a file are read-only
+    and are copied before the first append.
+    """
+
+    def __init__(self, dim: int, stride: int, metric: Metric) -> None:
+        self.dim = dim
+        self.stride = stride
+        self.metric = metric
+        self.vectors: Matrix = np.empty((0, stride), np.float32)
+        self.ids = IdTable()
+        self._alive: NDArray[np.bool_] = np.empty(0, np.bool_)
+        self.live_count = 0
+        self._live_bits: Bits | None = None
+
+    @classmethod
+    def of(cls, dim: int, metric: Metric, vectors: Matrix, ids: Ids, alive: Any) -> RowTable:
+        """Take over existing arrays without copying the vectors."""
+        table = cls(dim, vectors.shape[1], metric)
+        table.vectors = vectors
+        table.ids = IdTable(ids)
+        table._alive = np.array(alive, np.bool_)
+        table.live_count = int(table._alive.sum())
+        return table
+
+    def __len__(self) -> int:
+        """Return how many rows there are, removed ones included."""
+        return len(self.ids)
+
+    @property
+    def alive(self) -> NDArray[np.bool_]:
+        """For each row whether it can be found; False once it was removed."""
+        return self._alive[: len(self.ids)]
+
+    def new_ids(self, ids: Any, count: int) -> Ids:
+        """Return the ids for the next `count` rows: those given, or the next row numbers.
+
+        Raises
+        ------
+        LengthMismatchError, InvalidIdError, DuplicateIdError
+        """
+        wanted = self.ids.next_ids(count) if ids is None else as_ids(ids, count)
+        refuse_known(wanted, self.ids.rows_of(wanted, self.alive))
+        return wanted
+
+    def append(self, vectors: Matrix, ids: Ids) -> None:
+        """Store checked vectors under checked ids; the rest of each row is left unset."""
+        first, last = len(self), len(self) + len(ids)
+        self.vectors = reserve(self.vectors, first, last)
+        self._alive = reserve(self._alive, first, last)
+        store_rows(frozen(vectors), self.metric is Metric.COSINE, self.vectors, first)
+        self.ids.append(ids)
+        self._alive[first:last] = True
+        self.live_count += len(ids)
+        self._live_bits = None
+
+    def remove(self, ids: Any) -> Ids:
+        """Mark the rows of ids as removed; return the rows.
+
+        Raises
+        ------
+        EmptyBatchError, InvalidIdError, DuplicateIdError
+            Nothing is removed then.
+        """
+        wanted = as_ids(ids)
+        rows = self.ids.rows_of(wanted, self.alive)
+        refuse_unknown(wanted, rows)
+        self._alive[rows] = False
+        self.live_count -= len(rows)
+        self._live_bits = None
+        return rows
+
+    def allowed(self, filter: Any) -> tuple[Bits, int]:
+        """Return the set of live rows that pass the filter, and how many they are.
+
+        Raises
+        ------
+        InvalidParameterError
+            If the filter is not a bool array with one entry for each row.
+        """
+        if filter is not None:
+            bits = pack_mask(as_mask(filter, len(self)) & self.alive)
+            return bits, count_bits(bits)
+        if self._live_bits is None:
+            self._live_bits = pack_mask(self.alive)
+        return self._live_bits, self.live_count

@@ -1,0 +1,52 @@
+"""Working memory that each thread keeps from one search to the next."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecdb.kernels.graph import Scratch
+
+
+class _Memory(threading.local):
+    """One thread's memory; it serves every index that the thread searches."""
+
+    def __init__(self) -> None:
+        self.scratch = make_scratch(0, 0, 0)
+        self.heap: NDArray[np.int64] = np.empty(0, np.int64)
+
+
+def make_scratch(rows: int, ef: int, links: int) -> Scratch:
+    """Allocate what a search over `rows` nodes with `links` each needs."""
+    return Scratch(
+        np.zeros(rows // 8 + 1, np.uint8), np.empty(ef + 1, np.int64), np.empty(links, np.int64)
+    )
+
+
+_memory = _Memory()
+
+
+def thread_scratch(rows: int, ef: int, links: int) -> Scratch:
+    """Return this thread's scratch, enlarged if it is too small."""
+    scratch = _memory.scratch
+    if (
+        len(scratch.visited) <= rows // 8
+        or len(scratch.pool) <= ef
+        or len(scratch.batch) < links
+    ):  # fmt: skip
+        scratch = make_scratch(
+            max(rows, 8 * len(scratch.visited) - 8),
+            max(ef, len(scratch.pool) - 1),
+            max(links, len(scratch.batch)),
+        )
+        _memory.scratch = scratch
+    return scratch
+
+
+def thread_heap(entries: int) -> NDArray[np.int64]:
+    """Return this thread's heap, enlarged if it is too small."""
+    if len(_memory.heap) < entries:
+        _memory.heap = np.empty(entries, np.int64)
+    return _memory.heap

@@ -1,0 +1,1 @@
+"""Compiled loops: arrays in, arrays out. Only numba and numpy are imported here."""

@@ -1,0 +1,101 @@
+"""How kernels are compiled, and where the machine code is kept between processes.
+
+Every kernel is declared with `kernel`. It releases the GIL, reorders float sums, checks neither
+bounds nor overflow, and is cached on disk. numba's own cache looks only at the file a function
+stands in, so a change in a kernel that it calls would go unnoticed; here the cache folder's name
+holds a hash of every kernel source and of the versions involved, and a changed kernel finds an
+empty folder. ``NUMBA_CACHE_DIR`` moves the cache, ``NUMBA_DISABLE_JIT=1`` runs the same functions
+as Python.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import llvmlite.binding
+import numba
+import numpy as np
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_numba: Any = numba.config
+
+COMPILED: bool = not _numba.DISABLE_JIT
+"""False when ``NUMBA_DISABLE_JIT`` turned the compiler off."""
+
+_decorating = threading.Lock()
+
+
+def user_cache_folder() -> Path:
+    """Return the folder where this user's programs keep what can be made again."""
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA")
+        return Path(base) if base else Path.home() / "AppData" / "Local"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches"
+    base = os.environ.get("XDG_CACHE_HOME")
+    return Path(base) if base else Path.home() / ".cache"
+
+
+def _fingerprint() -> str:
+    """Hash whatever decides the machine code: sources, compiler, Python and processor."""
+    digest = hashlib.sha256()
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
+    parts = (
+        numba.__version__,
+        llvmlite.__version__,
+        np.__version__,
+        sys.version,
+        llvmlite.binding.get_host_cpu_name(),
+        llvmlite.binding.get_host_cpu_features().flatten(),
+    )
+    digest.update("\0".join(parts).encode())
+    return digest.hexdigest()[:20]
+
+
+def _cache_folder() -> str | None:
+    """Return the folder for this version of the kernels; None when none can be written."""
+    if _numba.CACHE_DIR:
+        return str(_numba.CACHE_DIR)
+    folder = user_cache_folder() / "vecdb" / "kernels" / _fingerprint()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):
+        return None
+    return str(folder) if os.access(folder, os.W_OK) else None
+
+
+CACHE_FOLDER: str | None = _cache_folder() if COMPILED else None
+"""Where compiled kernels are kept; None when they are compiled anew in each process."""
+
+
+def kernel(function: F) -> F:
+    """Compile `function` on its first call, or take it from the cache."""
+    if not COMPILED:
+        return function
+    dispatcher = numba.njit(nogil=True, fastmath=True, error_model="numpy")(function)
+    if CACHE_FOLDER is not None:
+        # numba reads the folder when caching is switched on. It is put back at once, so that
+        # the caller's own numba functions keep the folder that they would have had.
+        with _decorating:
+            before = _numba.CACHE_DIR
+            _numba.CACHE_DIR = CACHE_FOLDER
+            try:
+                dispatcher.enable_caching()
+            finally:
+                _numba.CACHE_DIR = before
+    return cast("F", dispatcher)
+
+
+def inline(function: F) -> F:
+    """Compile `function` into each kernel that calls it; it is never called from Python."""
+    if not COMPILED:
+        return function
+    return cast("F", numba.njit(nogil=True, fastmath=True, error_model="numpy")(function))

@@ -1,0 +1,135 @@
+"""Exact search: every allowed row is compared with every query, in blocks that stay in cache."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from vecdb.kernels.bitset import has_bit
+from vecdb.kernels.distance import distances_four_by_two, distances_to_four
+from vecdb.kernels.jit import inline, kernel
+from vecdb.kernels.pool import key_distance, key_row, offer
+
+_BLOCK = 128
+
+
+@inline
+def unpack_pool(
+    pool: Any, size: Any, correction: Any, out_rows: Any, out_distances: Any, q: Any
+) -> None:
+    """Write a pool's rows and corrected distances to line `q`, padded with -1 and infinity."""
+    for i in range(out_rows.shape[1]):
+        if i < size:
+            out_rows[q, i] = key_row(pool[i])
+            out_distances[q, i] = key_distance(pool[i]) + correction
+        else:
+            out_rows[q, i] = -1
+            out_distances[q, i] = np.float32(np.inf)
+
+
+@inline
+def _fill_block(block: Any, row: Any, count: Any, allowed: Any, restricted: Any) -> Any:
+    """Put the next allowed rows from `row` on into `block`; return how many, and where to go on."""
+    filled = 0
+    while row < count and filled < block.shape[0]:
+        if not restricted or has_bit(allowed, row):
+            block[filled] = row
+            filled += 1
+        row += 1
+    return filled, row
+
+
+@inline
+def _scan_for_one(
+    metric: Any, queries: Any, q: Any, rows: Any, dim: Any, scales: Any, block: Any, filled: Any,
+    pools: Any, size: Any,
+) -> Any:  # fmt: skip
+    """Offer the rows of a block to one query's pool; return its new size."""
+    scaled = scales.shape[0] > 0
+    last = filled - 1
+    for i in range(0, filled, 4):
+        a = block[i]
+        b = block[min(i + 1, last)]
+        c = block[min(i + 2, last)]
+        d = block[min(i + 3, last)]
+        four = distances_to_four(metric, queries, q, rows, a, b, c, d, dim)
+        for j in range(min(4, filled - i)):
+            row = block[i + j]
+            distance = four[j]
+            if scaled:
+                distance *= scales[row]
+            size = offer(pools[q], size, pools.shape[1], distance, row)
+    return size
+
+
+@inline
+def _scan_for_four(
+    metric: Any, queries: Any, q: Any, rows: Any, dim: Any, scales: Any, block: Any, filled: Any,
+    pools: Any, sizes: Any,
+) -> None:  # fmt: skip
+    """Offer the rows of a block to the pools of queries `q` to `q` + 3."""
+    scaled = scales.shape[0] > 0
+    capacity = pools.shape[1]
+    last = filled - 1
+    for i in range(0, filled, 2):
+        a = block[i]
+        b = block[min(i + 1, last)]
+        eight = distances_four_by_two(metric, queries, q, rows, a, b, dim)
+        for j in range(4):
+            first, second = eight[2 * j], eight[2 * j + 1]
+            if scaled:
+                first *= scales[a]
+                second *= scales[b]
+            sizes[q + j] = offer(pools[q + j], sizes[q + j], capacity, first, a)
+            if i < last:
+                sizes[q + j] = offer(pools[q + j], sizes[q + j], capacity, second, b)
+
+
+@kernel
+def scan_rows(
+    metric: Any, queries: Any, rows: Any, count: Any, dim: Any, scales: Any, allowed: Any,
+    restricted: Any, k: Any, correction: Any, out_rows: Any, out_distances: Any,
+) -> None:  # fmt: skip
+    """Find the `k` nearest allowed rows of every query by comparing with all of them.
+
+    Parameters
+    ----------
+    metric : int
+        Number of the metric in `vecdb.kernels.distance`.
+    queries : float32 (nq, at least dim)
+    rows : float32 (at least count, at least dim)
+    count, dim : int
+        How many rows, and how many floats of each, are compared.
+    scales : float32 (count,) or (0,)
+        Factors of the rows' cheap distances: inverse norms, for cosine over raw vectors.
+    allowed : uint8 bitset
+        The rows that may be returned, when `restricted` is true; unread otherwise.
+    k : int
+    correction : float32
+        What turns a cheap distance into the returned one.
+    out_rows : int64 (nq, k)
+        The rows found, nearest first; -1 where there are fewer than `k`.
+    out_distances : float32 (nq, k)
+        Their distances; infinity where there are fewer.
+    """
+    nq = queries.shape[0]
+    pools = np.empty((nq, min(k, max(count, 1))), np.int64)
+    sizes = np.zeros(nq, np.int64)
+    block = np.empty(_BLOCK, np.int64)
+    row = 0
+    while row < count:
+        filled, row = _fill_block(block, row, count, allowed, restricted)
+        if filled == 0:
+            break
+        fours = nq // 4 * 4
+        for q in range(0, fours, 4):
+            _scan_for_four(
+                metric, queries, q, rows, dim, scales, block, filled, pools, sizes
+            )  # fmt: skip
+        for q in range(fours, nq):
+            sizes[q] = _scan_for_one(
+                metric, queries, q, rows, dim, scales, block, filled, pools, sizes[q]
+            )
+    for q in range(nq):
+        unpack_pool(pools[q], sizes[q], correction, out_rows, out_distances, q)

@@ -1,0 +1,229 @@
+"""What numba cannot express: wide float vectors, prefetch, block moves, locks.
+
+Each operation is an intrinsic that emits generic LLVM vector code, which LLVM lowers for AVX-512,
+AVX2 and NEON alike, and beside it the same operation in numpy, used when the JIT is off.
+
+Vectors are rows of 2-D C-contiguous float32 arrays; `dim` counts the floats compared, and a row may
+be longer. Every kernel adds up a pair in the same order, sixteen lanes wide, so the distance of a
+pair does not depend on which kernel computed it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from vecdb.kernels.jit import COMPILED
+
+LANES = 16
+"""Floats handled at once. Rows padded with zeros to a multiple of it need no scalar tail."""
+
+_BIT, _BYTE, _I32, _I64 = (ir.IntType(bits) for bits in (1, 8, 32, 64))
+_F32 = ir.FloatType()
+_LANES_F32 = ir.VectorType(_F32, LANES)
+_REORDER = ("reassoc", "contract")
+_CACHE_LINE = 64
+
+
+def _or_python(typing: Callable[..., Any], python_form: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the intrinsic that `typing` describes, or its numpy twin when the JIT is off."""
+    return intrinsic(typing) if COMPILED else python_form
+
+
+def _row(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
+    """Emit the byte pointer to row `index` of a 2-D array, or element `index` of a 1-D one."""
+    struct = context.make_array(array_type)(context, builder, array)
+    offset = builder.mul(index, builder.extract_value(struct.strides, 0))
+    return cgutils.pointer_add(builder, struct.data, offset, return_type=_BYTE.as_pointer())
+
+
+def _load(builder: Any, base: Any, byte: Any, type_: Any) -> Any:
+    address = cgutils.pointer_add(builder, base, byte, return_type=type_.as_pointer())
+    return builder.load(address, align=4, typ=type_)
+
+
+def _llvm(builder: Any, name: str, result: Any, *arguments: Any) -> Any:
+    """Declare an LLVM intrinsic by its full name; llvmlite's own helper lacks vector types."""
+    return cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(result, arguments), f"llvm.{name}"
+    )
+
+
+def _emit_tile(builder: Any, l2: bool, queries: list[Any], rows: list[Any], dim: Any) -> list[Any]:
+    """Emit the comparison of every query with every row; return the scalars, query-major."""
+    wide = f"v{LANES}f32"
+    fma = _llvm(builder, f"fma.{wide}", _LANES_F32, *[_LANES_F32] * 3)
+    add_up = _llvm(builder, f"vector.reduce.fadd.{wide}", _F32, _F32, _LANES_F32)
+    pairs = [(q, r) for q in range(len(queries)) for r in range(len(rows))]
+    zero = ir.Constant(_LANES_F32, [0.0] * LANES)
+    sums = [cgutils.alloca_once_value(builder, zero) for _ in pairs]
+    chunks = builder.sdiv(dim, _I64(LANES))
+    with cgutils.for_range(builder, chunks) as loop:
+        byte = builder.mul(loop.index, _I64(4 * LANES))
+        left = [_load(builder, q, byte, _LANES_F32) for q in queries]
+        right = [_load(builder, r, byte, _LANES_F32) for r in rows]
+        for (q, r), total in zip(pairs, sums, strict=True):
+            a, b = left[q], right[r]
+            if l2:
+                a = b = builder.fsub(a, b)
+            builder.store(builder.call(fma, [a, b, builder.load(total, typ=_LANES_F32)]), total)
+    scalars = []
+    for total in sums:
+        lanes = builder.load(total, typ=_LANES_F32)
+        scalar = builder.call(add_up, [_F32(0.0), lanes], fastmath=_REORDER)
+        scalars.append(cgutils.alloca_once_value(builder, scalar))
+    done = builder.mul(chunks, _I64(LANES))
+    with cgutils.for_range(builder, builder.sub(dim, done)) as loop:
+        byte = builder.mul(builder.add(done, loop.index), _I64(4))
+        left = [_load(builder, q, byte, _F32) for q in queries]
+        right = [_load(builder, r, byte, _F32) for r in rows]
+        for (q, r), total in zip(pairs, scalars, strict=True):
+            a, b = left[q], right[r]
+            if l2:
+                a = b = builder.fsub(a, b)
+            product = builder.fmul(a, b, flags=_REORDER)
+            total_so_far = builder.load(total, typ=_F32)
+            builder.store(builder.fadd(total_so_far, product, flags=_REORDER), total)
+    return [builder.load(total, typ=_F32) for total in scalars]
+
+
+def _in_python(l2: bool, left: Any, right: Any) -> np.float32:
+    difference = left - right
+    return np.float32(difference @ difference) if l2 else np.float32(left @ right)
+
+
+def _one_by_four(l2: bool) -> Callable[..., Any]:
+    """Make the comparison of one query with four rows: (queries, q, rows, a, b, c, d, dim)."""
+
+    def typing(_: Any, qs: Any, q: Any, rows: Any, a: Any, b: Any, c: Any, d: Any, dim: Any) -> Any:
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            query = _row(context, builder, sig.args[0], args[0], args[1])
+            four = [_row(context, builder, sig.args[2], args[2], r) for r in args[3:7]]
+            return cgutils.pack_array(builder, _emit_tile(builder, l2, [query], four, args[7]))
+
+        index = types.intp
+        results = types.UniTuple(types.float32, 4)
+        return results(qs, index, rows, index, index, index, index, index), codegen
+
+    def python(qs: Any, q: int, rows: Any, a: int, b: int, c: int, d: int, dim: int) -> Any:
+        return tuple(_in_python(l2, qs[q, :dim], rows[r, :dim]) for r in (a, b, c, d))
+
+    return _or_python(typing, python)
+
+
+def _four_by_two(l2: bool) -> Callable[..., Any]:
+    """Make the comparison of queries q to q + 3 with two rows: (queries, q, rows, a, b, dim)."""
+
+    def typing(_: Any, qs: Any, q: Any, rows: Any, a: Any, b: Any, dim: Any) -> Any:
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            four = [
+                _row(context, builder, sig.args[0], args[0], builder.add(args[1], _I64(i)))
+                for i in range(4)
+            ]
+            two = [_row(context, builder, sig.args[2], args[2], r) for r in args[3:5]]
+            return cgutils.pack_array(builder, _emit_tile(builder, l2, four, two, args[5]))
+
+        index = types.intp
+        return types.UniTuple(types.float32, 8)(qs, index, rows, index, index, index), codegen
+
+    def python(qs: Any, q: int, rows: Any, a: int, b: int, dim: int) -> Any:
+        return tuple(
+            _in_python(l2, qs[q + i, :dim], rows[r, :dim]) for i in range(4) for r in (a, b)
+        )
+
+    return _or_python(typing, python)
+
+
+dot_one_by_four = _one_by_four(l2=False)
+"""Inner products of query `q` with the rows a, b, c, d: four floats."""
+l2_one_by_four = _one_by_four(l2=True)
+"""Squared distances of query `q` to the rows a, b, c, d: four floats."""
+dot_four_by_two = _four_by_two(l2=False)
+"""Inner products of queries q to q + 3 with the rows a and b: eight floats, query-major."""
+l2_four_by_two = _four_by_two(l2=True)
+"""Squared distances of queries q to q + 3 to the rows a and b: eight floats, query-major."""
+
+
+def _type_prefetch(_: Any, array: Any, row: Any, first: Any, lines: Any) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        base = _row(context, builder, sig.args[0], args[0], args[1])
+        base = cgutils.pointer_add(builder, base, args[2])
+        fetch = _llvm(builder, "prefetch.p0", ir.VoidType(), _BYTE.as_pointer(), _I32, _I32, _I32)
+        with cgutils.for_range(builder, args[3]) as loop:
+            line = builder.mul(loop.index, _I64(_CACHE_LINE))
+            address = cgutils.pointer_add(builder, base, line)
+            builder.call(fetch, [address, _I32(0), _I32(3), _I32(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.intp, types.intp), codegen
+
+
+def _prefetch_in_python(array: Any, row: int, first: int, lines: int) -> None:
+    """Do nothing: without the JIT there is nothing to hide the wait behind."""
+
+
+prefetch = _or_python(_type_prefetch, _prefetch_in_python)
+"""Ask for `lines` cache lines of a row from byte `first` on: (array, row, first, lines)."""
+
+
+def _type_shift_right(_: Any, array: Any, start: Any, stop: Any) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        source = _row(context, builder, sig.args[0], args[0], args[1])
+        width = sig.args[0].dtype.bitwidth // 8
+        target = cgutils.pointer_add(builder, source, _I64(width))
+        cgutils.raw_memmove(builder, target, source, builder.sub(args[2], args[1]), width)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.intp), codegen
+
+
+def _shift_right_in_python(array: Any, start: int, stop: int) -> None:
+    array[start + 1 : stop + 1] = array[start:stop].copy()
+
+
+shift_right = _or_python(_type_shift_right, _shift_right_in_python)
+"""Move ``array[start:stop]`` one place up, as one block: (array, start, stop)."""
+
+
+def _type_try_lock(_: Any, locks: Any, index: Any) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        address = _row(context, builder, sig.args[0], args[0], args[1])
+        address = builder.bitcast(address, _I32.as_pointer())
+        outcome = builder.cmpxchg(address, _I32(0), _I32(1), "acq_rel", "monotonic")
+        return builder.extract_value(outcome, 1)
+
+    return types.boolean(locks, types.intp), codegen
+
+
+def _try_lock_in_python(locks: Any, index: int) -> bool:
+    """Succeed always: without the JIT a build uses one thread."""
+    locks[index] = 1
+    return True
+
+
+try_lock = _or_python(_type_try_lock, _try_lock_in_python)
+"""Set ``locks[index]`` (int32) from 0 to 1 atomically; True when this call did: (locks, index)."""
+
+
+def _type_unlock(_: Any, locks: Any, index: Any) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        address = _row(context, builder, sig.args[0], args[0], args[1])
+        address = builder.bitcast(address, _I32.as_pointer())
+        builder.store_atomic(_I32(0), address, "release", 4)
+        return context.get_dummy_value()
+
+    return types.void(locks, types.intp), codegen
+
+
+def _unlock_in_python(locks: Any, index: int) -> None:
+    locks[index] = 0
+
+
+unlock = _or_python(_type_unlock, _unlock_in_python)
+"""Set ``locks[index]`` back to 0, after everything written under the lock: (locks, index)."""
