@@ -1,0 +1,93 @@
+"""Citations: the supporting stretch is found, and what supports nothing is never cited."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vecdb.rag.cite import cite
+from vecdb.types import Source
+
+STYLE = Source(
+    1,
+    "pep-0008.rst#0004",
+    0.7,
+    "PEP 8: Style Guide for Python Code > Indentation\n\nUse 4 spaces per indentation level. "
+    "Continuation lines should align wrapped elements vertically. Tabs should be used solely to "
+    "remain consistent with code that is already indented with tabs.",
+)
+WALRUS = Source(
+    2,
+    "pep-0572.rst#0001",
+    0.5,
+    "PEP 572: Assignment Expressions > Abstract\n\nThis is a proposal for creating a way to assign "
+    "to variables within an expression using the notation NAME := expr.",
+)
+SOURCES = [STYLE, WALRUS]
+
+
+def test_a_sentence_is_cited_to_the_stretch_that_supports_it() -> None:
+    answer = "PEP 8 recommends four spaces per indentation level."
+    (citation,) = cite(answer, SOURCES)
+    assert (citation.source, citation.id) == (1, STYLE.id)
+    assert answer[citation.start : citation.end] == answer
+    cited = STYLE.text[citation.chunk_start : citation.chunk_end]
+    assert cited == "Use 4 spaces per indentation level."
+    assert 0.5 <= citation.score <= 1
+
+
+def test_each_sentence_has_its_own_source() -> None:
+    answer = (
+        "Use 4 spaces per indentation level. Assignment expressions assign to variables within "
+        "an expression. Bananas are rich in potassium."
+    )
+    citations = cite(answer, SOURCES)
+    assert [c.source for c in citations] == [1, 2]
+    assert answer[citations[1].start : citations[1].end].startswith("Assignment")
+
+
+def test_a_wrong_marker_does_not_make_a_citation() -> None:
+    (citation,) = cite("Use 4 spaces per indentation level [2].", SOURCES)
+    assert citation.source == 1
+    assert cite("Bananas are rich in potassium [1].", SOURCES) == []
+    assert cite("Use 4 spaces per indentation level [17].", SOURCES)[0].source == 1
+
+
+def test_a_marker_adds_a_second_source_when_it_supports_too() -> None:
+    twin = Source(3, "copy", 0.4, "Always use 4 spaces per indentation level in this house.")
+    sources = [STYLE, WALRUS, twin]
+    assert len(cite("Use 4 spaces per indentation level.", sources)) == 1
+    both = cite("Use 4 spaces per indentation level [1, 3].", sources)
+    assert {c.source for c in both} == {1, 3}
+
+
+def test_an_invented_number_is_not_supported() -> None:
+    assert cite("Use 7 spaces per indentation level.", SOURCES) == []
+    assert cite("Use eight spaces per indentation level, as PEP 8 says.", [WALRUS]) == []
+
+
+def test_empty_things() -> None:
+    assert cite("", SOURCES) == []
+    assert cite("Yes.", []) == []
+    assert cite("It is.", SOURCES) == []
+    assert cite("Use spaces.", [Source(1, 1, 0.0, "")]) == []
+
+
+fragments = st.lists(
+    st.sampled_from(["use", "spaces", "4", "5", "indentation.", "Tabs", "[1]", "[9]", "\n\n", "é?"])
+).map(" ".join)
+
+
+@given(fragments, st.lists(fragments, max_size=3), st.floats(0, 1))
+def test_spans_are_in_range_and_scores_reach_the_threshold(
+    answer: str, texts: list[str], least: float
+) -> None:
+    sources = [Source(n, f"id{n}", 0.5, text) for n, text in enumerate(texts, start=1)]
+    citations = cite(answer, sources, least)
+    assert [c.start for c in citations] == sorted(c.start for c in citations)
+    for c in citations:
+        source = sources[c.source - 1]
+        assert c.id == source.id
+        assert 0 <= c.start < c.end <= len(answer)
+        assert 0 <= c.chunk_start <= c.chunk_end <= len(source.text)
+        assert least <= c.score <= 1

@@ -1,0 +1,201 @@
+"""From a question to a streamed answer with citations: retrieve, judge, pack, generate, cite."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+from vecdb.config import K
+from vecdb.errors import InvalidParameterError, InvalidTextError
+from vecdb.rag.cite import cite
+from vecdb.rag.prompt import NO_ANSWER, Message, Prompt, pack
+from vecdb.rag.retrieve import Relevance, Retriever, relevant_hits
+from vecdb.types import AnswerEnd, Filter, FinishReason
+
+
+class GenerationLimit(Protocol):
+    """What answering needs to know of a chat model's parameters."""
+
+    @property
+    def max_tokens(self) -> int:
+        """The most tokens that the model may write."""
+
+
+Params_contra = TypeVar("Params_contra", bound=GenerationLimit, contravariant=True)
+Params = TypeVar("Params", bound=GenerationLimit)
+
+
+class ChatModel(Protocol[Params_contra]):
+    """What answering needs of a chat model; its parameters pass through unread."""
+
+    @property
+    def context_tokens(self) -> int:
+        """How many tokens prompt and answer may have together."""
+
+    def count(self, messages: Sequence[Message]) -> int:
+        """Return how many tokens the prompt made of `messages` has, template included."""
+
+    def stream(self, messages: Sequence[Message], params: Params_contra) -> Iterator[str]:
+        """Yield the answer in pieces of text; closing the iterator stops the work."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerOptions:
+    """How a question is answered.
+
+    Attributes
+    ----------
+    k
+        How many hits are retrieved.
+    filter
+        Which points may be sources.
+    relevance
+        Which hits count as being about the question. When none does, the answer is
+        `vecdb.rag.prompt.NO_ANSWER` and no model is asked.
+    min_support
+        The least score at which a sentence is cited to a source; see `vecdb.rag.cite.cite`.
+    prompt_tokens
+        The most tokens of a prompt; by default, all that the context leaves beside the answer.
+    """
+
+    k: int = 5
+    filter: Filter | None = None
+    relevance: Relevance = field(default_factory=Relevance)
+    min_support: float = 0.5
+    prompt_tokens: int | None = None
+
+
+class AnswerEvents:
+    """The stream of an answer: pieces of text, then one `AnswerEnd`.
+
+    Any thread may close it, also while another waits in `__next__` for the model; the model then
+    stops at its next token.
+    """
+
+    def __init__(self, events: Generator[str | AnswerEnd]) -> None:
+        self._events = events
+        self._running = threading.Lock()  # held by the thread that runs or closes `_events`
+        self._closed = threading.Event()
+
+    def __iter__(self) -> AnswerEvents:
+        return self
+
+    def __next__(self) -> str | AnswerEnd:
+        with self._running:
+            if self._closed.is_set():
+                raise StopIteration
+            event = next(self._events)
+        if self._closed.is_set():
+            self._stop_generation()
+            raise StopIteration
+        return event
+
+    def close(self) -> None:
+        """Stop the generation; nothing more comes."""
+        self._closed.set()
+        self._stop_generation()
+
+    def _stop_generation(self) -> None:
+        # A thread inside __next__ holds the lock; it sees `_closed` when it leaves and comes here.
+        if self._running.acquire(blocking=False):
+            try:
+                self._events.close()
+            finally:
+                self._running.release()
+
+
+def answer(
+    question: str,
+    retriever: Retriever,
+    chat: ChatModel[Params],
+    params: Params,
+    options: AnswerOptions | None = None,
+) -> AnswerEvents:
+    """Answer `question` from what `retriever` finds.
+
+    Retrieval and packing are done before this returns, so that bad arguments raise here; the
+    model works while the stream is iterated.
+
+    Parameters
+    ----------
+    question
+        What the user asks.
+    retriever
+        Finds the sources.
+    chat
+        Writes the answer.
+    params
+        The model's own parameters, handed through to `chat.stream`.
+    options
+        The defaults when None.
+
+    Raises
+    ------
+    InvalidTextError
+        If the question is empty, not a str, or too long for the model's context.
+    InvalidParameterError
+        If `max_tokens` leaves no room for a prompt, or `k` is out of range.
+    """
+    options = options or AnswerOptions()
+    if not isinstance(question, str) or not question.strip():
+        raise InvalidTextError(f"question={question!r:.80}: must be a str that is not empty")
+    budget = _prompt_budget(chat.context_tokens, params.max_tokens, options.prompt_tokens)
+    hits = retriever.retrieve(question, K.check(options.k), options.filter)
+    relevant = relevant_hits(question, hits, retriever.metric, options.relevance)
+    if not relevant:
+        return AnswerEvents(_no_answer())
+    prompt = pack(question, relevant, chat, budget)
+    if not prompt.sources:
+        raise InvalidTextError(
+            f"the question leaves no room for a source in a prompt of {budget} tokens: "
+            "shorten the question, or ask for a shorter answer (max_tokens)"
+        )
+    return AnswerEvents(_generate(prompt, chat, params, options.min_support))
+
+
+def _prompt_budget(context: int, max_tokens: int, wanted: int | None) -> int:
+    room = context - max_tokens
+    if room < 1:
+        raise InvalidParameterError(
+            f"max_tokens={max_tokens}: must be less than the model's context of {context} tokens"
+        )
+    return room if wanted is None else min(room, wanted)
+
+
+def _no_answer() -> Generator[str | AnswerEnd]:
+    yield NO_ANSWER
+    yield AnswerEnd([], [], FinishReason.NO_SOURCE, 0, 0)
+
+
+def _generate(
+    prompt: Prompt, chat: ChatModel[Params], params: Params, min_support: float
+) -> Generator[str | AnswerEnd]:
+    text = ""
+    pieces = chat.stream(prompt.messages, params)
+    try:
+        for piece in pieces:
+            text += piece
+            yield piece
+    finally:
+        close = getattr(pieces, "close", None)
+        if close is not None:
+            close()
+    yield _end(text, prompt, chat, params, min_support)
+
+
+def _end(
+    text: str, prompt: Prompt, chat: ChatModel[Params], params: Params, min_support: float
+) -> AnswerEnd:
+    refused = NO_ANSWER.rstrip(".").casefold() in text.casefold()
+    completion = chat.count([*prompt.messages, {"role": "assistant", "content": text}])
+    written = max(0, completion - prompt.tokens)
+    if refused:
+        reason = FinishReason.NO_SOURCE
+    elif written >= params.max_tokens:
+        reason = FinishReason.LENGTH
+    else:
+        reason = FinishReason.STOP
+    citations = [] if refused else cite(text, prompt.sources, min_support)
+    return AnswerEnd(citations, prompt.sources, reason, prompt.tokens, written)
