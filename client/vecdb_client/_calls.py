@@ -13,20 +13,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-import numpy as np
 from google.protobuf.message import Message
 
 from vecdb.config import DIM, HNSW_EF, K
-from vecdb.errors import (
-    InvalidFilterError,
-    InvalidNameError,
-    InvalidParameterError,
-    InvalidTextError,
-    InvalidVectorError,
-    VecdbError,
-)
-from vecdb.payload.encoding import encode_payload
-from vecdb.payload.json_value import NotJsonError, check_json
+from vecdb.errors import InvalidParameterError
 from vecdb.types import (
     AnswerEnd,
     CollectionInfo,
@@ -43,6 +33,7 @@ from vecdb.types import (
     UpsertResult,
     VectorLike,
 )
+from vecdb_client import _arguments as arguments
 from vecdb_proto import codec
 from vecdb_proto.v1 import vecdb_pb2 as pb
 
@@ -112,12 +103,12 @@ def create_collection(
     CollectionExistsError, InvalidNameError, InvalidParameterError, ModelNotFoundError
     """
     request = pb.CreateCollectionRequest(
-        name=_text(name, "a collection name", InvalidNameError),
+        name=arguments.collection_name(name),
         dim=None if dim is None else DIM.check(dim),
-        metric=codec.METRICS[_member(Metric, metric, "metric")],
+        metric=codec.METRICS[arguments.member(Metric, metric, "metric")],
         encoder=None
         if encoder is None
-        else _text(encoder, "an encoder's name", InvalidParameterError),
+        else arguments.text(encoder, "an encoder's name", InvalidParameterError),
     )
     return Call("CreateCollection", request, lambda _: name, timeout, long=True)
 
@@ -129,7 +120,7 @@ def collection(name: str, *, timeout: float | None = None) -> Call[str]:
     ------
     CollectionNotFoundError
     """
-    request = pb.GetCollectionRequest(name=_text(name, "a collection name", InvalidNameError))
+    request = pb.GetCollectionRequest(name=arguments.collection_name(name))
     return Call("GetCollection", request, lambda _: name, timeout)
 
 
@@ -145,7 +136,7 @@ def drop_collection(name: str, *, timeout: float | None = None) -> Call[None]:
     ------
     CollectionNotFoundError
     """
-    request = pb.DropCollectionRequest(name=_text(name, "a collection name", InvalidNameError))
+    request = pb.DropCollectionRequest(name=arguments.collection_name(name))
     return Call("DropCollection", request, _nothing, timeout)
 
 
@@ -158,7 +149,7 @@ def info(collection: str, *, timeout: float | None = None) -> Call[CollectionInf
 def upsert(
     collection: str,
     ids: Iterable[PointId],
-    texts: Sequence[str] | None = None,
+    texts: Sequence[str | None] | None = None,
     vectors: MatrixLike | None = None,
     payloads: Sequence[Payload | None] | None = None,
     long_text: str = "truncate",
@@ -172,7 +163,8 @@ def upsert(
     ids
         One int in [0, 2**64) or str for each point, none twice.
     texts
-        One for each id; a collection with an encoder embeds them.
+        One for each id; a collection with an encoder embeds them. Where points come with vectors
+        a text may be None.
     vectors
         float32, shape (n, dim).
     payloads
@@ -193,10 +185,10 @@ def upsert(
     request = pb.UpsertRequest(
         collection=collection,
         ids=codec.id_messages(ids),
-        texts=None if texts is None else _texts(texts),
-        vectors=None if vectors is None else codec.vectors_message(_rows(vectors, 2)),
-        payloads=None if payloads is None else pb.Payloads(json=_payload_texts(payloads)),
-        long_text=codec.LONG_TEXTS[_member(LongText, long_text, "long_text")],
+        texts=None if texts is None else arguments.texts_message(texts),
+        vectors=None if vectors is None else codec.vectors_message(arguments.matrix(vectors)),
+        payloads=None if payloads is None else pb.Payloads(json=arguments.payload_texts(payloads)),
+        long_text=codec.LONG_TEXTS[arguments.member(LongText, long_text, "long_text")],
     )
     return Call("Upsert", request, codec.upsert_result_value, timeout)
 
@@ -231,7 +223,7 @@ def search(
     request = _search_request(
         collection,
         None if query is None else [query],
-        None if vector is None else _rows(vector, 1),
+        None if vector is None else arguments.one_row(vector),
         k,
         filter,
         ef,
@@ -250,7 +242,7 @@ def search_batch(
     timeout: float | None = None,
 ) -> Call[list[list[Hit]]]:
     """Return what `search` returns, for each of several texts or rows of `vectors`."""
-    rows = None if vectors is None else _rows(vectors, 2)
+    rows = None if vectors is None else arguments.matrix(vectors)
     request = _search_request(collection, queries, rows, k, filter, ef)
     return Call("Search", request, lambda r: [_hits(hits) for hits in r.results], timeout)
 
@@ -274,7 +266,7 @@ def delete(
     request = pb.DeleteRequest(
         collection=collection,
         ids=None if ids is None else pb.PointIds(values=codec.id_messages(ids)),
-        filter_json=_filter_text(filter),
+        filter_json=arguments.filter_text(filter),
     )
     return Call("Delete", request, lambda r: int(r.deleted), timeout)
 
@@ -283,7 +275,7 @@ def count(
     collection: str, filter: Filter | None = None, *, timeout: float | None = None
 ) -> Call[int]:
     """Return how many points there are, or how many match a filter."""
-    request = pb.CountRequest(collection=collection, filter_json=_filter_text(filter))
+    request = pb.CountRequest(collection=collection, filter_json=arguments.filter_text(filter))
     return Call("Count", request, lambda r: int(r.count), timeout)
 
 
@@ -323,10 +315,10 @@ def ask(
     """
     request = pb.AskRequest(
         collection=collection,
-        question=_text(question, "the question"),
+        question=arguments.text(question, "the question"),
         k=None if k is None else K.check(k),
-        filter_json=_filter_text(filter),
-        max_tokens=max_tokens,
+        filter_json=arguments.filter_text(filter),
+        max_tokens=arguments.integer("max_tokens", max_tokens),
         temperature=temperature,
     )
     return Call("Ask", request, _answer_event, timeout, long=True)
@@ -342,10 +334,10 @@ def _search_request(
 ) -> pb.SearchRequest:
     return pb.SearchRequest(
         collection=collection,
-        texts=None if texts is None else _texts(texts),
+        texts=None if texts is None else arguments.texts_message(texts),
         vectors=None if vectors is None else codec.vectors_message(vectors),
         k=K.check(k),
-        filter_json=_filter_text(filter),
+        filter_json=arguments.filter_text(filter),
         ef=None if ef is None else HNSW_EF.check(ef),
     )
 
@@ -362,68 +354,3 @@ def _answer_event(message: pb.AskResponse) -> str | AnswerEnd:
     if message.HasField("end"):
         return codec.answer_end_value(message.end)
     return message.text
-
-
-def _rows(values: VectorLike | MatrixLike, dimensions: int) -> Matrix:
-    """Return vectors as float32 rows, shape (n, dim); one vector is one row."""
-    try:
-        array = np.asarray(values)
-    except ValueError as error:
-        raise InvalidVectorError(f"rows of different length: {error}") from None
-    if array.dtype.kind not in "fiu":
-        raise InvalidVectorError(f"vectors of dtype {array.dtype}: must be float32")
-    if array.size == 0 and dimensions == 2:
-        array = array.reshape(0, array.shape[-1] if array.ndim == 2 else 0)
-    if array.ndim != dimensions:
-        shape = "(dim,)" if dimensions == 1 else "(n, dim)"
-        raise InvalidVectorError(f"an array of shape {array.shape}: must be {shape}")
-    with np.errstate(over="ignore"):  # becomes infinite, which the engine refuses by its place
-        rows: Matrix = np.ascontiguousarray(array, dtype=np.float32)
-    return rows.reshape(1, -1) if dimensions == 1 else rows
-
-
-def _text(value: str, what: str, refusal: type[VecdbError] = InvalidTextError) -> str:
-    if not isinstance(value, str):
-        raise refusal(f"{what} is a {type(value).__name__}: must be a str")
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise refusal(
-            f"{what} is not Unicode text: it holds a lone surrogate at character {error.start}"
-        ) from None
-    return value
-
-
-def _texts(texts: Sequence[str]) -> pb.Texts:
-    if isinstance(texts, str):
-        raise InvalidTextError("texts is one str: must be a list of str")
-    return pb.Texts(values=[_text(text, f"text {row}") for row, text in enumerate(texts)])
-
-
-def _payload_texts(payloads: Sequence[Payload | None]) -> list[str]:
-    return [
-        "" if payload is None else encode_payload(payload, f"payload {row}").decode()
-        for row, payload in enumerate(payloads)
-    ]
-
-
-def _filter_text(filter: Filter | None) -> str | None:
-    if filter is None:
-        return None
-    conditions = dict(filter) if hasattr(filter, "keys") else filter
-    try:
-        check_json(conditions, "filter")
-    except NotJsonError as error:
-        raise InvalidFilterError(str(error)) from None
-    return codec.json_text(conditions)
-
-
-M = TypeVar("M", Metric, LongText)
-
-
-def _member(kind: type[M], value: str, name: str) -> M:
-    try:
-        return kind(value)
-    except ValueError:
-        allowed = ", ".join(member.value for member in kind)
-        raise InvalidParameterError(f"{name}={value!r}: must be one of {allowed}") from None

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from vecdb.errors import InvalidIdError, InvalidVectorError
+from vecdb.errors import InvalidIdError, InvalidTextError, InvalidVectorError
 from vecdb.types import (
     AnswerEnd,
     Citation,
@@ -62,8 +62,8 @@ def long_text_value(number: pb.LongText) -> LongText:
     return _LONG_TEXT_OF.get(number, LongText.TRUNCATE)
 
 
-def id_message(id: PointId) -> pb.PointId:
-    """Return `id` as a message.
+def id_message(value: PointId) -> pb.PointId:
+    """Return an id as a message.
 
     Raises
     ------
@@ -71,20 +71,25 @@ def id_message(id: PointId) -> pb.PointId:
         If it is neither an int in [0, 2**64) nor a str.
     """
     try:
-        if isinstance(id, str):
-            return pb.PointId(text=id)
-        if not isinstance(id, bool):
-            return pb.PointId(number=operator.index(id))
+        if isinstance(value, str):
+            return pb.PointId(text=value)
+        if not isinstance(value, bool):
+            return pb.PointId(number=operator.index(value))
     except (TypeError, ValueError):
         pass
-    raise InvalidIdError(f"id {id!r}: must be an int from 0 to 2**64 - 1 or a str")
+    raise InvalidIdError(f"id {value!r:.100}: must be an int from 0 to 2**64 - 1 or a str")
 
 
 def id_messages(ids: Iterable[PointId]) -> list[pb.PointId]:
-    """Return `ids`, which may be an integer array, as messages."""
-    if isinstance(ids, np.ndarray):
-        ids = ids.tolist()
-    return [id_message(each) for each in ids]
+    """Return ids, which may be an integer array, as messages.
+
+    Raises
+    ------
+    InvalidIdError
+    """
+    if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
+        raise InvalidIdError(f"ids={ids!r:.100}: must be a sequence of ids, not a single one")
+    return [id_message(value) for value in ids]
 
 
 def id_value(message: pb.PointId) -> PointId:
@@ -132,6 +137,30 @@ def vectors_value(message: pb.Vectors) -> Matrix:
     return flat.astype(np.float32, copy=False).reshape(message.rows, message.dim)
 
 
+def texts_message(texts: Sequence[str | None]) -> pb.Texts:
+    """Return texts, of which some points may have none, as a message."""
+    return pb.Texts(
+        values=["" if text is None else text for text in texts],
+        absent=[row for row, text in enumerate(texts) if text is None],
+    )
+
+
+def texts_value(message: pb.Texts) -> list[str | None]:
+    """Return the texts of a message, None where there is none.
+
+    Raises
+    ------
+    InvalidTextError
+        If a position lies outside the list.
+    """
+    texts: list[str | None] = list(message.values)
+    for row in message.absent:
+        if row >= len(texts):
+            raise InvalidTextError(f"text {row} is absent from a list of {len(texts)}")
+        texts[row] = None
+    return texts
+
+
 def json_text(value: object) -> str:
     """Return a value that is known to have a JSON form as compact JSON text."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
@@ -157,8 +186,8 @@ def hit_value(message: pb.Hit) -> Hit:
     )
 
 
-def record_messages(records: Sequence[Record], dim: int) -> pb.GetResponse:
-    """Return stored points, all of dimension `dim`, as one message."""
+def record_messages(records: Sequence[Record]) -> pb.GetResponse:
+    """Return stored points, all of one dimension, as one message."""
     points = [
         pb.Point(
             id=id_message(record.id),
@@ -168,7 +197,7 @@ def record_messages(records: Sequence[Record], dim: int) -> pb.GetResponse:
         for record in records
     ]
     rows = [record.vector for record in records]
-    vectors = np.stack(rows) if rows else np.empty((0, dim), dtype=np.float32)
+    vectors = np.stack(rows) if rows else np.empty((0, 0), dtype=np.float32)
     return pb.GetResponse(points=points, vectors=vectors_message(vectors))
 
 

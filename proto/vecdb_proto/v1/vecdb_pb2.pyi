@@ -57,10 +57,12 @@ class PointIds(_message.Message):
     def __init__(self, values: _Optional[_Iterable[_Union[PointId, _Mapping]]] = ...) -> None: ...
 
 class Texts(_message.Message):
-    __slots__ = ("values",)
+    __slots__ = ("values", "absent")
     VALUES_FIELD_NUMBER: _ClassVar[int]
+    ABSENT_FIELD_NUMBER: _ClassVar[int]
     values: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, values: _Optional[_Iterable[str]] = ...) -> None: ...
+    absent: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, values: _Optional[_Iterable[str]] = ..., absent: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Vectors(_message.Message):
     __slots__ = ("rows", "dim", "data")

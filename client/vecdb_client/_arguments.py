@@ -1,0 +1,125 @@
+"""What callers pass, checked as far as a message needs it and brought into the message's form."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
+import numpy as np
+
+from vecdb.errors import (
+    InvalidFilterError,
+    InvalidNameError,
+    InvalidParameterError,
+    InvalidTextError,
+    InvalidVectorError,
+    LengthMismatchError,
+    VecdbError,
+)
+from vecdb.payload.encoding import encode_payload
+from vecdb.payload.json_value import NotJsonError, check_json
+from vecdb.types import Filter, LongText, Matrix, MatrixLike, Metric, Payload, VectorLike
+from vecdb_proto import codec
+from vecdb_proto.v1 import vecdb_pb2 as pb
+
+M = TypeVar("M", Metric, LongText)
+
+
+def matrix(values: VectorLike | MatrixLike) -> Matrix:
+    """Return vectors as float32 rows, shape (n, dim); one vector is one row."""
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise InvalidVectorError(f"vectors are not of one length: {error}") from None
+    if array.dtype.kind not in "fiu":
+        raise InvalidVectorError(
+            f"vectors have dtype {array.dtype}: must be float32, or floats or integers to convert"
+        )
+    if array.ndim == 1:
+        array = array.reshape(1, -1) if array.size else array.reshape(0, 0)
+    if array.ndim != 2:
+        raise InvalidVectorError(f"vectors have shape {array.shape}: must be (n, dim) or (dim,)")
+    with np.errstate(over="ignore"):  # becomes infinite, which the engine refuses by its place
+        return np.ascontiguousarray(array, dtype=np.float32)
+
+
+def one_row(vector: VectorLike) -> Matrix:
+    """Return one vector as a matrix of one row."""
+    row = matrix(vector)
+    if len(row) != 1:
+        raise InvalidVectorError(f"vector has shape {np.shape(vector)}: must be (dim,)")
+    return row
+
+
+def collection_name(name: str) -> str:
+    """Return the name; the engine judges whether it can be one."""
+    return text(name, "a collection name", InvalidNameError)
+
+
+def text(value: str, what: str, refusal: type[VecdbError] = InvalidTextError) -> str:
+    """Return a str that is Unicode text, or raise `refusal`."""
+    if not isinstance(value, str):
+        raise refusal(f"{what} is a {type(value).__name__}: must be a str")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise refusal(
+            f"{what} is not Unicode text: it holds a lone surrogate at character {error.start}"
+        ) from None
+    return value
+
+
+def texts_message(texts: Sequence[str | None]) -> pb.Texts:
+    """Return texts as a message."""
+    if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
+        raise InvalidTextError(f"texts is a {type(texts).__name__}: must be a list of str")
+    return codec.texts_message(
+        [None if each is None else text(each, f"texts[{row}]") for row, each in enumerate(texts)]
+    )
+
+
+def payload_texts(payloads: Sequence[Payload | None]) -> list[str]:
+    """Return payloads as JSON, the empty string for none."""
+    if isinstance(payloads, str | bytes | dict) or not isinstance(payloads, Iterable):
+        raise LengthMismatchError(
+            f"payloads is a {type(payloads).__name__}: must be a list with one entry for each id"
+        )
+    return [
+        "" if payload is None else encode_payload(payload, f"payload {row}").decode()
+        for row, payload in enumerate(payloads)
+    ]
+
+
+def filter_text(filter: Filter | None) -> str | None:
+    """Return a filter as JSON; the engine judges what it says."""
+    if filter is None:
+        return None
+    conditions = dict(filter) if hasattr(filter, "keys") else filter
+    try:
+        check_json(conditions, "filter")
+    except NotJsonError as error:
+        raise InvalidFilterError(str(error)) from None
+    return codec.json_text(conditions)
+
+
+def integer(name: str, value: int | None) -> int | None:
+    """Return an integer that the message can carry; the engine judges its range."""
+    if value is None:
+        return None
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool) or abs(number) >= 1 << 63:
+        raise InvalidParameterError(f"{name}={value!r:.100}: must be an integer of 64 bits")
+    return number
+
+
+def member(kind: type[M], value: str, name: str) -> M:
+    """Return the member of an enumeration that has this value."""
+    try:
+        return kind(value)
+    except ValueError:
+        allowed = ", ".join(member.value for member in kind)
+        raise InvalidParameterError(f"{name}={value!r}: must be one of {allowed}") from None

@@ -1,0 +1,79 @@
+"""A server as a process: it opens the database, serves until a signal, drains, and closes."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import signal
+from collections.abc import Callable
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from vecdb_server.config import ServerConfig
+from vecdb_server.logs import log_to_stderr
+from vecdb_server.server import Server
+
+if TYPE_CHECKING:
+    from vecdb.database import Database
+
+_LOG = logging.getLogger(__name__)
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def serve(config: ServerConfig, announce: Callable[[str], None] | None = None) -> None:
+    """Serve the database in `config.data` until SIGTERM or SIGINT; returns once it is closed.
+
+    Must be called in the main thread, which is where signals arrive.
+
+    Parameters
+    ----------
+    config
+        Where to listen, who may call, what to serve.
+    announce
+        Called with the ``host:port`` that was bound, once calls are taken.
+
+    Raises
+    ------
+    VecdbError
+        What opening the database raises, and `FailedPreconditionError` when the address cannot
+        be listened on.
+    """
+    from vecdb.database import Database  # the engine is heavy; configuration is checked before it
+
+    log_to_stderr()
+    with Database(
+        config.data, encoder=config.encoder, decoder=config.decoder, device=config.device
+    ) as database:
+        run(database, config, announce)
+
+
+def run(
+    database: Database, config: ServerConfig, announce: Callable[[str], None] | None = None
+) -> None:
+    """Serve an open database until SIGTERM or SIGINT, and return when no call is running.
+
+    After the first signal the next one has its usual effect: it ends the process at once, which
+    loses nothing that was acknowledged.
+    """
+    # A SimpleQueue may be put to from a signal handler whatever the main thread is doing.
+    signals: queue.SimpleQueue[int] = queue.SimpleQueue()
+
+    def note(number: int, _: FrameType | None) -> None:
+        signals.put(number)
+
+    before = {number: signal.signal(number, note) for number in _SIGNALS}
+    try:
+        server = Server(database, config)
+        server.start()
+        tls = "on" if config.tls_cert else "off"
+        keys = len(config.api_keys)
+        _LOG.info("serving", extra={"address": server.address, "tls": tls, "api_keys": keys})
+        if announce is not None:
+            announce(server.address)
+        number = signals.get()
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+    _LOG.info("draining", extra={"signal": signal.Signals(number).name})
+    server.stop(config.grace_seconds)
+    _LOG.info("stopped")

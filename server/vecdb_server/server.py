@@ -1,0 +1,135 @@
+"""The server: a grpc server around one database, from its first connection to its last.
+
+It is grpc's threaded server, not grpc.aio. Each call already arrives in a pool's thread, where
+the engine may compute; under grpc.aio it would arrive in the event loop and need a hop to a
+thread and back, which costs a single search more than the search itself may (bench/notes/grpc.md).
+"""
+
+from __future__ import annotations
+
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from vecdb.errors import FailedPreconditionError, InvalidParameterError
+from vecdb_proto.v1 import vecdb_pb2 as pb
+from vecdb_proto.v1.vecdb_pb2_grpc import add_VecdbServiceServicer_to_server
+from vecdb_server.admission import gates
+from vecdb_server.auth import ApiKeys
+from vecdb_server.config import ServerConfig, split_address
+from vecdb_server.service import VecdbService
+
+if TYPE_CHECKING:
+    from vecdb.database import Database
+
+_LOG = logging.getLogger(__name__)
+
+_UNGATED_THREADS = 16
+"""Threads for calls that pass no gate: ping, health, reflection, and refusals on their way out."""
+
+
+class Server:
+    """Serves a database that the caller opened and closes.
+
+    Raises
+    ------
+    InvalidParameterError
+        If a TLS file cannot be read.
+    FailedPreconditionError
+        If the address cannot be listened on.
+    """
+
+    def __init__(self, database: Database, config: ServerConfig) -> None:
+        threads = config.limits.calls + _UNGATED_THREADS
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="vecdb-call")
+        self._health = health.HealthServicer()
+        self._grpc = grpc.server(
+            self._pool,
+            interceptors=[ApiKeys(config.api_keys)] if config.api_keys else [],
+            # Without it, calls over the pool's size would wait where no gate counts them.
+            maximum_concurrent_rpcs=threads,
+            options=[
+                ("grpc.max_receive_message_length", config.message_bytes),
+                ("grpc.max_send_message_length", config.message_bytes),
+                # Two servers on one port would each get some of the calls.
+                ("grpc.so_reuseport", 0),
+                # Ends the calls of clients that vanished, and lets clients do the same.
+                ("grpc.keepalive_time_ms", 60_000),
+                ("grpc.keepalive_timeout_ms", 20_000),
+                ("grpc.http2.min_ping_interval_without_data_ms", 30_000),
+            ],
+        )
+        service = VecdbService(database, gates(config.limits), config.message_bytes)
+        add_VecdbServiceServicer_to_server(service, self._grpc)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
+        self._names = (pb.DESCRIPTOR.services_by_name["VecdbService"].full_name, "")
+        reflection.enable_server_reflection(
+            (self._names[0], health.SERVICE_NAME, reflection.SERVICE_NAME), self._grpc
+        )
+        self.address = self._bind(config)
+
+    def start(self) -> None:
+        """Take calls, and report SERVING."""
+        self._grpc.start()
+        for name in self._names:
+            self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+
+    def stop(self, grace_seconds: float) -> None:
+        """Report NOT_SERVING, take no more calls, and return when none is running.
+
+        Calls that are under way may go on for `grace_seconds`; what then still runs is cancelled.
+        A search or a write that has begun is finished even so.
+        """
+        self._health.enter_graceful_shutdown()
+        self._grpc.stop(grace_seconds).wait()
+        self._pool.shutdown(wait=True)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop(0)
+
+    def _bind(self, config: ServerConfig) -> str:
+        host, port = split_address(config.listen)
+        address = f"[{host}]" if ":" in host else host
+        try:
+            if config.tls_cert is None or config.tls_key is None:
+                bound = self._grpc.add_insecure_port(f"{address}:{port}")
+            else:
+                credentials = _credentials(config.tls_cert, config.tls_key, config.tls_client_ca)
+                bound = self._grpc.add_secure_port(f"{address}:{port}", credentials)
+        except RuntimeError as error:
+            raise FailedPreconditionError(
+                f"cannot listen on {config.listen}: is the port taken, is the address this "
+                f"machine's, are the TLS files in order? ({error})"
+            ) from error
+        return f"{address}:{bound}"
+
+
+def _credentials(cert: Path, key: Path, client_ca: Path | None) -> grpc.ServerCredentials:
+    pairs = [(_read(key), _read(cert))]
+    if client_ca is None:
+        return grpc.ssl_server_credentials(pairs)
+    return grpc.ssl_server_credentials(
+        pairs, root_certificates=_read(client_ca), require_client_auth=True
+    )
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise InvalidParameterError(f"{file}: cannot be read: {error.strerror}") from error

@@ -1,0 +1,265 @@
+"""The calls of the service: each turns a message into a call of the engine and back.
+
+Every call runs in a thread of the server's pool, so the engine may block and compute there. It
+passes the gate of its class first, and its errors leave through `vecdb_server.failures`.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import grpc
+from google.protobuf.message import Message
+
+from vecdb.config import K
+from vecdb.errors import InvalidFilterError, MessageTooLargeError, VecdbError
+from vecdb.payload.encoding import decode_payload
+from vecdb.types import Payload
+from vecdb_proto import codec
+from vecdb_proto.status import wire_error
+from vecdb_proto.v1 import vecdb_pb2 as pb
+from vecdb_proto.v1.vecdb_pb2_grpc import VecdbServiceServicer
+from vecdb_server.admission import CallClass, Gate
+from vecdb_server.failures import defect, fail
+
+if TYPE_CHECKING:
+    from vecdb.database import Database
+
+    from vecdb.collection import Collection
+
+_LOG = logging.getLogger(__name__)
+
+RequestT = TypeVar("RequestT", bound=Message)
+ResponseT = TypeVar("ResponseT", bound=Message)
+
+
+def _gated(
+    kind: CallClass,
+) -> Callable[
+    [Callable[[VecdbService, RequestT], ResponseT]],
+    Callable[[VecdbService, RequestT, grpc.ServicerContext], ResponseT],
+]:
+    """Make a handler of grpc's from a function of the request: gate, errors, size of the answer."""
+
+    def decorate(
+        handler: Callable[[VecdbService, RequestT], ResponseT],
+    ) -> Callable[[VecdbService, RequestT, grpc.ServicerContext], ResponseT]:
+        @functools.wraps(handler)
+        def call(self: VecdbService, request: RequestT, context: grpc.ServicerContext) -> ResponseT:
+            started = time.perf_counter()
+            try:
+                with self.turn(kind, context):
+                    response = handler(self, request)
+                self.check_size(response)
+            except Exception as error:  # the boundary: whatever it is, the caller gets a status
+                failure = _failure(handler.__name__, error)
+                _log_call(handler.__name__, started, wire_error(failure)[1])
+                fail(context, failure)
+            _log_call(handler.__name__, started, "OK")
+            return response
+
+        return call
+
+    return decorate
+
+
+class VecdbService(VecdbServiceServicer):
+    """Serves one database."""
+
+    def __init__(
+        self, database: Database, gates: dict[CallClass, Gate], message_bytes: int
+    ) -> None:
+        self._database = database
+        self._gates = gates
+        self._message_bytes = message_bytes
+
+    def turn(self, kind: CallClass, context: grpc.ServicerContext) -> Turn:
+        """Return the context manager in which a call of this class may work."""
+        return Turn(self._gates[kind], context)
+
+    def check_size(self, response: Message) -> None:
+        """Refuse an answer that the client could not take.
+
+        Raises
+        ------
+        MessageTooLargeError
+        """
+        size = response.ByteSize()
+        if size > self._message_bytes:
+            raise MessageTooLargeError(
+                f"the answer takes a message of {size} bytes, over the limit of "
+                f"{self._message_bytes}: ask for less at once, or raise message_bytes on both sides"
+            )
+
+    def Ping(self, request: pb.PingRequest, context: grpc.ServicerContext) -> pb.PingResponse:
+        """Do nothing."""
+        return pb.PingResponse()
+
+    @_gated(CallClass.ADMIN)
+    def GetServerInfo(self, request: pb.GetServerInfoRequest) -> pb.GetServerInfoResponse:
+        """Tell the version and the models."""
+        return codec.server_info_message(self._database.server_info())
+
+    @_gated(CallClass.ADMIN)
+    def CreateCollection(self, request: pb.CreateCollectionRequest) -> pb.CreateCollectionResponse:
+        """Create a collection."""
+        self._database.create_collection(
+            request.name,
+            dim=request.dim if request.HasField("dim") else None,
+            metric=codec.metric_value(request.metric),
+            encoder=request.encoder if request.HasField("encoder") else None,
+        )
+        return pb.CreateCollectionResponse()
+
+    @_gated(CallClass.SEARCH)
+    def GetCollection(self, request: pb.GetCollectionRequest) -> pb.GetCollectionResponse:
+        """Tell a collection's settings and size."""
+        info = self._database.collection(request.name).info()
+        return pb.GetCollectionResponse(info=codec.info_message(info))
+
+    @_gated(CallClass.SEARCH)
+    def ListCollections(self, request: pb.ListCollectionsRequest) -> pb.ListCollectionsResponse:
+        """Name the collections."""
+        return pb.ListCollectionsResponse(names=self._database.list_collections())
+
+    @_gated(CallClass.ADMIN)
+    def DropCollection(self, request: pb.DropCollectionRequest) -> pb.DropCollectionResponse:
+        """Delete a collection."""
+        self._database.drop_collection(request.name)
+        return pb.DropCollectionResponse()
+
+    @_gated(CallClass.WRITE)
+    def Upsert(self, request: pb.UpsertRequest) -> pb.UpsertResponse:
+        """Write points."""
+        result = self._collection(request).upsert(
+            codec.id_values(request.ids),
+            texts=codec.texts_value(request.texts) if request.HasField("texts") else None,
+            vectors=codec.vectors_value(request.vectors) if request.HasField("vectors") else None,
+            payloads=_payloads(request.payloads) if request.HasField("payloads") else None,
+            long_text=codec.long_text_value(request.long_text),
+        )
+        return codec.upsert_result_message(result)
+
+    @_gated(CallClass.SEARCH)
+    def Search(self, request: pb.SearchRequest) -> pb.SearchResponse:
+        """Search for one or more queries."""
+        results = self._collection(request).search_batch(
+            list(request.texts.values) if request.HasField("texts") else None,
+            vectors=codec.vectors_value(request.vectors) if request.HasField("vectors") else None,
+            k=request.k if request.HasField("k") else K.default,
+            filter=_filter(request),
+            ef=request.ef if request.HasField("ef") else None,
+        )
+        return pb.SearchResponse(
+            results=[pb.Hits(values=[codec.hit_message(hit) for hit in hits]) for hits in results]
+        )
+
+    @_gated(CallClass.SEARCH)
+    def Get(self, request: pb.GetRequest) -> pb.GetResponse:
+        """Return stored points."""
+        return codec.record_messages(self._collection(request).get(codec.id_values(request.ids)))
+
+    @_gated(CallClass.WRITE)
+    def Delete(self, request: pb.DeleteRequest) -> pb.DeleteResponse:
+        """Delete points by ids or by a filter."""
+        ids = codec.id_values(request.ids.values) if request.HasField("ids") else None
+        return pb.DeleteResponse(
+            deleted=self._collection(request).delete(ids, filter=_filter(request))
+        )
+
+    @_gated(CallClass.SEARCH)
+    def Count(self, request: pb.CountRequest) -> pb.CountResponse:
+        """Count points."""
+        return pb.CountResponse(count=self._collection(request).count(_filter(request)))
+
+    @_gated(CallClass.ADMIN)
+    def Flush(self, request: pb.FlushRequest) -> pb.FlushResponse:
+        """Wait until every point is in an index."""
+        self._collection(request).flush()
+        return pb.FlushResponse()
+
+    def Ask(
+        self, request: pb.AskRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.AskResponse]:
+        """Answer a question piece by piece; stops generating when the caller goes away."""
+        started = time.perf_counter()
+        try:
+            with self.turn(CallClass.GENERATE, context):
+                yield from self._answer(request, context)
+        except Exception as error:  # the boundary: whatever it is, the caller gets a status
+            failure = _failure("Ask", error)
+            _log_call("Ask", started, wire_error(failure)[1])
+            fail(context, failure)
+        _log_call("Ask", started, "OK" if context.is_active() else "CANCELLED")
+
+    def _answer(
+        self, request: pb.AskRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.AskResponse]:
+        given: dict[str, Any] = {
+            name: getattr(request, name)
+            for name in ("k", "max_tokens", "temperature")
+            if request.HasField(name)
+        }
+        answer = self._collection(request).ask(request.question, filter=_filter(request), **given)
+        try:
+            for piece in answer:
+                yield pb.AskResponse(text=piece)
+                if not context.is_active():
+                    return
+            yield pb.AskResponse(end=codec.answer_end_message(answer.end))
+        finally:
+            answer.cancel()  # nothing is left to cancel after the end
+
+    def _collection(self, request: Any) -> Collection:
+        return self._database.collection(request.collection)
+
+
+class Turn:
+    """The time between a gate's `enter` and its `leave`."""
+
+    def __init__(self, gate: Gate, context: grpc.ServicerContext) -> None:
+        self._gate = gate
+        self._context = context
+
+    def __enter__(self) -> None:
+        self._gate.enter(self._context)
+
+    def __exit__(self, *_: object) -> None:
+        self._gate.leave()
+
+
+def _failure(rpc: str, error: Exception) -> VecdbError:
+    return error if isinstance(error, VecdbError) else defect(rpc, error)
+
+
+def _log_call(rpc: str, started: float, outcome: str) -> None:
+    level = logging.DEBUG if outcome == "OK" else logging.INFO
+    if _LOG.isEnabledFor(level):
+        milliseconds = round((time.perf_counter() - started) * 1e3, 3)
+        _LOG.log(level, "call", extra={"rpc": rpc, "outcome": outcome, "ms": milliseconds})
+
+
+def _payloads(message: pb.Payloads) -> list[Payload | None]:
+    return [
+        decode_payload(text.encode(), f"payload {row}") if text else None
+        for row, text in enumerate(message.json)
+    ]
+
+
+def _filter(request: Any) -> Any:
+    """Return a request's filter, or None without one; the engine judges what it is."""
+    if not request.HasField("filter_json"):
+        return None
+    try:
+        return json.loads(request.filter_json, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise InvalidFilterError(f"filter is not JSON: {error}") from None
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON number")
