@@ -2,5 +2,6 @@
 
 from vecdb.index.flat import FlatIndex, exact_search
 from vecdb.index.hnsw import HnswIndex
+from vecdb.index.ivf import IvfIndex
 
-__all__ = ["FlatIndex", "HnswIndex", "exact_search"]
+__all__ = ["FlatIndex", "HnswIndex", "IvfIndex", "exact_search"]

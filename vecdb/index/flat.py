@@ -197,9 +197,7 @@ class FlatIndex:
         k, threads = K.check(k), THREADS.check(threads)
         checked = as_matrix(queries, self.dim, self.metric, name="queries")
         table = self._table
-        allowed = None
-        if filter is not None or table.live_count < len(table):
-            allowed, _ = table.allowed(filter)
+        allowed, _ = table.allowed(filter)
         rows, distances = scan(
             self.metric, prepared_queries(checked, self.metric), table.vectors, len(table), k,
             allowed=allowed, threads=threads,

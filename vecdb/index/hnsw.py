@@ -166,8 +166,7 @@ class HnswIndex:
         checked = as_matrix(queries, self.dim, self.metric, name="queries")
         prepared = prepared_queries(checked, self.metric)
         table = self._state.table
-        restricted = filter is not None or table.live_count < len(table)
-        allowed, count = table.allowed(filter) if restricted else (None, len(table))
+        allowed, count = table.allowed(filter)
         if scan_is_cheaper(ef, count, len(table)):
             rows, distances = self._scan(prepared, k, allowed, threads)
         else:

@@ -63,32 +63,17 @@ def prepared_queries(vectors: Matrix, metric: Metric) -> Matrix:
     return frozen(rows)
 
 
-class RowTable:
-    """Rows of `stride` float32, each with an id; the first `dim` floats are its vector.
+class LiveRows:
+    """Row numbers with an id each, of which some were removed.
 
-    Rows are only ever appended, and marked as removed. Arrays that came from a file are read-only
-    and are copied before the first append.
+    Rows are only ever appended, and marked as removed.
     """
 
-    def __init__(self, dim: int, stride: int, metric: Metric) -> None:
-        self.dim = dim
-        self.stride = stride
-        self.metric = metric
-        self.vectors: Matrix = np.empty((0, stride), np.float32)
-        self.ids = IdTable()
-        self._alive: NDArray[np.bool_] = np.empty(0, np.bool_)
-        self.live_count = 0
+    def __init__(self, ids: Ids | None = None, alive: Any = ()) -> None:
+        self.ids = IdTable(ids)
+        self._alive: NDArray[np.bool_] = np.array(alive, np.bool_)
+        self.live_count = int(self._alive.sum())
         self._live_bits: Bits | None = None
-
-    @classmethod
-    def of(cls, dim: int, metric: Metric, vectors: Matrix, ids: Ids, alive: Any) -> RowTable:
-        """Take over existing arrays without copying the vectors."""
-        table = cls(dim, vectors.shape[1], metric)
-        table.vectors = vectors
-        table.ids = IdTable(ids)
-        table._alive = np.array(alive, np.bool_)
-        table.live_count = int(table._alive.sum())
-        return table
 
     def __len__(self) -> int:
         """Return how many rows there are, removed ones included."""
@@ -110,14 +95,12 @@ class RowTable:
         refuse_known(wanted, self.ids.rows_of(wanted, self.alive))
         return wanted
 
-    def append(self, vectors: Matrix, ids: Ids) -> None:
-        """Store checked vectors under checked ids; the rest of each row is left unset."""
+    def append_ids(self, ids: Ids) -> None:
+        """Add rows under checked ids."""
         first, last = len(self), len(self) + len(ids)
-        self.vectors = reserve(self.vectors, first, last)
         self._alive = reserve(self._alive, first, last)
-        store_rows(frozen(vectors), self.metric is Metric.COSINE, self.vectors, first)
-        self.ids.append(ids)
         self._alive[first:last] = True
+        self.ids.append(ids)
         self.live_count += len(ids)
         self._live_bits = None
 
@@ -137,8 +120,8 @@ class RowTable:
         self._live_bits = None
         return rows
 
-    def allowed(self, filter: Any) -> tuple[Bits, int]:
-        """Return the set of live rows that pass the filter, and how many they are.
+    def allowed(self, filter: Any) -> tuple[Bits | None, int]:
+        """Return the set of rows that may be returned, None for all, and how many they are.
 
         Raises
         ------
@@ -148,6 +131,37 @@ class RowTable:
         if filter is not None:
             bits = pack_mask(as_mask(filter, len(self)) & self.alive)
             return bits, count_bits(bits)
+        if self.live_count == len(self):
+            return None, len(self)
         if self._live_bits is None:
             self._live_bits = pack_mask(self.alive)
         return self._live_bits, self.live_count
+
+
+class RowTable(LiveRows):
+    """Live rows of `stride` float32 each, the first `dim` of which are the row's vector.
+
+    Vectors that came from a file are read-only, and are copied before the first append.
+    """
+
+    def __init__(self, dim: int, stride: int, metric: Metric) -> None:
+        super().__init__()
+        self.dim = dim
+        self.stride = stride
+        self.metric = metric
+        self.vectors: Matrix = np.empty((0, stride), np.float32)
+
+    @classmethod
+    def of(cls, dim: int, metric: Metric, vectors: Matrix, ids: Ids, alive: Any) -> RowTable:
+        """Take over existing arrays without copying the vectors."""
+        table = cls(dim, vectors.shape[1], metric)
+        LiveRows.__init__(table, ids, alive)
+        table.vectors = vectors
+        return table
+
+    def append(self, vectors: Matrix, ids: Ids) -> None:
+        """Store checked vectors under checked ids; the rest of each row is left unset."""
+        first, last = len(self), len(self) + len(ids)
+        self.vectors = reserve(self.vectors, first, last)
+        store_rows(frozen(vectors), self.metric is Metric.COSINE, self.vectors, first)
+        self.append_ids(ids)

@@ -41,11 +41,11 @@ def _fill_block(block: Any, row: Any, count: Any, allowed: Any, restricted: Any)
 
 
 @inline
-def _scan_for_one(
+def offer_block(
     metric: Any, queries: Any, q: Any, rows: Any, dim: Any, scales: Any, block: Any, filled: Any,
-    pools: Any, size: Any,
+    pools: Any, p: Any, size: Any,
 ) -> Any:  # fmt: skip
-    """Offer the rows of a block to one query's pool; return its new size."""
+    """Offer the rows named by ``block[:filled]`` to pool `p` of query `q`; return its new size."""
     scaled = scales.shape[0] > 0
     last = filled - 1
     for i in range(0, filled, 4):
@@ -59,7 +59,7 @@ def _scan_for_one(
             distance = four[j]
             if scaled:
                 distance *= scales[row]
-            size = offer(pools[q], size, pools.shape[1], distance, row)
+            size = offer(pools[p], size, pools.shape[1], distance, row)
     return size
 
 
@@ -128,8 +128,8 @@ def scan_rows(
                 metric, queries, q, rows, dim, scales, block, filled, pools, sizes
             )  # fmt: skip
         for q in range(fours, nq):
-            sizes[q] = _scan_for_one(
-                metric, queries, q, rows, dim, scales, block, filled, pools, sizes[q]
+            sizes[q] = offer_block(
+                metric, queries, q, rows, dim, scales, block, filled, pools, q, sizes[q]
             )
     for q in range(nq):
         unpack_pool(pools[q], sizes[q], correction, out_rows, out_distances, q)

@@ -1,0 +1,124 @@
+"""The inverted lists of an IVF index: made, extended, and kept contiguous."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecdb.index.base import METRIC_NUMBERS
+from vecdb.index.rows import aligned_empty, frozen, reserve
+from vecdb.kernels import ivf
+from vecdb.kernels.kmeans import assign, kmeans
+from vecdb.types import Matrix, Metric
+
+_ROWS_PER_LIST_SAMPLED = 50
+_ITERATIONS = 8
+
+Numbers = NDArray[np.int64]
+
+
+def default_list_count(rows: int) -> int:
+    """Return how many lists to make of that many rows when the caller does not say."""
+    return max(1, int(4 * rows**0.5))
+
+
+@dataclass
+class InvertedLists:
+    """Vectors grouped by list; see `vecdb.kernels.ivf.Lists` for the arrays.
+
+    List l owns the slots from ``start[l]`` to ``start[l] + capacity[l]``. One that is full moves to
+    the end, into room for half as much again.
+    """
+
+    metric: Metric
+    centroids: Matrix
+    vectors: Matrix
+    rows: NDArray[np.int32]
+    start: Numbers
+    length: Numbers
+    capacity: Numbers
+    end: int
+
+    @classmethod
+    def train(cls, metric: Metric, vectors: Matrix, count: int, seed: int) -> InvertedLists:
+        """Find `count` centroids for prepared vectors; the lists are still empty."""
+        rng = np.random.default_rng(seed)
+        sampled = min(len(vectors), count * _ROWS_PER_LIST_SAMPLED)
+        chosen = np.sort(rng.choice(len(vectors), sampled, replace=False))
+        sample = vectors if sampled == len(vectors) else vectors[chosen]
+        centroids = kmeans(
+            sample, count, iterations=_ITERATIONS, spherical=metric is Metric.COSINE, rng=rng
+        )
+        zeros = np.zeros(count, np.int64)
+        return cls(
+            metric,
+            centroids,
+            np.empty((0, vectors.shape[1]), np.float32),
+            np.empty(0, np.int32),
+            zeros,
+            zeros.copy(),
+            zeros.copy(),
+            0,
+        )
+
+    def __len__(self) -> int:
+        """Return how many lists there are."""
+        return len(self.centroids)
+
+    def extend(self, vectors: Matrix, first_row: int) -> None:
+        """Put prepared vectors, rows `first_row` and on, into the lists of their centroids."""
+        assigned = assign(vectors, self.centroids)
+        order = np.argsort(assigned, kind="stable")
+        added = np.bincount(assigned, minlength=len(self))
+        self._make_room(added)
+        behind = np.repeat(np.cumsum(added) - added, added)
+        places = np.repeat(self.start + self.length, added) + np.arange(len(order)) - behind
+        self.vectors[places] = vectors[order]
+        self.rows[places] = first_row + order
+        self.length = self.length + added
+
+    def _make_room(self, added: Numbers) -> None:
+        """Move the lists that cannot take what is to be added to the end."""
+        needed = self.length + added
+        moving = np.flatnonzero(needed > self.capacity)
+        if not moving.size:
+            return
+        fresh = self.end == 0
+        room = needed[moving] if fresh else needed[moving] * 3 // 2
+        starts = self.end + np.cumsum(room) - room
+        last = int(starts[-1] + room[-1])
+        self.vectors = reserve(self.vectors, self.end, last)
+        self.rows = reserve(self.rows, self.end, last)
+        self.start, self.capacity = self.start.copy(), self.capacity.copy()
+        for number, start in zip(moving.tolist(), starts.tolist(), strict=True):
+            source = slice(self.start[number], self.start[number] + self.length[number])
+            target = slice(start, start + self.length[number])
+            self.vectors[target] = self.vectors[source]
+            self.rows[target] = self.rows[source]
+        self.start[moving] = starts
+        self.capacity[moving] = room
+        self.end = last
+
+    def contents(self) -> tuple[Matrix, NDArray[np.int32]]:
+        """Return copies of all vectors in row order, and their row numbers."""
+        places = np.repeat(self.start, self.length) + (
+            np.arange(int(self.length.sum()))
+            - np.repeat(np.cumsum(self.length) - self.length, self.length)
+        )
+        order = np.argsort(self.rows[places], kind="stable")
+        vectors = aligned_empty((len(places), self.vectors.shape[1]), np.float32)
+        np.take(self.vectors, places[order], axis=0, out=vectors)
+        return vectors, self.rows[places[order]]
+
+    def arguments(self) -> ivf.Lists:
+        """Return the arrays as kernels take them."""
+        return ivf.Lists(
+            frozen(self.centroids),
+            frozen(self.vectors),
+            frozen(self.rows),
+            frozen(self.start),
+            frozen(self.length),
+            METRIC_NUMBERS[self.metric],
+        )
