@@ -90,6 +90,13 @@ class Index(Protocol):
     def from_arrays(cls, arrays: Arrays) -> Self:
         """Make an index over arrays, which may be read-only, without copying the large ones."""
 
+    def save(self, path: str) -> None:
+        """Write the index to a file."""
+
+    @classmethod
+    def load(cls, path: str) -> Self:
+        """Open an index that `save` wrote."""
+
 
 def check_quantization(quantization: str) -> str:
     """Return the name of the row layout.

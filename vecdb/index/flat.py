@@ -18,11 +18,15 @@ from vecdb.index.base import (
     metric_of_number,
     over_threads,
 )
+from vecdb.index.files import PathLike, load_arrays, save_arrays
 from vecdb.index.rows import RowTable, frozen, padded, prepared_queries
 from vecdb.index.validate import as_mask, as_matrix, as_metric
 from vecdb.kernels.bitset import Bits, pack_mask
 from vecdb.kernels.scan import scan_rows
 from vecdb.types import Matrix, MatrixLike, Metric, VectorLike
+
+FILE_KIND = "index.flat"
+"""What its file says that it is."""
 
 _NO_SCALES = frozen(np.empty(0, np.float32))
 _NO_BITS = frozen(np.empty(0, np.uint8))
@@ -232,3 +236,20 @@ class FlatIndex:
             raise CorruptFileError(f"rows have shape {rows.shape} and dtype {rows.dtype}")
         index._table = RowTable.of(dim, metric, rows, arrays["ids"], arrays["alive"])
         return index
+
+    def save(self, path: PathLike) -> None:
+        """Write the index to a file, durably and all at once; an existing file is replaced."""
+        save_arrays(path, self.arrays(), FILE_KIND)
+
+    @classmethod
+    def load(cls, path: PathLike) -> Self:
+        """Open an index that `save` wrote. Its vectors stay in the file, mapped into memory.
+
+        Raises
+        ------
+        StoredFileNotFoundError
+            If there is no such file.
+        CorruptFileError, NewerFormatError
+            If it is damaged, of another kind, or of a newer vecdb.
+        """
+        return cls.from_arrays(load_arrays(path, FILE_KIND))

@@ -16,6 +16,7 @@ from vecdb.index.base import (
     check_quantization,
     over_threads,
 )
+from vecdb.index.files import PathLike, load_arrays, save_arrays
 from vecdb.index.flat import scan
 from vecdb.index.hnsw_build import link_rows
 from vecdb.index.hnsw_state import HnswState, draw_levels, from_arrays
@@ -27,6 +28,9 @@ from vecdb.kernels.bitset import Bits
 from vecdb.kernels.graph import search_graph
 from vecdb.kernels.graph_filtered import search_graph_filtered
 from vecdb.types import Matrix, MatrixLike, VectorLike
+
+FILE_KIND = "index.hnsw"
+"""What its file says that it is."""
 
 _COMPARISONS_PER_EF = 12
 """About how many nodes a search compares with, for each of the ef that it keeps."""
@@ -237,6 +241,23 @@ class HnswIndex:
         )  # fmt: skip
         index._adopt(state)
         return index
+
+    def save(self, path: PathLike) -> None:
+        """Write the index to a file, durably and all at once; an existing file is replaced."""
+        save_arrays(path, self.arrays(), FILE_KIND)
+
+    @classmethod
+    def load(cls, path: PathLike) -> Self:
+        """Open an index that `save` wrote. Its vectors stay in the file, mapped into memory.
+
+        Raises
+        ------
+        StoredFileNotFoundError
+            If there is no such file.
+        CorruptFileError, NewerFormatError
+            If it is damaged, of another kind, or of a newer vecdb.
+        """
+        return cls.from_arrays(load_arrays(path, FILE_KIND))
 
     @classmethod
     def from_hnswlib(cls, index: Any) -> Self:

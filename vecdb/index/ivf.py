@@ -19,11 +19,15 @@ from vecdb.index.base import (
     metric_of_number,
     over_threads,
 )
+from vecdb.index.files import PathLike, load_arrays, save_arrays
 from vecdb.index.ivf_lists import InvertedLists, default_list_count
 from vecdb.index.rows import LiveRows, frozen, padded, prepared_queries
 from vecdb.index.validate import as_matrix, as_metric
 from vecdb.kernels.ivf import search_lists
 from vecdb.types import Matrix, MatrixLike, VectorLike
+
+FILE_KIND = "index.ivf"
+"""What its file says that it is."""
 
 LAYOUT_VERSION = 1
 """Of the arrays; a newer one is refused."""
@@ -266,3 +270,20 @@ class IvfIndex:
                 raise CorruptFileError("the arrays of the inverted lists do not belong together")
             index._lists = lists
         return index
+
+    def save(self, path: PathLike) -> None:
+        """Write the index to a file, durably and all at once; an existing file is replaced."""
+        save_arrays(path, self.arrays(), FILE_KIND)
+
+    @classmethod
+    def load(cls, path: PathLike) -> Self:
+        """Open an index that `save` wrote. Its vectors stay in the file, mapped into memory.
+
+        Raises
+        ------
+        StoredFileNotFoundError
+            If there is no such file.
+        CorruptFileError, NewerFormatError
+            If it is damaged, of another kind, or of a newer vecdb.
+        """
+        return cls.from_arrays(load_arrays(path, FILE_KIND))
