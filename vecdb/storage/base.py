@@ -78,6 +78,10 @@ class Store(Protocol):
     must stop writing and never repeat it.
     """
 
+    @property
+    def durable(self) -> bool:
+        """Whether what a call finished survives power loss."""
+
     def put(self, name: str, data: Buffer, *, overwrite: bool = False) -> None:
         """Create a file of `data`, durably and all at once.
 

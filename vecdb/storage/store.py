@@ -186,6 +186,11 @@ class PosixStore:
         self._settled: set[Path] = set()
         self._settling = threading.Lock()  # protects _settled
 
+    @property
+    def durable(self) -> bool:
+        """See `Store.durable`."""
+        return self._durable
+
     def put(self, name: str, data: Buffer, *, overwrite: bool = False) -> None:
         """See `Store.put`."""
         with self.create(name, overwrite=overwrite) as writer:
