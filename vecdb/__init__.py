@@ -1,1 +1,66 @@
-"""A vector database engine with a language model on each side of it."""
+"""A vector database engine with a language model on each side of it.
+
+>>> import vecdb
+>>> db = vecdb.connect("data/")                      # embedded
+>>> db = vecdb.connect("grpc://127.0.0.1:7654")      # a server; both have the same methods
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from vecdb.types import (
+    Answer,
+    Citation,
+    CollectionInfo,
+    FinishReason,
+    Hit,
+    LongText,
+    Metric,
+    Record,
+    Source,
+    UpsertResult,
+)
+
+if TYPE_CHECKING:
+    from vecdb.database import Database
+    from vecdb_client import Client
+
+__all__ = [
+    "Answer",
+    "Citation",
+    "CollectionInfo",
+    "FinishReason",
+    "Hit",
+    "LongText",
+    "Metric",
+    "Record",
+    "Source",
+    "UpsertResult",
+    "connect",
+]
+
+
+def connect(target: str, **options: Any) -> Database | Client:
+    """Open a data directory in this process, or reach a server.
+
+    Parameters
+    ----------
+    target
+        A directory, or ``grpc://host:port``, or ``grpcs://host:port`` for TLS.
+    options
+        Those of `vecdb.database.Database` for a directory, those of `vecdb_client.Client` for a
+        server. Which ones there are is told by a TypeError.
+
+    Returns
+    -------
+    Database or Client
+        Both have the same methods.
+    """
+    if str(target).startswith(("grpc://", "grpcs://")):
+        from vecdb_client import Client  # noqa: PLC0415 - the engine works without grpc
+
+        return Client(str(target), **options)
+    from vecdb.database import Database  # noqa: PLC0415 - numba takes half a second to import
+
+    return Database(target, **options)

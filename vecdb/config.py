@@ -50,6 +50,8 @@ THREADS = Limits("threads", 1, 1, 1_024)
 HNSW_M = Limits("m", 2, 16, 512)
 HNSW_EF_CONSTRUCTION = Limits("ef_construction", 4, 200, 10_000)
 HNSW_EF = Limits("ef", 1, 64, 100_000)
+COLLECTION_EF = Limits("ef", 1, 128, 100_000)
+"""Wider than an index's own default: people who search a collection have not measured its recall."""
 SEED = Limits("seed", 0, 0, (1 << 63) - 1)
 IVF_NLIST = Limits("nlist", 1, 1_024, 1_000_000)
 IVF_NPROBE = Limits("nprobe", 1, 16, 1_000_000)
@@ -64,6 +66,9 @@ COLLECTION_NAME_CHARS = Limits("collection name characters", 1, 255, 255)
 
 CHUNK_TOKENS = Limits("chunk tokens", 16, 200, 8_192)
 CHUNK_OVERLAP_TOKENS = Limits("chunk overlap tokens", 0, 0, 4_096)
+
+ANSWER_K = Limits("k", 1, 5, 100)
+ANSWER_TOKENS = Limits("max_tokens", 1, 160, 8_192)
 
 SEGMENT_ROWS = Limits("segment_rows", 1_000, 100_000, 100_000_000)
 WAL_BYTES = Limits("wal_bytes", 1 << 20, 256 << 20, 1 << 40)

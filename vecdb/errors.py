@@ -14,7 +14,8 @@
     │   ├── InvalidParameterError       a parameter outside its range (k, ef, m, ...)
     │   ├── InvalidPayloadError         a payload that is not a JSON object
     │   ├── InvalidFilterError          a filter that is not of the documented form
-    │   └── InvalidTextError            empty, too long, or not a str
+    │   ├── InvalidTextError            empty, too long, or not a str
+    │   └── UnreadableDocumentError     a file that is damaged, locked or not what its name says
     ├── NotFoundError (LookupError)
     │   ├── CollectionNotFoundError
     │   ├── ModelNotFoundError          unknown to the registry, or found nowhere
@@ -64,7 +65,7 @@ class DimensionMismatchError(InvalidArgumentError):
 
 
 class InvalidVectorError(InvalidArgumentError):
-    """A vector has the wrong dtype or shape, or holds NaN, infinity or, under cosine, only zeros."""
+    """A vector has the wrong dtype or shape, holds NaN or infinity, or is zero under cosine."""
 
 
 class EmptyBatchError(InvalidArgumentError):
@@ -101,6 +102,10 @@ class InvalidFilterError(InvalidArgumentError):
 
 class InvalidTextError(InvalidArgumentError):
     """A text is empty, too long, or not a str."""
+
+
+class UnreadableDocumentError(InvalidArgumentError):
+    """A file to be ingested is damaged, needs a password, or is not what its name says."""
 
 
 class NotFoundError(VecdbError, LookupError):

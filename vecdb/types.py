@@ -180,7 +180,8 @@ class AnswerStream(Protocol):
 
     def __iter__(self) -> Iterator[str | AnswerEnd]: ...
     def __next__(self) -> str | AnswerEnd: ...
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Stop the generation."""
 
 
 class Answer:

@@ -1,0 +1,51 @@
+"""Texts over the encoder's limit, written as several points."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from vecdb.collection.segments import Segments
+from vecdb.payload import decode_payload, encode_payload
+from vecdb.types import PointId
+
+Span = tuple[int, int]
+
+
+def chunk_id(point_id: PointId, number: int) -> str:
+    """Return the id of the chunk of that number, from 0, of the text of `point_id`."""
+    return f"{point_id}#{number}"
+
+
+def chunk_batch(
+    ids: Sequence[PointId],
+    texts: Sequence[str],
+    payloads: Sequence[bytes | None],
+    split: Callable[[str], list[Span]],
+) -> tuple[list[PointId], list[str], list[bytes | None]]:
+    """Return ids, texts and payloads with a point for each chunk in place of each text.
+
+    A chunk's payload is its text's, with ``chunk`` added: ``{"of": id, "number": n, "start": s,
+    "end": e}``, the span in characters.
+    """
+    new_ids: list[PointId] = []
+    new_texts: list[str] = []
+    new_payloads: list[bytes | None] = []
+    for point_id, text, payload in zip(ids, texts, payloads, strict=True):
+        for number, (start, end) in enumerate(split(text)):
+            chunk = {"of": point_id, "number": number, "start": start, "end": end}
+            fields = {} if payload is None else decode_payload(payload)
+            new_ids.append(chunk_id(point_id, number))
+            new_texts.append(text[start:end])
+            new_payloads.append(encode_payload({**fields, "chunk": chunk}))
+    return new_ids, new_texts, new_payloads
+
+
+def stale_chunks(segments: Segments, ids: Sequence[PointId]) -> list[PointId]:
+    """Return the ids of the chunks that earlier texts of `ids` left."""
+    stale: list[PointId] = []
+    for point_id in ids:
+        number = 0
+        while segments.get([chunk_id(point_id, number)]):
+            stale.append(chunk_id(point_id, number))
+            number += 1
+    return stale

@@ -1,0 +1,436 @@
+"""A collection: points under ids, searched by vector or text, filtered, answered from."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from vecdb.collection.batch import Batch, check_ids, check_payloads, check_text, check_texts
+from vecdb.collection.chunks import chunk_batch, stale_chunks
+from vecdb.collection.commit import CommitQueue, Write
+from vecdb.collection.maintenance import Maintenance
+from vecdb.collection.recovery import open_segments, read_stored, replay
+from vecdb.collection.segments import Segments
+from vecdb.collection.settings import CollectionSettings
+from vecdb.collection.snapshot import Condition
+from vecdb.config import ANSWER_K, ANSWER_TOKENS, BATCH_ROWS, COLLECTION_EF, K
+from vecdb.decode import GenerationParams
+from vecdb.encode import Encoder
+from vecdb.errors import (
+    EmptyBatchError,
+    InvalidArgumentError,
+    InvalidParameterError,
+    InvalidTextError,
+    LengthMismatchError,
+    VecdbError,
+)
+from vecdb.index import as_matrix
+from vecdb.models import Models
+from vecdb.rag import AnswerOptions, CollectionRetriever, answer
+from vecdb.storage import Delete, ManifestLog, Store, Upsert, Wal, encode_operation
+from vecdb.types import (
+    Answer,
+    CollectionInfo,
+    Filter,
+    Hit,
+    LongText,
+    Matrix,
+    MatrixLike,
+    Payload,
+    PointId,
+    Record,
+    UpsertResult,
+    VectorLike,
+)
+
+_CORES = os.cpu_count() or 1
+
+
+class Collection:
+    """One collection of an embedded database; made by `Database`.
+
+    Every method may be called from several threads at once. A read sees every write that was
+    acknowledged before it began, and nothing that happens after that.
+
+    Parameters
+    ----------
+    name
+        What it is called.
+    settings
+        What was fixed when it was made.
+    store
+        Where its files lie; locked by the caller.
+    models
+        Where encoder and decoder come from.
+    """
+
+    def __init__(
+        self, name: str, settings: CollectionSettings, store: Store, models: Models
+    ) -> None:
+        self.name = name
+        self.settings = settings
+        self._models = models
+        store.discard_unfinished()
+        manifests = ManifestLog.open(store.within("manifest"))
+        stored = read_stored(store, manifests)
+        on_disk = open_segments(store, stored, settings)
+        self._segments = Segments(
+            settings.dim, settings.metric, list(on_disk), stored.applied_sequence
+        )
+        self._wal = Wal.open(store.within("wal"), after=stored.applied_sequence)
+        replay(self._wal, self._segments, stored.applied_sequence, store.location("wal"))
+        turn = threading.Lock()
+        self._commits = CommitQueue(self._wal, turn)
+        self._maintenance = Maintenance(
+            store, manifests, self._wal, turn, self._segments, stored, on_disk, settings,
+            index_threads=_CORES,
+        )  # fmt: skip
+
+    @property
+    def maintenance(self) -> Maintenance:
+        """What keeps its segments few, indexed and on disk."""
+        return self._maintenance
+
+    def info(self) -> CollectionInfo:
+        """Return its settings and size."""
+        snapshot = self._segments.snapshot
+        return CollectionInfo(
+            name=self.name,
+            dim=self.settings.dim,
+            metric=self.settings.metric,
+            encoder=self.settings.encoder,
+            count=snapshot.count(None),
+            segments=sum(part.rows.count > 0 for part in snapshot.parts),
+            indexed=sum(part.live for part in snapshot.parts if part.rows.is_indexed),
+            disk_bytes=self._maintenance.stored.bytes + self._wal.size_bytes,
+        )
+
+    # Writing
+
+    def upsert(
+        self,
+        ids: Iterable[PointId],
+        texts: Sequence[str | None] | None = None,
+        vectors: MatrixLike | None = None,
+        payloads: Sequence[Payload | None] | None = None,
+        *,
+        long_text: LongText | str = LongText.TRUNCATE,
+    ) -> UpsertResult:
+        """Write points, in place of those that have the same ids; durable when this returns.
+
+        Parameters
+        ----------
+        ids
+            Ints from 0 to 2**64 - 1, or str; none of them twice.
+        texts
+            One for each id. Without `vectors` they are embedded, by the collection's encoder;
+            with `vectors` they are only kept, and may be None.
+        vectors
+            float32 (n, dim).
+        payloads
+            A JSON object or None for each id.
+        long_text
+            What to do with a text over the encoder's token limit: ``truncate`` (the default)
+            embeds what fits and names the id in the result; ``chunk`` writes each text as one or
+            more points ``"<id>#<n>"``, whose payload tells in ``chunk`` where it was cut; ``error``
+            refuses the batch.
+
+        Returns
+        -------
+        UpsertResult
+            The ids written, and those whose text was truncated.
+
+        Raises
+        ------
+        InvalidArgumentError
+            One of its subclasses, naming what is wrong; nothing of the batch is applied.
+        DiskFullError
+            Likewise.
+        ReadOnlyError, StorageIOError
+            If the disk failed, now or earlier.
+        """
+        checked = check_ids(ids)
+        encoded_payloads = check_payloads(payloads, checked)
+        if vectors is not None:
+            batch = Batch(
+                checked, self._vectors(vectors, len(checked)),
+                check_texts(texts, len(checked), required=False), encoded_payloads,
+            )  # fmt: skip
+            return self._write(batch, [])
+        if texts is None:
+            raise EmptyBatchError("neither texts nor vectors were given: give one of them")
+        required = [str(t) for t in check_texts(texts, len(checked), required=True)]
+        return self._upsert_texts(checked, required, encoded_payloads, _long_text(long_text))
+
+    def _upsert_texts(
+        self,
+        ids: list[PointId],
+        texts: list[str],
+        payloads: list[bytes | None],
+        long_text: LongText,
+    ) -> UpsertResult:
+        encoder = self._encoder()
+        stale: list[PointId] = []
+        if long_text is LongText.CHUNK:
+            stale = stale_chunks(self._segments, ids)
+            ids, texts, payloads = chunk_batch(ids, texts, payloads, encoder.split)
+            stale = [i for i in stale if i not in set(ids)]
+        encoded = encoder.encode(texts)
+        truncated = [ids[i] for i in np.flatnonzero(encoded.truncated).tolist()]
+        if truncated and long_text is LongText.ERROR:
+            raise InvalidTextError(
+                f"the text of id {truncated[0]!r:.100} is longer than the {encoder.max_tokens} "
+                "tokens of the encoder: shorten it, or pass long_text='truncate' or 'chunk'"
+            )
+        result = self._write(Batch(ids, encoded.vectors, list(texts), payloads), truncated)
+        if stale:
+            self.delete(ids=stale)
+        return result
+
+    def _write(self, batch: Batch, truncated: list[PointId]) -> UpsertResult:
+        record = encode_operation(Upsert(batch.ids, batch.vectors, batch.texts, batch.payloads))
+
+        def apply(sequence: int) -> int:
+            self._segments.upsert(batch, sequence)
+            return len(batch.ids)
+
+        self._commits.run(Write(lambda: record, apply))
+        self._maintenance.note_write()
+        return UpsertResult(batch.ids, truncated)
+
+    def delete(self, ids: Iterable[PointId] | None = None, filter: Filter | None = None) -> int:
+        """Delete points by id, or all those that match a filter; durable when this returns.
+
+        Returns
+        -------
+        int
+            How many points there were to delete.
+
+        Raises
+        ------
+        InvalidArgumentError
+            One of its subclasses; nothing is deleted.
+        DiskFullError, ReadOnlyError, StorageIOError
+            As for `upsert`.
+        """
+        if (ids is None) == (filter is None):
+            raise InvalidArgumentError("delete takes either ids or a filter: give one of them")
+        if filter is not None:
+            return self._delete_matching(Condition.of(filter))
+        assert ids is not None  # noqa: S101 - for the type checker
+        return self._delete(check_ids(ids))
+
+    def _delete(self, ids: list[PointId]) -> int:
+        record = encode_operation(Delete(ids))
+        deleted = self._commits.run(
+            Write(lambda: record, lambda sequence: self._segments.delete(ids, sequence))
+        )
+        self._maintenance.note_write()
+        return deleted
+
+    def _delete_matching(self, condition: Condition) -> int:
+        matching: list[PointId] = []
+
+        def encode() -> tuple[int, bytes] | None:
+            # Runs when no other write can come between the look and the deletion.
+            matching.extend(self._segments.snapshot.matching_ids(condition))
+            return encode_operation(Delete(matching)) if matching else None
+
+        deleted = self._commits.run(
+            Write(encode, lambda sequence: self._segments.delete(matching, sequence), alone=True)
+        )
+        self._maintenance.note_write()
+        return deleted
+
+    def flush(self) -> None:
+        """Seal what has been written and wait until every segment is merged and indexed.
+
+        Nothing needs this to be safe or found; it makes the next searches as fast as they get.
+        """
+        self._maintenance.finish()
+
+    # Reading
+
+    def search(
+        self,
+        query: str | None = None,
+        *,
+        vector: VectorLike | None = None,
+        k: int = K.default,
+        filter: Filter | None = None,
+        ef: int | None = None,
+    ) -> list[Hit]:
+        """Find the points nearest to a text or a vector.
+
+        Parameters
+        ----------
+        query
+            A text, embedded by the collection's encoder, or
+        vector
+            float32 (dim,).
+        k
+            How many points to return; fewer come only when fewer match.
+        filter
+            Conditions on the payload; see `vecdb.payload.filter`.
+        ef
+            How widely the graph is searched: more finds more of the true nearest, slower.
+
+        Returns
+        -------
+        list of Hit
+            Best first.
+
+        Raises
+        ------
+        InvalidArgumentError
+            One of its subclasses, naming what is wrong.
+        """
+        if (query is None) == (vector is None):
+            raise InvalidArgumentError("search takes either a query text or a vector=: give one")
+        if query is not None:
+            return self._search(self._embed([query]), k, filter, ef)[0]
+        matrix = self._matrix(vector, "vector")
+        if len(matrix) != 1:
+            raise InvalidArgumentError(
+                f"vector has shape {np.shape(vector)}: must be one vector; search_batch takes more"
+            )
+        return self._search(matrix, k, filter, ef)[0]
+
+    def search_batch(
+        self,
+        queries: Sequence[str] | None = None,
+        *,
+        vectors: MatrixLike | None = None,
+        k: int = K.default,
+        filter: Filter | None = None,
+        ef: int | None = None,
+    ) -> list[list[Hit]]:
+        """Find the points nearest to each of several texts or vectors; see `search`."""
+        if (queries is None) == (vectors is None):
+            raise InvalidArgumentError("search_batch takes either queries or vectors=: give one")
+        if queries is None:
+            matrix = self._matrix(vectors, "vectors")
+        else:
+            if isinstance(queries, str):
+                raise InvalidTextError("queries is a str: must be a sequence of them")
+            if not queries:
+                raise EmptyBatchError("queries is empty: give at least one")
+            matrix = self._embed(list(queries))
+        if len(matrix) > BATCH_ROWS.greatest:
+            raise InvalidParameterError(
+                f"{len(matrix)} queries: at most {BATCH_ROWS.greatest} in one batch"
+            )
+        return self._search(matrix, k, filter, ef)
+
+    def _search(
+        self, queries: Matrix, k: int, filter: Filter | None, ef: int | None
+    ) -> list[list[Hit]]:
+        k = K.check(k)
+        COLLECTION_EF.check(ef)
+        condition = None if filter is None else Condition.of(filter)
+        threads = min(_CORES, len(queries))
+        return self._segments.snapshot.search(queries, k, condition, ef, threads)
+
+    def get(self, ids: Iterable[PointId]) -> list[Record]:
+        """Return the points of those ids that there are, in that order, vectors as written."""
+        return self._segments.get(check_ids(ids))
+
+    def count(self, filter: Filter | None = None) -> int:
+        """Return how many points there are, or how many match a filter."""
+        condition = None if filter is None else Condition.of(filter)
+        return self._segments.snapshot.count(condition)
+
+    def ask(
+        self,
+        question: str,
+        *,
+        k: int = ANSWER_K.default,
+        filter: Filter | None = None,
+        max_tokens: int = ANSWER_TOKENS.default,
+        temperature: float = 0.0,
+        seed: int | None = None,
+    ) -> Answer:
+        """Answer a question from the collection's texts, citing them.
+
+        Parameters
+        ----------
+        question
+            In words.
+        k
+            How many passages to look at.
+        filter
+            Which points may be used.
+        max_tokens
+            How long the answer may become.
+        temperature
+            0 for the likeliest words; more for more variety.
+        seed
+            Makes a varied answer repeatable.
+
+        Returns
+        -------
+        Answer
+            Iterate over it for the text as it is written; then read `citations`.
+
+        Raises
+        ------
+        InvalidArgumentError
+            One of its subclasses.
+        MissingDependencyError, DecoderError, UnavailableError
+            If the decoder cannot be had.
+        """
+        check_text(question, "question")
+        self._encoder()
+        params = GenerationParams(
+            max_tokens=ANSWER_TOKENS.check(max_tokens), temperature=temperature, seed=seed
+        )
+        options = AnswerOptions(k=K.check(k), filter=filter)
+        retriever = CollectionRetriever(self, self.settings.metric)
+        return Answer(answer(question, retriever, self._models.chat(), params, options))
+
+    def stop_writing(self, error: VecdbError) -> None:
+        """Take no more writes, because background work found that the disk fails."""
+        self._commits.stop(error)
+
+    def close(self) -> None:
+        """Stop writing; background work is given up, and done again when next opened."""
+        self._commits.close()
+        self._maintenance.stop()
+        self._wal.close()
+
+    # Arguments
+
+    def _encoder(self) -> Encoder:
+        if self.settings.encoder is None:
+            raise InvalidArgumentError(
+                f"collection {self.name!r} has no encoder, so it takes vectors and no texts: pass "
+                "vectors, or create a collection with encoder='all-MiniLM-L6-v2'"
+            )
+        return self._models.encoder_of(self.settings.encoder)
+
+    def _embed(self, texts: Sequence[Any]) -> Matrix:
+        checked = [check_text(text, f"queries[{i}]") for i, text in enumerate(texts)]
+        return self._encoder().encode(checked).vectors
+
+    def _matrix(self, vectors: Any, name: str) -> Matrix:
+        return as_matrix(vectors, self.settings.dim, self.settings.metric, name=name)
+
+    def _vectors(self, vectors: Any, count: int) -> Matrix:
+        matrix = self._matrix(vectors, "vectors")
+        if len(matrix) != count:
+            raise LengthMismatchError(
+                f"vectors has {len(matrix)} rows and ids has {count}: must be as many"
+            )
+        return matrix
+
+
+def _long_text(value: LongText | str) -> LongText:
+    try:
+        return LongText(value)
+    except ValueError:
+        names = ", ".join(LongText)
+        raise InvalidParameterError(f"long_text={value!r}: must be one of {names}") from None

@@ -1,0 +1,118 @@
+"""The growing segment: the points written since the last seal, in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecdb.collection.batch import Batch
+from vecdb.index import exact_search
+from vecdb.types import Matrix, Metric, PointId
+
+_FIRST_CAPACITY = 1_024
+_TINY = np.float32(1e-30)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GrowingRows:
+    """The first `count` rows of a growing segment; what is appended later is not seen.
+
+    The lists are shared with the segment, which only ever appends to them. `newest` is too: a
+    frozen segment is looked up through it, when no more is appended.
+    """
+
+    metric: Metric
+    count: int
+    ids: list[PointId]
+    newest: dict[PointId, int]
+    vectors: Matrix
+    inverse_norms: NDArray[np.float32]
+    texts: list[str | None]
+    payloads: list[bytes | None]
+
+    @property
+    def is_indexed(self) -> bool:
+        """Whether a graph index is searched: never here."""
+        return False
+
+    def search(
+        self, queries: Matrix, k: int, mask: NDArray[np.bool_] | None, ef: int | None, threads: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Compare `queries` with every row; see `vecdb.index.exact_search`."""
+        return exact_search(
+            self.metric, queries, self.vectors[: self.count], k, mask,
+            inverse_norms=self.inverse_norms[: self.count], threads=threads,
+        )  # fmt: skip
+
+    def rows_of(self, ids: Sequence[PointId]) -> NDArray[np.int64]:
+        """Return the newest row of each id, -1 where there is none."""
+        find = self.newest.get
+        return np.fromiter((find(i, -1) for i in ids), np.int64, len(ids))
+
+    def id_at(self, row: int) -> PointId:
+        """Return the id of a row."""
+        return self.ids[row]
+
+    def text_at(self, row: int) -> str | None:
+        """Return the text of a row."""
+        return self.texts[row]
+
+    def payload_at(self, row: int) -> bytes | None:
+        """Return the payload of a row as JSON."""
+        return self.payloads[row]
+
+
+class GrowingSegment:
+    """Rows in the order of their writing. One thread changes it; snapshots of it are read freely.
+
+    An array that has no room left is replaced by a larger one, so views taken before keep what
+    they saw.
+    """
+
+    def __init__(self, dim: int, metric: Metric) -> None:
+        self._metric = metric
+        self._ids: list[PointId] = []
+        self._newest: dict[PointId, int] = {}
+        self._texts: list[str | None] = []
+        self._payloads: list[bytes | None] = []
+        self._vectors = np.empty((_FIRST_CAPACITY, dim), np.float32)
+        self._inverse_norms = np.empty(_FIRST_CAPACITY, np.float32)
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def append(self, batch: Batch) -> None:
+        """Add the points of `batch`; an id written before is from now on found at its new row."""
+        first = len(self._ids)
+        count = first + len(batch.ids)
+        if count > len(self._vectors):
+            capacity = max(count, 2 * len(self._vectors))
+            self._vectors = _grown(self._vectors, first, capacity)
+            self._inverse_norms = _grown(self._inverse_norms, first, capacity)
+        self._vectors[first:count] = batch.vectors
+        norms = np.linalg.norm(batch.vectors, axis=1)
+        self._inverse_norms[first:count] = 1 / np.maximum(norms, _TINY)
+        self._texts.extend(batch.texts)
+        self._payloads.extend(batch.payloads)
+        self._ids.extend(batch.ids)
+        self._newest.update(zip(batch.ids, range(first, count), strict=True))
+
+    def rows_of(self, ids: Sequence[PointId]) -> NDArray[np.int64]:
+        """Return the newest row of each id, -1 where there is none."""
+        return self.view().rows_of(ids)
+
+    def view(self) -> GrowingRows:
+        """Return the rows there are now."""
+        return GrowingRows(
+            self._metric, len(self._ids), self._ids, self._newest, self._vectors,
+            self._inverse_norms, self._texts, self._payloads,
+        )  # fmt: skip
+
+
+def _grown(array: NDArray[np.float32], used: int, capacity: int) -> NDArray[np.float32]:
+    larger = np.empty((capacity, *array.shape[1:]), array.dtype)
+    larger[:used] = array[:used]
+    return larger

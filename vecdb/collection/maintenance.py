@@ -1,0 +1,315 @@
+"""The life of segments: growing, sealed, indexed, merged, dropped.
+
+Sealing writes the growing segment to disk and lets the WAL go; improving builds graph indexes and
+merges small or half-dead segments. Each runs in at most one thread at a time, beside readers and
+the writer. A step that does not finish leaves files that no manifest names; they are deleted when
+the collection is opened again.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from vecdb.collection.recovery import INDEX_KIND, open_index
+from vecdb.collection.sealed import SealedRows
+from vecdb.collection.segments import Segment, Segments
+from vecdb.collection.settings import CollectionSettings
+from vecdb.collection.snapshot import Mask
+from vecdb.collection.stored import StoredCollection, StoredSegment
+from vecdb.errors import VecdbError
+from vecdb.index import HnswIndex
+from vecdb.storage import (
+    FileRef,
+    ManifestLog,
+    SegmentFile,
+    Store,
+    Wal,
+    write_sections,
+    write_segment,
+    write_tombstones,
+)
+
+INDEXED_ROWS = 2_000
+"""Below this many rows comparing with all of them is as fast as a graph."""
+
+_CHUNK_ROWS = 4_096
+_IDLE_SECONDS = 2.0
+_DEAD_SHARE = 0.2
+_MERGE_FAN_IN = 4
+_MERGED_SEGMENTS = 4
+
+_log = logging.getLogger(__name__)
+
+
+class Stopped(VecdbError):
+    """The collection is closing; the step in hand was given up."""
+
+
+class Maintenance:
+    """Keeps the segments of one collection few, indexed and on disk."""
+
+    def __init__(
+        self, store: Store, manifests: ManifestLog, wal: Wal, turn: threading.Lock,
+        segments: Segments, stored: StoredCollection, on_disk: dict[Segment, StoredSegment],
+        settings: CollectionSettings, index_threads: int,
+    ) -> None:  # fmt: skip
+        self._store = store
+        self._manifests = manifests
+        self._wal = wal
+        self._turn = turn  # no write is applied while it is held
+        self._segments = segments
+        self._stored = stored
+        self._on_disk = on_disk
+        self._settings = settings
+        self._threads = index_threads
+        self._sealing = threading.Lock()  # one seal at a time; protects _frozen
+        self._improving = threading.Lock()  # one improvement at a time
+        self._publishing = threading.Lock()  # protects _stored, _on_disk and the manifest log
+        self._frozen: deque[tuple[Segment, int]] = deque()  # with the last write before each
+        self._stop = threading.Event()
+        self._last_write = time.monotonic()
+        self._reserved = stored.next_number - 1
+
+    @property
+    def stored(self) -> StoredCollection:
+        """What the newest manifest names."""
+        return self._stored
+
+    def note_write(self) -> None:
+        """Remember that a write came in: merging small segments waits for a pause."""
+        self._last_write = time.monotonic()
+
+    def stop(self) -> None:
+        """Give up what runs, and wait until it has."""
+        self._stop.set()
+        with self._sealing, self._improving:
+            pass
+
+    def finish(self) -> None:
+        """Seal, merge and index until nothing is left to do.
+
+        Raises
+        ------
+        DiskFullError, StorageIOError
+            As `seal` and `improve`.
+        """
+        self.seal()
+        while self.improve(eager=True):
+            pass
+
+    # Sealing
+
+    def seal_is_due(self) -> bool:
+        """Return whether the growing segment is full, or has been left alone for a while."""
+        rows = self._segments.growing_rows
+        full = rows >= self._settings.segment_rows or self._wal.size_bytes >= self._settings.wal_bytes
+        return bool(self._frozen) or (rows > 0 and full) or (rows >= INDEXED_ROWS and self._idle())
+
+    def seal(self) -> None:
+        """Write what has been written so far into a sealed segment.
+
+        Raises
+        ------
+        DiskFullError, StorageIOError
+            Nothing is lost: the points stay in memory and in the WAL.
+        """
+        with self._sealing:
+            self._check_running()
+            with self._turn:
+                segment = self._segments.freeze()
+                if segment is not None:
+                    self._frozen.append((segment, self._segments.snapshot.sequence))
+                    self._wal.rotate()
+            while self._frozen:
+                self._write_frozen(*self._frozen[0])
+                self._frozen.popleft()
+
+    def _write_frozen(self, segment: Segment, sequence: int) -> None:
+        kept = self._segments.alive_at(segment)
+        number = self._reserve_number()
+        file, data = self._write_data(number, [(segment, kept)])
+        with self._publishing:
+            self._check_running()
+            # The WAL up to `sequence` will be gone, so the deaths it recorded must stand in
+            # tombstones. Later ones may too: whatever is seen here is durable in the WAL already.
+            current = {s.number: self._with_tombstones(s, o) for o, s in self._on_disk.items()}
+            stored = [current[s.number] for s in self._stored.segments]
+            if data is not None:
+                stored.append(StoredSegment(number, data))
+            self._publish(self._stored.with_segments(stored, sequence))
+            self._on_disk = {o: current[s.number] for o, s in self._on_disk.items()}
+            rows = None if file is None else SealedRows(self._settings.metric, file)
+            sealed = self._segments.replace([segment], rows, [kept])
+            if sealed is not None:
+                self._on_disk[sealed] = stored[-1]
+        self._wal.drop_through(sequence)
+
+    def _with_tombstones(self, stored: StoredSegment, segment: Segment) -> StoredSegment:
+        """Write down which rows of a segment are dead, if that has changed."""
+        return self._buried(stored, self._segments.alive_at(segment))
+
+    def _buried(self, stored: StoredSegment, alive: Mask) -> StoredSegment:
+        dead = len(alive) - int(np.count_nonzero(alive))
+        if dead == stored.dead:  # rows only ever die, so as many are the same ones
+            return stored
+        name = f"segments/{stored.number:010d}.{dead}.dead"
+        return replace(stored, tombstones=write_tombstones(self._store, name, ~alive), dead=dead)
+
+    # Improving
+
+    def improve(self, *, eager: bool = False) -> bool:
+        """Take the most useful step towards few, indexed segments; return whether there was one.
+
+        Parameters
+        ----------
+        eager
+            Merge even a few small segments, as when no writes come in.
+
+        Raises
+        ------
+        DiskFullError, StorageIOError
+            Nothing is lost: the segments stay as they were.
+        """
+        with self._improving:
+            self._check_running()
+            with self._publishing:
+                candidates = [s for s in self._segments.closed if s in self._on_disk]
+            merge = self._to_merge(candidates, eager=eager or self._idle())
+            if merge:
+                self._merge(merge)
+                return True
+            for segment in candidates:
+                if not segment.rows.is_indexed and segment.rows.count >= INDEXED_ROWS:
+                    self._build_index(segment)
+                    return True
+            return False
+
+    def _to_merge(self, candidates: Sequence[Segment], *, eager: bool) -> list[Segment]:
+        """Choose segments to be rewritten as one, newest run first, or one with many dead rows.
+
+        The run grows while the next older segment is no larger than twice what is in it, so a row
+        is rewritten a number of times logarithmic in the size of the collection. While writes
+        come in, only runs of several segments are worth the work.
+        """
+        most = _MERGED_SEGMENTS * self._settings.segment_rows
+        run: list[Segment] = []
+        rows = 0
+        for segment in reversed(candidates):
+            live = segment.live
+            if run and (live > 2 * rows or rows + live > most):
+                break
+            run.insert(0, segment)
+            rows += live
+        if len(run) >= (2 if eager else _MERGE_FAN_IN):
+            return run
+        for segment in candidates:
+            if segment.live < (1 - _DEAD_SHARE) * segment.rows.count:
+                return [segment]
+        return []
+
+    def _merge(self, segments: list[Segment]) -> None:
+        kept = [self._segments.alive_at(segment) for segment in segments]
+        number = self._reserve_number()
+        file, data = self._write_data(number, list(zip(segments, kept, strict=True)))
+        index = None
+        rows = None
+        if file is not None:
+            rows = SealedRows(self._settings.metric, file)
+            if rows.count >= INDEXED_ROWS:
+                index = self._write_index(number, file)
+                rows.index = open_index(self._store, index)
+        with self._publishing:
+            self._check_running()
+            numbers = {self._on_disk[segment].number for segment in segments}
+            left = [s for s in self._stored.segments if s.number not in numbers]
+            merged = None
+            if data is not None:
+                # Rows that died while they were being copied: a seal may have let the WAL that
+                # says so go, with tombstones for the old segments only.
+                alive = self._segments.alive_of(segments, kept)
+                merged = self._buried(StoredSegment(number, data, index), alive)
+                place = next(i for i, s in enumerate(self._stored.segments) if s.number in numbers)
+                left.insert(place, merged)
+            self._publish(self._stored.with_segments(left))
+            segment = self._segments.replace(segments, rows, kept)
+            for old in segments:
+                del self._on_disk[old]
+            if segment is not None and merged is not None:
+                self._on_disk[segment] = merged
+
+    def _build_index(self, segment: Segment) -> None:
+        rows = segment.rows
+        if not isinstance(rows, SealedRows):
+            return
+        stored = self._on_disk[segment]
+        index = self._write_index(stored.number, rows.file)
+        with self._publishing:
+            self._check_running()
+            stored = replace(self._on_disk[segment], index=index)
+            self._publish(
+                self._stored.with_segments(
+                    [stored if s.number == stored.number else s for s in self._stored.segments]
+                )
+            )
+            self._on_disk[segment] = stored
+            indexed = SealedRows(self._settings.metric, rows.file, open_index(self._store, index))
+            self._segments.reindex(segment, indexed)
+
+    def _write_index(self, number: int, file: SegmentFile) -> FileRef:
+        settings = self._settings
+        index = HnswIndex(
+            settings.dim, settings.metric, m=settings.m, ef_construction=settings.ef_construction
+        )
+        for first in range(0, len(file), _CHUNK_ROWS):
+            self._check_running()
+            index.add(file.vectors[first : first + _CHUNK_ROWS], threads=self._threads)
+        return write_sections(
+            self._store, f"segments/{number:010d}.index", index.arrays(), kind=INDEX_KIND,
+            overwrite=True,
+        )  # fmt: skip
+
+    # Both
+
+    def _write_data(
+        self, number: int, parts: list[tuple[Segment, Mask]]
+    ) -> tuple[SegmentFile | None, FileRef | None]:
+        """Write the live rows of segments into one data file; None when there are none."""
+        kept = [(s.rows, np.flatnonzero(mask)) for s, mask in parts]
+        if not any(len(rows) for _, rows in kept):
+            return None, None
+        each = [(part, row) for part, rows in kept for row in rows.tolist()]
+        ref = write_segment(
+            self._store, f"segments/{number:010d}.data",
+            [part.id_at(row) for part, row in each],
+            np.concatenate([part.vectors[rows] for part, rows in kept]),
+            [part.text_at(row) for part, row in each],
+            [part.payload_at(row) for part, row in each],
+        )  # fmt: skip
+        return SegmentFile.open(self._store, ref, verify=False), ref
+
+    def _reserve_number(self) -> int:
+        with self._publishing:
+            self._reserved += 1
+            return self._reserved
+
+    def _publish(self, stored: StoredCollection) -> None:
+        """Make `stored` the collection's contents, then delete what it names no more."""
+        dropped = self._stored.files - stored.files
+        self._manifests.publish(stored.to_body())
+        self._stored = stored
+        for name in sorted(dropped):
+            self._store.delete(name)
+
+    def _idle(self) -> bool:
+        return time.monotonic() - self._last_write > _IDLE_SECONDS
+
+    def _check_running(self) -> None:
+        if self._stop.is_set():
+            raise Stopped("the collection is closing")

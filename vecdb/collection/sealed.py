@@ -1,0 +1,65 @@
+"""A sealed segment as a collection searches it: the stored rows and, once built, their index."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecdb.config import COLLECTION_EF
+from vecdb.index import HnswIndex, exact_search, reciprocal_norms
+from vecdb.storage import SegmentFile
+from vecdb.types import Matrix, Metric, PointId
+
+
+class SealedRows:
+    """The rows of an immutable segment file, memory-mapped.
+
+    Without an index every row is compared, so that answers are exact while one is being built.
+    """
+
+    def __init__(
+        self, metric: Metric, file: SegmentFile, index: HnswIndex | None = None
+    ) -> None:
+        self._metric = metric
+        self.file = file
+        self.index = index
+        self.count = len(file)
+        self.vectors: Matrix = file.vectors
+        self._inverse_norms: NDArray[np.float32] | None = None
+
+    @property
+    def is_indexed(self) -> bool:
+        """Whether a graph index is searched, and not every row."""
+        return self.index is not None
+
+    def search(
+        self, queries: Matrix, k: int, mask: NDArray[np.bool_] | None, ef: int | None, threads: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return row numbers and distances of the nearest rows, as `HnswIndex.search` does."""
+        if self.index is not None:
+            width = max(k, COLLECTION_EF.check(ef))
+            return self.index.search(queries, k, ef=width, threads=threads, filter=mask)
+        if self._inverse_norms is None and self._metric is Metric.COSINE:
+            self._inverse_norms = reciprocal_norms(self.vectors)
+        return exact_search(
+            self._metric, queries, self.vectors, k, mask,
+            inverse_norms=self._inverse_norms, threads=threads,
+        )  # fmt: skip
+
+    def rows_of(self, ids: Sequence[PointId]) -> NDArray[np.int64]:
+        """Return the row of each id, -1 where there is none."""
+        return self.file.rows_of(ids)
+
+    def id_at(self, row: int) -> PointId:
+        """Return the id of a row."""
+        return self.file.id_at(row)
+
+    def text_at(self, row: int) -> str | None:
+        """Return the text of a row."""
+        return self.file.text_at(row)
+
+    def payload_at(self, row: int) -> bytes | None:
+        """Return the payload of a row as JSON."""
+        return self.file.payload_at(row)

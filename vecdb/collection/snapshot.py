@@ -1,0 +1,241 @@
+"""What a reader sees: segments and which of their rows live, unchanging while it looks.
+
+A search asks every segment for its k nearest rows and merges them. A filter becomes a mask over
+the rows of a segment before the index is asked, so k results come back whenever k points match.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from threading import Lock
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecdb.payload import Predicate, decode_payload, parse_filter
+from vecdb.types import Filter, Hit, Matrix, Metric, PointId, Record
+
+Mask = NDArray[np.bool_]
+
+_CACHED_MASKS = 16
+
+
+class Rows(Protocol):
+    """The rows of one segment."""
+
+    @property
+    def count(self) -> int:
+        """How many rows there are, dead ones included."""
+
+    @property
+    def vectors(self) -> Matrix:
+        """The vectors as they were written, float32 (count or more, dim)."""
+
+    @property
+    def is_indexed(self) -> bool:
+        """Whether a graph index is searched, and not every row."""
+
+    def search(
+        self, queries: Matrix, k: int, mask: Mask | None, ef: int | None, threads: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return row numbers and distances (nq, k), best first, padded with -1 and infinity."""
+
+    def id_at(self, row: int) -> PointId:
+        """Return the id of a row."""
+
+    def text_at(self, row: int) -> str | None:
+        """Return the text of a row."""
+
+    def payload_at(self, row: int) -> bytes | None:
+        """Return the payload of a row as JSON."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Condition:
+    """A filter: the predicate, and the JSON it was written as.
+
+    The JSON tells conditions apart where Python's equality does not: 1, 1.0 and true.
+    """
+
+    predicate: Predicate
+    key: str
+
+    @classmethod
+    def of(cls, conditions: Filter) -> Condition:
+        """Parse a filter.
+
+        Raises
+        ------
+        InvalidFilterError
+        """
+        predicate = parse_filter(conditions)
+        return cls(predicate, json.dumps(conditions, default=_as_plain))
+
+    def holds(self, payload: bytes | None) -> bool:
+        """Return whether a payload, as JSON, matches."""
+        return self.predicate.matches(None if payload is None else decode_payload(payload))
+
+
+def _as_plain(value: object) -> object:
+    """Let json write the mappings, tuples and numpy scalars that `parse_filter` accepts."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, np.generic):
+        return value.item()
+    return list(value) if isinstance(value, Iterable) else str(value)
+
+
+class MatchedRows:
+    """Which rows of a segment match a filter; remembers the last few answers.
+
+    Rows never change once written, so an answer holds for as long as the segment does; rows
+    appended since are judged when the filter is asked again.
+    """
+
+    def __init__(self) -> None:
+        self._masks: OrderedDict[str, Mask] = OrderedDict()
+        self._lock = Lock()  # protects _masks; the masks themselves are never changed
+
+    def mask(self, rows: Rows, condition: Condition) -> Mask:
+        """Return which of `rows` match, bool (rows.count,)."""
+        with self._lock:
+            known = self._masks.pop(condition.key, None)
+        first = 0 if known is None else len(known)
+        if first < rows.count:
+            judged = np.fromiter(
+                (condition.holds(rows.payload_at(row)) for row in range(first, rows.count)),
+                np.bool_,
+                rows.count - first,
+            )
+            known = judged if known is None else np.concatenate([known, judged])
+        if known is None:
+            return np.empty(0, np.bool_)
+        with self._lock:
+            self._masks[condition.key] = known
+            if len(self._masks) > _CACHED_MASKS:
+                self._masks.popitem(last=False)
+        return known[: rows.count]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """One segment of a snapshot.
+
+    Attributes
+    ----------
+    rows
+        Its rows.
+    alive
+        bool (rows.count,): which of them are neither deleted nor replaced.
+    live
+        How many that are.
+    matched
+        Which rows match a filter.
+    """
+
+    rows: Rows
+    alive: Mask
+    live: int
+    matched: MatchedRows
+
+    def mask(self, condition: Condition | None) -> Mask | None:
+        """Return which rows may be found, bool (rows.count,), or None for all of them."""
+        if condition is None:
+            return None if self.live == self.rows.count else self.alive
+        return self.alive & self.matched.mask(self.rows, condition)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Snapshot:
+    """A collection at one moment, after every write of sequence number up to `sequence`."""
+
+    metric: Metric
+    parts: tuple[Part, ...]
+    sequence: int
+
+    def search(
+        self, queries: Matrix, k: int, condition: Condition | None, ef: int | None, threads: int
+    ) -> list[list[Hit]]:
+        """Return the nearest live points of each query that match, best first."""
+        found = [
+            (part, *part.rows.search(queries, k, part.mask(condition), ef, threads))
+            for part in self.parts
+            if part.live
+        ]
+        return [self._merged(found, query, k) for query in range(len(queries))]
+
+    def _merged(
+        self,
+        found: list[tuple[Part, NDArray[np.int64], NDArray[np.float32]]],
+        query: int,
+        k: int,
+    ) -> list[Hit]:
+        nearest: list[tuple[float, int, Part]] = []
+        for part, rows, distances in found:
+            nearest.extend(
+                (distance, row, part)
+                for row, distance in zip(
+                    rows[query].tolist(), distances[query].tolist(), strict=True
+                )
+                if row >= 0
+            )
+        if len(found) > 1:
+            nearest.sort(key=_distance)
+        return [self._hit(part, row, distance) for distance, row, part in nearest[:k]]
+
+    def _hit(self, part: Part, row: int, distance: float) -> Hit:
+        rows = part.rows
+        payload = rows.payload_at(row)
+        return Hit(
+            rows.id_at(row),
+            score_of(self.metric, distance),
+            rows.text_at(row),
+            None if payload is None else decode_payload(payload),
+        )
+
+    def count(self, condition: Condition | None) -> int:
+        """Return how many live points match."""
+        if condition is None:
+            return sum(part.live for part in self.parts)
+        return sum(_ones(part.mask(condition)) for part in self.parts if part.live)
+
+    def matching_ids(self, condition: Condition) -> list[PointId]:
+        """Return the ids of the live points that match."""
+        return list(self._matching_ids(condition))
+
+    def _matching_ids(self, condition: Condition) -> Iterator[PointId]:
+        for part in self.parts:
+            mask = part.mask(condition)
+            if mask is not None:
+                for row in np.flatnonzero(mask).tolist():
+                    yield part.rows.id_at(row)
+
+
+def record_at(rows: Rows, row: int) -> Record:
+    """Return a row as `get` does."""
+    payload = rows.payload_at(row)
+    return Record(
+        rows.id_at(row),
+        rows.vectors[row].copy(),
+        rows.text_at(row),
+        None if payload is None else decode_payload(payload),
+    )
+
+
+def score_of(metric: Metric, distance: float) -> float:
+    """Return a hit's score for an index distance: see `vecdb.types.Metric`."""
+    if metric is Metric.L2:
+        return float(max(distance, 0.0) ** 0.5)
+    return 1.0 - distance
+
+
+def _distance(entry: tuple[float, int, Part]) -> float:
+    return entry[0]
+
+
+def _ones(mask: Mask | None) -> int:
+    return 0 if mask is None else int(np.count_nonzero(mask))

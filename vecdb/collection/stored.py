@@ -1,0 +1,138 @@
+"""Which files a collection consists of, as its manifest names them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from vecdb.errors import CorruptFileError
+from vecdb.storage import FileRef
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSegment:
+    """The files of one segment.
+
+    Attributes
+    ----------
+    number
+        Never used twice in a collection.
+    data
+        Ids, vectors, texts and payloads: what was written.
+    index
+        The graph, derived from `data`; None until it has been built.
+    tombstones
+        Which rows are dead as of the manifest's `applied_sequence`; None when all live.
+    dead
+        How many rows that are.
+    """
+
+    number: int
+    data: FileRef
+    index: FileRef | None = None
+    tombstones: FileRef | None = None
+    dead: int = 0
+
+    @property
+    def files(self) -> list[FileRef]:
+        """All files of the segment."""
+        return [ref for ref in (self.data, self.index, self.tombstones) if ref is not None]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredCollection:
+    """The contents of a collection's manifest.
+
+    Attributes
+    ----------
+    next_number
+        The number of the next segment.
+    applied_sequence
+        Writes up to this sequence number are in the segments; later ones are in the WAL.
+    segments
+        Oldest first.
+    """
+
+    next_number: int = 1
+    applied_sequence: int = 0
+    segments: tuple[StoredSegment, ...] = ()
+
+    def data_name(self) -> str:
+        """Return the name of the next segment's data file."""
+        return f"segments/{self.next_number:010d}.data"
+
+    def with_segments(
+        self, segments: list[StoredSegment], applied_sequence: int | None = None
+    ) -> StoredCollection:
+        """Return this with other segments, and a next number above all of theirs."""
+        highest = max((s.number for s in segments), default=0)
+        return replace(
+            self,
+            segments=tuple(segments),
+            next_number=max(self.next_number, highest + 1),
+            applied_sequence=(
+                self.applied_sequence if applied_sequence is None else applied_sequence
+            ),
+        )
+
+    @property
+    def files(self) -> set[str]:
+        """The names of all files."""
+        return {ref.name for segment in self.segments for ref in segment.files}
+
+    @property
+    def bytes(self) -> int:
+        """The size of all files."""
+        return sum(ref.size for segment in self.segments for ref in segment.files)
+
+    def to_body(self) -> dict[str, Any]:
+        """Return the manifest's JSON object."""
+        return {
+            "next_segment": self.next_number,
+            "applied_seq": self.applied_sequence,
+            "segments": [
+                {
+                    "id": s.number,
+                    "data": s.data.to_json(),
+                    "index": None if s.index is None else s.index.to_json(),
+                    "tombstones": None if s.tombstones is None else s.tombstones.to_json(),
+                    "dead": s.dead,
+                }
+                for s in self.segments
+            ],
+        }
+
+    @classmethod
+    def from_body(cls, body: Mapping[str, Any], where: str) -> StoredCollection:
+        """Read a manifest's JSON object.
+
+        Raises
+        ------
+        CorruptFileError
+            If it is not of the form that `to_body` writes.
+        """
+        try:
+            return cls(
+                int(body["next_segment"]),
+                int(body["applied_seq"]),
+                tuple(_segment(entry) for entry in body["segments"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise CorruptFileError(
+                f"{where}: the manifest does not describe a collection ({error!r})"
+            ) from error
+
+
+def _segment(entry: Mapping[str, Any]) -> StoredSegment:
+    return StoredSegment(
+        int(entry["id"]),
+        FileRef.from_json(entry["data"]),
+        _optional(entry["index"]),
+        _optional(entry["tombstones"]),
+        int(entry["dead"]),
+    )
+
+
+def _optional(entry: Mapping[str, Any] | None) -> FileRef | None:
+    return None if entry is None else FileRef.from_json(entry)

@@ -1,0 +1,323 @@
+"""A data directory: which collections there are, and the work in their background."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from vecdb.collection import Collection, CollectionSettings
+from vecdb.config import COLLECTION_NAME_CHARS, DIM
+from vecdb.errors import (
+    ClosedError,
+    CollectionExistsError,
+    CollectionNotFoundError,
+    CorruptFileError,
+    DataLossError,
+    DimensionMismatchError,
+    InvalidArgumentError,
+    InvalidNameError,
+    NewerFormatError,
+    NotFoundError,
+    StorageIOError,
+    VecdbError,
+)
+from vecdb.housekeeping import Housekeeping
+from vecdb.index import as_metric
+from vecdb.models import DEFAULT_DECODER, Models
+from vecdb.storage import Durability, ManifestLog, PosixStore, Store
+from vecdb.types import Metric, ServerInfo
+from vecdb.version import VERSION
+
+_NAME = re.compile(r"\w[\w.-]*")
+
+_log = logging.getLogger(__name__)
+
+
+class Database:
+    """An embedded database: one data directory, owned by this process while it is open.
+
+    Parameters
+    ----------
+    path
+        The directory; made if it is not there.
+    durability
+        ``disk``: an acknowledged write survives power loss. ``os``: it survives the process only.
+    decoder
+        Who writes answers: the name of a registered model, or the URL of an OpenAI-compatible
+        endpoint.
+    decoder_api_key
+        Sent to that endpoint.
+    device
+        Where models run: auto, cpu or cuda.
+    cache_dir
+        Where model files are kept; by default, the user's cache directory.
+    store
+        In place of `path`, for tests.
+
+    Raises
+    ------
+    DirectoryLockedError
+        If another process has the directory open; the message names it.
+    NewerFormatError, CorruptFileError
+        If the catalog cannot be read. A damaged collection does not keep the others from being
+        opened; `collection` raises for it.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        durability: Durability = "disk",
+        decoder: str = DEFAULT_DECODER,
+        decoder_api_key: str | None = None,
+        device: str = "auto",
+        cache_dir: Path | None = None,
+        store: Store | None = None,
+    ) -> None:
+        self._store = PosixStore(Path(path), durability) if store is None else store
+        self._held = self._store.lock()
+        try:
+            self._models = Models(
+                decoder=decoder, decoder_api_key=decoder_api_key, device=device,
+                cache_dir=cache_dir,
+            )  # fmt: skip
+            self._catalog = ManifestLog.open(self._store.within("catalog"))
+            self._entries = self._read_catalog()
+            self._collections: dict[str, Collection] = {}
+            self._damaged: dict[str, VecdbError] = {}
+            self._changing = threading.RLock()  # protects the fields above
+            self._closed = False
+            self._open_collections()
+        except BaseException:
+            self._held.release()
+            raise
+        self._housekeeping = Housekeeping(lambda: list(self._collections.values()))
+
+    def create_collection(
+        self,
+        name: str,
+        *,
+        dim: int | None = None,
+        metric: Metric | str = Metric.COSINE,
+        encoder: str | None = None,
+        m: int | None = None,
+        ef_construction: int | None = None,
+    ) -> Collection:
+        """Make a collection.
+
+        Parameters
+        ----------
+        name
+            Up to 255 letters, digits, ``_``, ``-`` and ``.``, the first one a letter, digit or
+            ``_``.
+        dim
+            The dimension of its vectors; with an encoder, that of the encoder.
+        metric
+            cosine, dot or l2.
+        encoder
+            The name of the model that makes vectors of texts; without one the collection takes
+            vectors only.
+        m, ef_construction
+            Of its graph indexes; see `vecdb.index.HnswIndex`.
+
+        Raises
+        ------
+        CollectionExistsError
+            If there is one of that name.
+        InvalidArgumentError
+            One of its subclasses.
+        """
+        check_name(name)
+        kind = as_metric(metric)
+        if name in self._entries:
+            raise CollectionExistsError(f"there is a collection {name!r} already")
+        info = None if encoder is None else self._models.encoder(encoder).info
+        if info is None and dim is None:
+            raise InvalidArgumentError(
+                "a collection needs dim= for vectors, or encoder= for texts: give one of them"
+            )
+        if info is not None and dim not in (None, info.dim):
+            raise DimensionMismatchError(
+                f"dim={dim}, but encoder {encoder!r} makes vectors of dimension {info.dim}: "
+                "leave dim out"
+            )
+        parameters: dict[str, Any] = {"m": m, "ef_construction": ef_construction}
+        settings = CollectionSettings(
+            DIM.check(dim) if info is None else info.dim, kind, info,
+            **{key: value for key, value in parameters.items() if value is not None},
+        )  # fmt: skip
+        with self._changing:
+            self._check_open()
+            if name in self._entries:
+                raise CollectionExistsError(f"there is a collection {name!r} already")
+            directory = f"c{self._next_directory():06d}"
+            self._publish(
+                {**self._entries, name: {"dir": directory, "settings": settings.to_json()}}
+            )
+            collection = Collection(name, settings, self._store.within(directory), self._models)
+            self._collections[name] = collection
+            return collection
+
+    def collection(self, name: str) -> Collection:
+        """Return the collection of that name.
+
+        Raises
+        ------
+        CollectionNotFoundError
+            If there is none.
+        CorruptFileError, NewerFormatError
+            If its files cannot be read.
+        """
+        check_name(name)
+        with self._changing:
+            self._check_open()
+            damage = self._damaged.get(name)
+            if damage is not None:
+                raise type(damage)(str(damage))
+            if name not in self._collections:
+                raise CollectionNotFoundError(
+                    f"there is no collection {name!r:.300}; {self._known()}"
+                )
+            return self._collections[name]
+
+    def list_collections(self) -> list[str]:
+        """Return the names of all collections, sorted, damaged ones included."""
+        with self._changing:
+            self._check_open()
+            return sorted(self._entries)
+
+    def drop_collection(self, name: str) -> None:
+        """Delete a collection and everything in it.
+
+        Raises
+        ------
+        CollectionNotFoundError
+            If there is none of that name.
+        """
+        check_name(name)
+        with self._changing:
+            self._check_open()
+            if name not in self._entries:
+                raise CollectionNotFoundError(
+                    f"there is no collection {name!r:.300}; {self._known()}"
+                )
+            entries = dict(self._entries)
+            directory = entries.pop(name)["dir"]
+            self._publish(entries)
+            collection = self._collections.pop(name, None)
+            self._damaged.pop(name, None)
+            if collection is not None:
+                collection.close()
+            self._store.delete_tree(directory)
+
+    def server_info(self) -> ServerInfo:
+        """Return the version, and which models are in memory and what executes them."""
+        return ServerInfo(VERSION, self._models.loaded_encoders(), self._models.loaded_decoder())
+
+    @property
+    def models(self) -> Models:
+        """The encoders and the decoder."""
+        return self._models
+
+    def close(self) -> None:
+        """Finish what is being written and give the directory up; a second call does nothing."""
+        with self._changing:
+            if self._closed:
+                return
+            self._closed = True
+            self._housekeeping.stop()
+            try:
+                for collection in self._collections.values():
+                    collection.close()
+                self._models.close()
+            finally:
+                self._held.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _read_catalog(self) -> dict[str, dict[str, Any]]:
+        latest = self._catalog.latest
+        if latest is None:
+            return {}
+        try:
+            entries = dict(latest.body["collections"])
+            for entry in entries.values():
+                if not re.fullmatch(r"c\d{6,}", entry["dir"]):
+                    raise ValueError(f"dir {entry['dir']!r}")
+        except (KeyError, TypeError, ValueError) as error:
+            where = self._store.location("catalog")
+            raise CorruptFileError(f"{where} does not list collections ({error!r})") from error
+        return entries
+
+    def _open_collections(self) -> None:
+        """Open every collection, and delete what a drop or a failed creation left behind."""
+        self._drop_unlisted()
+        for name, entry in self._entries.items():
+            where = f"collection {name!r} in {self._store.location('catalog')}"
+            try:
+                settings = CollectionSettings.from_json(entry["settings"], where)
+                store = self._store.within(entry["dir"])
+                self._collections[name] = Collection(name, settings, store, self._models)
+            except (DataLossError, NewerFormatError, NotFoundError, StorageIOError) as error:
+                _log.error("collection %r is not opened: %s", name, error)
+                self._damaged[name] = error
+
+    def _drop_unlisted(self) -> None:
+        listed = {entry["dir"] for entry in self._entries.values()}
+        there = {file.split("/", 1)[0] for file in self._store.list()}
+        for directory in sorted(there - listed):
+            if re.fullmatch(r"c\d{6,}", directory):
+                self._store.delete_tree(directory)
+
+    def _next_directory(self) -> int:
+        """Return a number that no directory of an earlier catalog had."""
+        latest = self._catalog.latest
+        return 1 if latest is None else int(latest.body["next_dir"])
+
+    def _publish(self, entries: dict[str, dict[str, Any]]) -> None:
+        number = self._next_directory()
+        used = [int(entry["dir"][1:]) for entry in entries.values()]
+        following = max([number, *(n + 1 for n in used)])
+        self._catalog.publish({"collections": entries, "next_dir": following})
+        self._entries = entries
+
+    def _known(self) -> str:
+        names = sorted(self._entries)
+        if not names:
+            return "there are none yet"
+        shown = ", ".join(repr(name) for name in names[:10])
+        return f"there are {shown}{', ...' if len(names) > 10 else ''}"
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError("the database was closed: connect again")
+
+
+def check_name(name: object) -> str:
+    """Return the name of a collection.
+
+    Raises
+    ------
+    InvalidNameError
+        If it cannot be one.
+    """
+    longest = COLLECTION_NAME_CHARS.greatest
+    if not isinstance(name, str) or len(name) > longest or not _NAME.fullmatch(name):
+        raise InvalidNameError(
+            f"collection name {name!r:.100}: must be 1 to {longest} letters, digits, '_', '-' or "
+            "'.', beginning with a letter, a digit or '_'"
+        )
+    return name

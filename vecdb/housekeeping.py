@@ -1,0 +1,72 @@
+"""Two threads for all collections of a database: one seals, one merges and indexes."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+
+from vecdb.collection import Collection
+from vecdb.collection.maintenance import Stopped
+from vecdb.errors import ResourceExhaustedError, VecdbError
+
+_POLL_SECONDS = 0.25
+_RETRY_SECONDS = 10.0
+
+_log = logging.getLogger(__name__)
+
+
+class Housekeeping:
+    """Looks at every collection a few times a second and does what is due.
+
+    Parameters
+    ----------
+    collections
+        Returns the collections there are.
+    """
+
+    def __init__(self, collections: Callable[[], Sequence[Collection]]) -> None:
+        self._collections = collections
+        self._stop = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._run, args=(step,), name=name, daemon=True)
+            for name, step in [("vecdb-seal", _seal), ("vecdb-improve", _improve)]
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Begin nothing more; what runs is stopped by closing its collection."""
+        self._stop.set()
+
+    def _run(self, step: Callable[[Collection], bool]) -> None:
+        wait = 0.0
+        while not self._stop.wait(wait):
+            wait = _POLL_SECONDS
+            for collection in self._collections():
+                if self._stop.is_set():
+                    return
+                try:
+                    if step(collection):
+                        wait = 0.0
+                except Stopped:
+                    continue  # dropped or closed meanwhile
+                except ResourceExhaustedError as error:
+                    _log.warning("collection %r: %s; trying again", collection.name, error)
+                    wait = _RETRY_SECONDS
+                except VecdbError as error:
+                    # The disk failed: the collection has refused writes since, and still answers.
+                    _log.error("collection %r: background work stopped: %s", collection.name, error)
+                    collection.stop_writing(error)
+                    wait = _RETRY_SECONDS
+
+
+def _seal(collection: Collection) -> bool:
+    if not collection.maintenance.seal_is_due():
+        return False
+    collection.maintenance.seal()
+    return True
+
+
+def _improve(collection: Collection) -> bool:
+    return collection.maintenance.improve()
