@@ -1,0 +1,199 @@
+"""What the bodies of write-ahead log records say: points written, points deleted.
+
+The layouts are those of ``FORMAT.md``, "Operations". One record holds one batch, so a batch is
+there as a whole or not at all.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecdb.errors import CorruptFileError, InvalidIdError, LengthMismatchError, NewerFormatError
+from vecdb.types import Matrix, PointId
+
+KIND_UPSERT = 1
+KIND_DELETE = 2
+
+_HEADER = struct.Struct("<IIII")  # rows, dim, flags, zero
+_TEXTS = 1
+_PAYLOADS = 2
+_ABSENT = 0xFFFFFFFF
+_U64 = 1 << 64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Upsert:
+    """Points to write, in parallel; the payloads as the UTF-8 of JSON objects."""
+
+    ids: Sequence[PointId]
+    vectors: Matrix
+    texts: Sequence[str | None] | None = None
+    payloads: Sequence[bytes | None] | None = None
+
+    def encode(self) -> tuple[int, bytes]:
+        """Return the kind and body of the record, as `Wal.append` takes them.
+
+        Raises
+        ------
+        LengthMismatchError
+            If the columns differ in length.
+        InvalidIdError
+            If an id is neither an int in [0, 2**64) nor a str.
+        """
+        rows = len(self.ids)
+        vectors = np.ascontiguousarray(self.vectors, np.dtype("<f4"))
+        if vectors.ndim != 2 or len(vectors) != rows:
+            raise LengthMismatchError(f"{rows} ids with vectors of shape {vectors.shape}")
+        flags = 0
+        columns: list[bytes] = []
+        blobs: list[bytes] = []
+        for flag, column in ((_TEXTS, self.texts), (_PAYLOADS, self.payloads)):
+            if column is None:
+                continue
+            if len(column) != rows:
+                raise LengthMismatchError(f"{rows} ids with {len(column)} texts or payloads")
+            flags |= flag
+            items = [item.encode() if isinstance(item, str) else item for item in column]
+            lengths = [_ABSENT if item is None else len(item) for item in items]
+            columns.append(np.array(lengths, "<u4").tobytes())
+            blobs.extend(item for item in items if item is not None)
+        keys, is_str, id_blob = _encode_ids(self.ids)
+        header = _HEADER.pack(rows, vectors.shape[1], flags, 0)
+        parts = [header, keys, memoryview(vectors).cast("B") if vectors.size else b""]
+        return KIND_UPSERT, b"".join([*parts, *columns, is_str, id_blob, *blobs])
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Points to delete."""
+
+    ids: Sequence[PointId]
+
+    def encode(self) -> tuple[int, bytes]:
+        """Return the kind and body of the record, as `Wal.append` takes them."""
+        return KIND_DELETE, _HEADER.pack(len(self.ids), 0, 0, 0) + b"".join(_encode_ids(self.ids))
+
+
+Operation = Upsert | Delete
+
+
+def decode_operation(kind: int, body: bytes, *, where: str) -> Operation:
+    """Return the operation that a record holds.
+
+    The vectors are a read-only view of `body`.
+
+    Raises
+    ------
+    NewerFormatError
+        If the kind is unknown.
+    CorruptFileError
+        If the body is not of the kind's layout, to the last byte.
+    """
+    if kind not in {KIND_UPSERT, KIND_DELETE}:
+        raise NewerFormatError(
+            f"{where} holds an operation of kind {kind}, which this vecdb does not know: open it "
+            "with the version that wrote it, or a later one"
+        )
+    reader = _Reader(body, where)
+    rows, dim, flags, zero = _HEADER.unpack(reader.take(_HEADER.size))
+    if zero or flags & ~(_TEXTS | _PAYLOADS) or (kind == KIND_DELETE and (dim or flags)):
+        raise reader.damage("its header has bits that mean nothing")
+    keys = reader.array("<u8", rows)
+    if kind == KIND_DELETE:
+        ids = _decode_ids(reader, keys)
+        reader.finish()
+        return Delete(ids)
+    vectors = reader.array("<f4", rows * dim).reshape(rows, dim)
+    text_lengths = reader.array("<u4", rows) if flags & _TEXTS else None
+    payload_lengths = reader.array("<u4", rows) if flags & _PAYLOADS else None
+    ids = _decode_ids(reader, keys)
+    texts = None
+    if text_lengths is not None:
+        items = [reader.item(length) for length in text_lengths.tolist()]
+        texts = [None if item is None else reader.text(item) for item in items]
+    payloads = None
+    if payload_lengths is not None:
+        payloads = [reader.item(length) for length in payload_lengths.tolist()]
+    reader.finish()
+    return Upsert(ids, vectors, texts, payloads)
+
+
+def _encode_ids(ids: Sequence[PointId]) -> tuple[bytes, bytes, bytes]:
+    """Return keys (the int, or the length of the str), one bit per row (is str), the strs."""
+    keys: list[int] = []
+    strings: list[bytes] = []
+    is_str = np.zeros(len(ids), np.bool_)
+    for row, point_id in enumerate(ids):
+        if isinstance(point_id, str):
+            try:
+                encoded = point_id.encode()
+            except UnicodeEncodeError as error:
+                raise InvalidIdError(f"id {point_id!r} is not valid Unicode") from error
+            is_str[row] = True
+            strings.append(encoded)
+            keys.append(len(encoded))
+        elif type(point_id) is int and 0 <= point_id < _U64:
+            keys.append(point_id)
+        else:
+            raise InvalidIdError(f"id {point_id!r}: must be an int in [0, 2**64) or a str")
+    bits = np.packbits(is_str, bitorder="little").tobytes()
+    return np.array(keys, "<u8").tobytes(), bits, b"".join(strings)
+
+
+def _decode_ids(reader: _Reader, keys: NDArray[np.uint64]) -> list[PointId]:
+    bits = reader.array("u1", (len(keys) + 7) // 8)
+    is_str = np.unpackbits(bits, bitorder="little")
+    if is_str[len(keys) :].any():
+        raise reader.damage("its id bits go on after the last row")
+    ids: list[PointId] = keys.tolist()
+    for row in np.flatnonzero(is_str[: len(keys)]).tolist():
+        ids[row] = reader.text(reader.take(int(keys[row])))
+    return ids
+
+
+class _Reader:
+    """Takes a body apart from front to back, never beyond its end."""
+
+    def __init__(self, body: bytes, where: str) -> None:
+        self._body = body
+        self._where = where
+        self._offset = 0
+
+    def take(self, length: int) -> bytes:
+        end = self._offset + length
+        if end > len(self._body):
+            raise self.damage(f"{length} more bytes are needed at offset {self._offset}")
+        taken = self._body[self._offset : end]
+        self._offset = end
+        return taken
+
+    def array(self, dtype: str, count: int) -> NDArray[Any]:
+        found = np.dtype(dtype)
+        end = self._offset + count * found.itemsize
+        if end > len(self._body):  # checked before anything of that size is made
+            raise self.damage(f"{count} values of {dtype} are needed at offset {self._offset}")
+        array = np.frombuffer(self._body, found, count, self._offset)
+        self._offset = end
+        return array
+
+    def item(self, length: int) -> bytes | None:
+        return None if length == _ABSENT else self.take(length)
+
+    def text(self, encoded: bytes) -> str:
+        try:
+            return encoded.decode()
+        except UnicodeDecodeError as error:
+            raise self.damage(f"a text or id is not UTF-8: {error}") from error
+
+    def finish(self) -> None:
+        if self._offset != len(self._body):
+            raise self.damage(f"{len(self._body) - self._offset} bytes follow its end")
+
+    def damage(self, reason: str) -> CorruptFileError:
+        return CorruptFileError(f"{self._where}: its body is not an operation: {reason}")
