@@ -1,7 +1,16 @@
-"""Indexes over arrays of vectors: exact, graph and inverted lists. No file is opened here."""
+"""Indexes over arrays of vectors: exact, graph and inverted lists."""
 
-from vecdb.index.flat import FlatIndex, exact_search
+from vecdb.index.flat import FlatIndex, exact_search, reciprocal_norms
 from vecdb.index.hnsw import HnswIndex
 from vecdb.index.ivf import IvfIndex
+from vecdb.index.validate import as_matrix, as_metric
 
-__all__ = ["FlatIndex", "HnswIndex", "IvfIndex", "exact_search"]
+__all__ = [
+    "FlatIndex",
+    "HnswIndex",
+    "IvfIndex",
+    "as_matrix",
+    "as_metric",
+    "exact_search",
+    "reciprocal_norms",
+]

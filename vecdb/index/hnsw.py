@@ -192,7 +192,7 @@ class HnswIndex:
         state, graph, correction = self._state, self._graph, CORRECTIONS[self.metric]
         rows = np.empty((len(queries), k), np.int64)
         distances = np.empty((len(queries), k), np.float32)
-        complete = np.empty(len(queries), np.bool_)
+        complete = np.ones(len(queries) if allowed is not None else 0, np.bool_)
         wanted = min(k, count)
 
         def work(first: int, last: int) -> None:
@@ -211,10 +211,9 @@ class HnswIndex:
                 )  # fmt: skip
 
         over_threads(threads, len(queries), work)
-        if allowed is None:
-            np.greater_equal(rows[:, wanted - 1], 0, out=complete)
-        if not complete.all():
-            short = np.flatnonzero(~complete)
+        enough = rows[:, wanted - 1] >= 0 if allowed is None else complete
+        if not enough.all():
+            short = np.flatnonzero(~enough)
             again = self._scan(frozen(queries[short]), k, allowed, threads)
             rows[short], distances[short] = again
         return rows, distances

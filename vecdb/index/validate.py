@@ -79,12 +79,15 @@ def as_matrix(
         raise EmptyBatchError(f"{name} are empty: at least one vector is needed")
     if rows.shape[1] == 0:
         raise DimensionMismatchError(f"{name} have dimension 0, but dimension {dim} is needed")
-    with np.errstate(over="ignore", invalid="ignore"):
-        matrix = np.ascontiguousarray(rows, dtype=np.float32)
+    matrix = _as_float32(rows)
+    if len(matrix) == 1:  # one query: the loops over rows would cost more than the work
+        least = greatest = float(np.vdot(matrix, matrix))
+    else:
         norms = np.einsum("ij,ij->i", matrix, matrix)
-    if not bool((norms < _LARGEST_SQUARED_NORM).all()):
-        _raise_for_values(rows, matrix, norms, name)
-    if metric is Metric.COSINE and float(norms.min()) < _SAFE_SQUARED_NORM:
+        least, greatest = float(norms.min()), float(norms.max())
+    if not greatest < _LARGEST_SQUARED_NORM:
+        _raise_for_values(rows, matrix, name)
+    if metric is Metric.COSINE and least < _SAFE_SQUARED_NORM:
         zero = np.flatnonzero(~matrix.any(axis=1))
         if zero.size:
             raise InvalidVectorError(
@@ -112,10 +115,17 @@ def _as_rows(vectors: Any, name: str) -> NDArray[Any]:
     return rows
 
 
-def _raise_for_values(
-    given: NDArray[Any], matrix: Matrix, norms: NDArray[np.float32], name: str
-) -> None:
+def _as_float32(rows: NDArray[Any]) -> Matrix:
+    """Return the rows as C-contiguous float32; what does not fit becomes infinite."""
+    if rows.dtype == np.float32:
+        return np.ascontiguousarray(rows)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.ascontiguousarray(rows, dtype=np.float32)
+
+
+def _raise_for_values(given: NDArray[Any], matrix: Matrix, name: str) -> None:
     """Say which number cannot be used."""
+    norms = np.einsum("ij,ij->i", matrix, matrix)
     row = int(np.flatnonzero(~(norms < _LARGEST_SQUARED_NORM))[0])
     bad = np.flatnonzero(~np.isfinite(matrix[row]))
     if bad.size:
