@@ -2,3 +2,42 @@
 
 The formats are described byte by byte in ``FORMAT.md``, beside this file.
 """
+
+from vecdb.storage.fileref import FileRef, file_refs
+from vecdb.storage.ids import IdBatch
+from vecdb.storage.lock import DirectoryLock
+from vecdb.storage.manifest import Manifest, ManifestLog
+from vecdb.storage.operations import Delete, Upsert, decode_operation, encode_operation
+from vecdb.storage.sections import Sections, open_sections, write_sections
+from vecdb.storage.segment import SegmentFile, read_tombstones, write_segment, write_tombstones
+from vecdb.storage.store import AppendFile, Durability, HeldLock, PosixStore, Store, Writer
+from vecdb.storage.wal import TornTail, Wal, WalRecord
+
+__all__ = [
+    "AppendFile",
+    "Delete",
+    "DirectoryLock",
+    "Durability",
+    "FileRef",
+    "HeldLock",
+    "IdBatch",
+    "Manifest",
+    "ManifestLog",
+    "PosixStore",
+    "Sections",
+    "SegmentFile",
+    "Store",
+    "TornTail",
+    "Upsert",
+    "Wal",
+    "WalRecord",
+    "Writer",
+    "decode_operation",
+    "encode_operation",
+    "file_refs",
+    "open_sections",
+    "read_tombstones",
+    "write_sections",
+    "write_segment",
+    "write_tombstones",
+]

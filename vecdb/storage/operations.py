@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.errors import CorruptFileError, InvalidIdError, LengthMismatchError, NewerFormatError
+from vecdb.errors import CorruptFileError, LengthMismatchError, NewerFormatError
+from vecdb.storage.ids import IdBatch
 from vecdb.types import Matrix, PointId
 
 KIND_UPSERT = 1
@@ -24,7 +25,6 @@ _HEADER = struct.Struct("<IIII")  # rows, dim, flags, zero
 _TEXTS = 1
 _PAYLOADS = 2
 _ABSENT = 0xFFFFFFFF
-_U64 = 1 << 64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,38 +36,6 @@ class Upsert:
     texts: Sequence[str | None] | None = None
     payloads: Sequence[bytes | None] | None = None
 
-    def encode(self) -> tuple[int, bytes]:
-        """Return the kind and body of the record, as `Wal.append` takes them.
-
-        Raises
-        ------
-        LengthMismatchError
-            If the columns differ in length.
-        InvalidIdError
-            If an id is neither an int in [0, 2**64) nor a str.
-        """
-        rows = len(self.ids)
-        vectors = np.ascontiguousarray(self.vectors, np.dtype("<f4"))
-        if vectors.ndim != 2 or len(vectors) != rows:
-            raise LengthMismatchError(f"{rows} ids with vectors of shape {vectors.shape}")
-        flags = 0
-        columns: list[bytes] = []
-        blobs: list[bytes] = []
-        for flag, column in ((_TEXTS, self.texts), (_PAYLOADS, self.payloads)):
-            if column is None:
-                continue
-            if len(column) != rows:
-                raise LengthMismatchError(f"{rows} ids with {len(column)} texts or payloads")
-            flags |= flag
-            items = [item.encode() if isinstance(item, str) else item for item in column]
-            lengths = [_ABSENT if item is None else len(item) for item in items]
-            columns.append(np.array(lengths, "<u4").tobytes())
-            blobs.extend(item for item in items if item is not None)
-        keys, is_str, id_blob = _encode_ids(self.ids)
-        header = _HEADER.pack(rows, vectors.shape[1], flags, 0)
-        parts = [header, keys, memoryview(vectors).cast("B") if vectors.size else b""]
-        return KIND_UPSERT, b"".join([*parts, *columns, is_str, id_blob, *blobs])
-
 
 @dataclass(frozen=True, slots=True)
 class Delete:
@@ -75,15 +43,47 @@ class Delete:
 
     ids: Sequence[PointId]
 
-    def encode(self) -> tuple[int, bytes]:
-        """Return the kind and body of the record, as `Wal.append` takes them."""
-        return KIND_DELETE, _HEADER.pack(len(self.ids), 0, 0, 0) + b"".join(_encode_ids(self.ids))
-
 
 Operation = Upsert | Delete
 
 
-def decode_operation(kind: int, body: bytes, *, where: str) -> Operation:
+def encode_operation(operation: Operation) -> tuple[int, bytes]:
+    """Return the kind and body of the record, as `Wal.append` takes them.
+
+    Raises
+    ------
+    LengthMismatchError
+        If the columns of an upsert differ in length.
+    InvalidIdError
+        If an id is neither an int in [0, 2**64) nor a str.
+    """
+    keys, is_str, strings = _encode_ids(operation.ids)
+    rows = len(operation.ids)
+    if isinstance(operation, Delete):
+        return KIND_DELETE, b"".join([_HEADER.pack(rows, 0, 0, 0), keys, is_str, strings])
+    vectors = np.ascontiguousarray(operation.vectors, np.dtype("<f4"))
+    if vectors.ndim != 2 or len(vectors) != rows:
+        raise LengthMismatchError(f"{rows} ids with vectors of shape {vectors.shape}")
+    flags = 0
+    lengths: list[bytes] = []
+    blobs: list[bytes] = []
+    texts = operation.texts
+    encoded = None if texts is None else [None if t is None else t.encode() for t in texts]
+    for flag, column in ((_TEXTS, encoded), (_PAYLOADS, operation.payloads)):
+        if column is None:
+            continue
+        if len(column) != rows:
+            raise LengthMismatchError(f"{rows} ids with {len(column)} texts or payloads")
+        flags |= flag
+        each = [_ABSENT if item is None else len(item) for item in column]
+        lengths.append(np.array(each, "<u4").tobytes())
+        blobs.extend(item for item in column if item is not None)
+    header = _HEADER.pack(rows, vectors.shape[1], flags, 0)
+    raw = vectors.reshape(-1).view(np.uint8).data
+    return KIND_UPSERT, b"".join([header, keys, raw, *lengths, is_str, strings, *blobs])
+
+
+def decode_operation(kind: int, body: bytes, where: str) -> Operation:
     """Return the operation that a record holds.
 
     The vectors are a read-only view of `body`.
@@ -125,25 +125,13 @@ def decode_operation(kind: int, body: bytes, *, where: str) -> Operation:
 
 
 def _encode_ids(ids: Sequence[PointId]) -> tuple[bytes, bytes, bytes]:
-    """Return keys (the int, or the length of the str), one bit per row (is str), the strs."""
-    keys: list[int] = []
-    strings: list[bytes] = []
-    is_str = np.zeros(len(ids), np.bool_)
-    for row, point_id in enumerate(ids):
-        if isinstance(point_id, str):
-            try:
-                encoded = point_id.encode()
-            except UnicodeEncodeError as error:
-                raise InvalidIdError(f"id {point_id!r} is not valid Unicode") from error
-            is_str[row] = True
-            strings.append(encoded)
-            keys.append(len(encoded))
-        elif type(point_id) is int and 0 <= point_id < _U64:
-            keys.append(point_id)
-        else:
-            raise InvalidIdError(f"id {point_id!r}: must be an int in [0, 2**64) or a str")
-    bits = np.packbits(is_str, bitorder="little").tobytes()
-    return np.array(keys, "<u8").tobytes(), bits, b"".join(strings)
+    """Return the keys (an int, or the length of a str), the bits that tell which, the strs."""
+    batch = IdBatch(ids)
+    keys = np.zeros(len(ids), "<u8")
+    keys[batch.int_rows] = batch.int_keys
+    keys[batch.str_rows] = [len(string) for string in batch.strings]
+    bits = np.packbits(batch.is_str(), bitorder="little")
+    return keys.tobytes(), bits.tobytes(), b"".join(batch.strings)
 
 
 def _decode_ids(reader: _Reader, keys: NDArray[np.uint64]) -> list[PointId]:
