@@ -75,14 +75,14 @@ class Wal:
         self._syncing = threading.Lock()  # one sync at a time; protects _active, _synced
 
     @classmethod
-    def open(cls, store: Store, *, after: int = 0, file_bytes: int = FILE_BYTES) -> Self:
+    def open(cls, store: Store, *, after_seq: int = 0, file_bytes: int = FILE_BYTES) -> Self:
         """Open the log of a store, and repair what a crash left of its end.
 
         Parameters
         ----------
         store
             A store with nothing else in it.
-        after
+        after_seq
             The last sequence number that is known from elsewhere (the manifest); the next record
             gets a higher one even if the log is empty.
         file_bytes
@@ -103,15 +103,15 @@ class Wal:
         wal = cls(store, file_bytes)
         firsts = wal_files(store)
         wal._files = {first: store.size(file_name(first)) for first in firsts}
-        wal._written = wal._synced = wal._opened = after
+        wal._written = wal._synced = wal._opened = after_seq
         if firsts:
-            wal._recover(WalFile(store, file_name(firsts[-1])), after)
+            wal._recover(WalFile(store, file_name(firsts[-1])), after_seq)
         return wal
 
-    def _recover(self, last: WalFile, after: int) -> None:
+    def _recover(self, last: WalFile, after_seq: int) -> None:
         scan = scan_last(last)
         self.torn_tail = scan.torn
-        if scan.last_seq < after:  # only weaker durability loses what a segment was made of
+        if scan.last_seq < after_seq:  # only weaker durability loses what a segment was made of
             return
         self._written = self._synced = self._opened = scan.last_seq
         if scan.unproven or scan.torn is not None:
@@ -124,8 +124,8 @@ class Wal:
             self._active = self._store.append(last.name)
             self._tag = last.tag
 
-    def replay(self, after: int = 0) -> Iterator[WalRecord]:
-        """Yield the records after number `after` that the log held when it was opened, in order.
+    def replay(self, after_seq: int = 0) -> Iterator[WalRecord]:
+        """Yield the records after number `after_seq` that the log held when it was opened, in order.
 
         Raises
         ------
@@ -134,7 +134,7 @@ class Wal:
         """
         firsts = sorted(self._files)
         last_seq = self._written
-        expected = after + 1
+        expected = after_seq + 1
         for first, following in zip(firsts, [*firsts[1:], last_seq + 1], strict=True):
             if following <= expected:
                 continue

@@ -41,7 +41,7 @@ _NAME_DIGITS = 20
 class WalRecord:
     """A record that was read: its sequence number, kind and body, and where it lies."""
 
-    sequence: int
+    seq: int
     kind: int
     body: bytes
     where: str
