@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Sequence
-from typing import TypeVar
+from typing import Any, SupportsFloat, TypeVar
 
 import numpy as np
 
 from vecdb.errors import (
+    InvalidArgumentError,
     InvalidFilterError,
     InvalidNameError,
     InvalidParameterError,
@@ -47,8 +48,10 @@ def matrix(values: VectorLike | MatrixLike) -> Matrix:
 def one_row(vector: VectorLike) -> Matrix:
     """Return one vector as a matrix of one row."""
     row = matrix(vector)
-    if len(row) != 1:
-        raise InvalidVectorError(f"vector has shape {np.shape(vector)}: must be (dim,)")
+    if len(row) > 1:
+        raise InvalidArgumentError(
+            f"vector has shape {np.shape(vector)}: must be one vector; search_batch takes more"
+        )
     return row
 
 
@@ -71,24 +74,38 @@ def text(value: str, what: str, refusal: type[VecdbError] = InvalidTextError) ->
 
 
 def texts_message(texts: Sequence[str | None]) -> pb.Texts:
-    """Return texts as a message."""
-    if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
-        raise InvalidTextError(f"texts is a {type(texts).__name__}: must be a list of str")
+    """Return the texts of points as a message."""
     return codec.texts_message(
-        [None if each is None else text(each, f"texts[{row}]") for row, each in enumerate(texts)]
+        [
+            None if each is None else text(each, f"texts[{row}]")
+            for row, each in enumerate(_entries(texts, "texts"))
+        ]
     )
 
 
-def payload_texts(payloads: Sequence[Payload | None]) -> list[str]:
-    """Return payloads as JSON, the empty string for none."""
-    if isinstance(payloads, str | bytes | dict) or not isinstance(payloads, Iterable):
+def queries_message(queries: Sequence[str]) -> pb.Texts:
+    """Return query texts as a message."""
+    if isinstance(queries, str | bytes) or not isinstance(queries, Iterable):
+        raise InvalidTextError(f"queries is a {type(queries).__name__}: must be a sequence of str")
+    return pb.Texts(values=[text(each, f"queries[{row}]") for row, each in enumerate(queries)])
+
+
+def payloads_message(payloads: Sequence[Payload | None]) -> pb.Payloads:
+    """Return the payloads of points as a message."""
+    return pb.Payloads(
+        json=[
+            "" if each is None else encode_payload(each, f"payloads[{row}]").decode()
+            for row, each in enumerate(_entries(payloads, "payloads"))
+        ]
+    )
+
+
+def _entries(values: Sequence[Any], name: str) -> Sequence[Any]:
+    if isinstance(values, str | bytes | dict) or not isinstance(values, Iterable):
         raise LengthMismatchError(
-            f"payloads is a {type(payloads).__name__}: must be a list with one entry for each id"
+            f"{name} is a {type(values).__name__}: must be a sequence with one entry for each id"
         )
-    return [
-        "" if payload is None else encode_payload(payload, f"payload {row}").decode()
-        for row, payload in enumerate(payloads)
-    ]
+    return values
 
 
 def filter_text(filter: Filter | None) -> str | None:
@@ -114,6 +131,13 @@ def integer(name: str, value: int | None) -> int | None:
     if number is None or isinstance(value, bool) or abs(number) >= 1 << 63:
         raise InvalidParameterError(f"{name}={value!r:.100}: must be an integer of 64 bits")
     return number
+
+
+def number(name: str, value: float) -> float:
+    """Return a number; the engine judges its range."""
+    if isinstance(value, bool) or not isinstance(value, SupportsFloat):
+        raise InvalidParameterError(f"{name}={value!r:.100}: must be a number")
+    return float(value)
 
 
 def member(kind: type[M], value: str, name: str) -> M:

@@ -9,13 +9,12 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import grpc
 import grpc.aio
-from google.protobuf.message import Message
 
 from vecdb.errors import ClosedError, FailedPreconditionError
 from vecdb.types import AnswerEnd, Citation, FinishReason, Source
 from vecdb_client import _calls
 from vecdb_client._calls import Call
-from vecdb_client._channel import ClientBase, Options, parser_of, path_of
+from vecdb_client._channel import ClientBase, Options, wire_of
 from vecdb_proto.status import error_of
 
 P = ParamSpec("P")
@@ -70,7 +69,7 @@ class AsyncConnection:
         sender = self._senders.get(rpc)
         if sender is None:
             kind = self._channel.unary_stream if rpc == "Ask" else self._channel.unary_unary
-            sender = kind(path_of(rpc), Message.SerializeToString, parser_of(rpc))
+            sender = kind(*wire_of(rpc))
             self._senders[rpc] = sender
         return sender
 

@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 
 from google.protobuf.message import Message
 
-from vecdb.config import DIM, HNSW_EF, K
+from vecdb.config import ANSWER_K, ANSWER_TOKENS, K
 from vecdb.errors import InvalidParameterError
 from vecdb.types import (
     AnswerEnd,
@@ -79,8 +79,10 @@ def create_collection(
     name: str,
     *,
     dim: int | None = None,
-    metric: str = "cosine",
+    metric: Metric | str = Metric.COSINE,
     encoder: str | None = None,
+    m: int | None = None,
+    ef_construction: int | None = None,
     timeout: float | None = None,
 ) -> Call[str]:
     """Create a collection and return it.
@@ -95,6 +97,8 @@ def create_collection(
         ``"cosine"``, ``"dot"`` or ``"l2"``.
     encoder
         The model that embeds texts; without one the collection takes vectors only.
+    m, ef_construction
+        Of its graph indexes; see `vecdb.index.HnswIndex`.
     timeout
         Seconds until `vecdb.errors.DeadlineExceededError`.
 
@@ -104,11 +108,13 @@ def create_collection(
     """
     request = pb.CreateCollectionRequest(
         name=arguments.collection_name(name),
-        dim=None if dim is None else DIM.check(dim),
+        dim=arguments.integer("dim", dim),
         metric=codec.METRICS[arguments.member(Metric, metric, "metric")],
         encoder=None
         if encoder is None
         else arguments.text(encoder, "an encoder's name", InvalidParameterError),
+        m=arguments.integer("m", m),
+        ef_construction=arguments.integer("ef_construction", ef_construction),
     )
     return Call("CreateCollection", request, lambda _: name, timeout, long=True)
 
@@ -152,8 +158,8 @@ def upsert(
     texts: Sequence[str | None] | None = None,
     vectors: MatrixLike | None = None,
     payloads: Sequence[Payload | None] | None = None,
-    long_text: str = "truncate",
     *,
+    long_text: LongText | str = LongText.TRUNCATE,
     timeout: float | None = None,
 ) -> Call[UpsertResult]:
     """Write points, replacing those with the same ids: all of them, or, on an error, none.
@@ -187,7 +193,7 @@ def upsert(
         ids=codec.id_messages(ids),
         texts=None if texts is None else arguments.texts_message(texts),
         vectors=None if vectors is None else codec.vectors_message(arguments.matrix(vectors)),
-        payloads=None if payloads is None else pb.Payloads(json=arguments.payload_texts(payloads)),
+        payloads=None if payloads is None else arguments.payloads_message(payloads),
         long_text=codec.LONG_TEXTS[arguments.member(LongText, long_text, "long_text")],
     )
     return Call("Upsert", request, codec.upsert_result_value, timeout)
@@ -198,7 +204,7 @@ def search(
     query: str | None = None,
     *,
     vector: VectorLike | None = None,
-    k: int | None = None,
+    k: int = K.default,
     filter: Filter | None = None,
     ef: int | None = None,
     timeout: float | None = None,
@@ -212,7 +218,7 @@ def search(
     vector
         float32, shape (dim,); instead of `query`.
     k
-        How many; 10 when not given. Fewer come back only when fewer points match.
+        How many. Fewer come back only when fewer points match.
     filter
         Conditions on the payloads, as `vecdb.payload.filter` describes them.
     ef
@@ -222,7 +228,7 @@ def search(
     """
     request = _search_request(
         collection,
-        None if query is None else [query],
+        None if query is None else [arguments.text(query, "query")],
         None if vector is None else arguments.one_row(vector),
         k,
         filter,
@@ -236,7 +242,7 @@ def search_batch(
     queries: Sequence[str] | None = None,
     *,
     vectors: MatrixLike | None = None,
-    k: int | None = None,
+    k: int = K.default,
     filter: Filter | None = None,
     ef: int | None = None,
     timeout: float | None = None,
@@ -288,10 +294,11 @@ def ask(
     collection: str,
     question: str,
     *,
-    k: int | None = None,
+    k: int = ANSWER_K.default,
     filter: Filter | None = None,
-    max_tokens: int | None = None,
-    temperature: float | None = None,
+    max_tokens: int = ANSWER_TOKENS.default,
+    temperature: float = 0.0,
+    seed: int | None = None,
     timeout: float | None = None,
 ) -> Call[str | AnswerEnd]:
     """Answer a question from the collection.
@@ -310,16 +317,19 @@ def ask(
         How much to generate at most.
     temperature
         0, the default, always takes the likeliest token.
+    seed
+        Makes a varied answer repeatable.
     timeout
         Seconds until `vecdb.errors.DeadlineExceededError`, for the whole answer.
     """
     request = pb.AskRequest(
         collection=collection,
         question=arguments.text(question, "the question"),
-        k=None if k is None else K.check(k),
+        k=arguments.integer("k", k),
         filter_json=arguments.filter_text(filter),
         max_tokens=arguments.integer("max_tokens", max_tokens),
-        temperature=temperature,
+        temperature=arguments.number("temperature", temperature),
+        seed=arguments.integer("seed", seed),
     )
     return Call("Ask", request, _answer_event, timeout, long=True)
 
@@ -328,17 +338,17 @@ def _search_request(
     collection: str,
     texts: Sequence[str] | None,
     vectors: Matrix | None,
-    k: int | None,
+    k: int,
     filter: Filter | None,
     ef: int | None,
 ) -> pb.SearchRequest:
     return pb.SearchRequest(
         collection=collection,
-        texts=None if texts is None else arguments.texts_message(texts),
+        texts=None if texts is None else arguments.queries_message(texts),
         vectors=None if vectors is None else codec.vectors_message(vectors),
-        k=K.check(k),
+        k=arguments.integer("k", k),
         filter_json=arguments.filter_text(filter),
-        ef=None if ef is None else HNSW_EF.check(ef),
+        ef=arguments.integer("ef", ef),
     )
 
 

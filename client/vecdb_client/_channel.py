@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
 import grpc
@@ -177,16 +177,11 @@ def _parse_url(url: str) -> tuple[str, bool]:
     return (f"[{host}]:{port}" if ":" in host else f"{host}:{port}"), parts.scheme == "grpcs"
 
 
-def path_of(rpc: str) -> str:
-    """Return a call's path in HTTP/2."""
-    return f"/{SERVICE.full_name}/{rpc}"
-
-
-def parser_of(rpc: str) -> Callable[[bytes], object]:
-    """Return what turns a response's bytes into its message."""
-    name = SERVICE.methods_by_name[rpc].output_type.name
-    parser: Callable[[bytes], object] = getattr(pb, name).FromString
-    return parser
+def wire_of(rpc: str) -> tuple[str, Callable[[Any], bytes], Callable[[bytes], Any]]:
+    """Return a call's path, and what turns its request into bytes and a response out of them."""
+    method = SERVICE.methods_by_name[rpc]
+    request, response = getattr(pb, method.input_type.name), getattr(pb, method.output_type.name)
+    return f"/{SERVICE.full_name}/{rpc}", request.SerializeToString, response.FromString
 
 
 def _credentials(

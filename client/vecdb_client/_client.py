@@ -8,13 +8,12 @@ from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import grpc
-from google.protobuf.message import Message
 
 from vecdb.errors import ClosedError
 from vecdb.types import Answer, AnswerEnd
 from vecdb_client import _calls
 from vecdb_client._calls import Call
-from vecdb_client._channel import ClientBase, Options, parser_of, path_of
+from vecdb_client._channel import ClientBase, Options, wire_of
 from vecdb_proto.status import error_of
 
 P = ParamSpec("P")
@@ -71,7 +70,7 @@ class Connection:
         sender = self._senders.get(rpc)
         if sender is None:
             kind = self._channel.unary_stream if rpc == "Ask" else self._channel.unary_unary
-            sender = kind(path_of(rpc), Message.SerializeToString, parser_of(rpc))
+            sender = kind(*wire_of(rpc))
             self._senders[rpc] = sender
         return sender
 

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import grpc
 from google.protobuf.message import Message
 
-from vecdb.config import K
 from vecdb.errors import InvalidFilterError, MessageTooLargeError, VecdbError
 from vecdb.payload.encoding import decode_payload
 from vecdb.types import Payload
@@ -28,9 +27,8 @@ from vecdb_server.admission import CallClass, Gate
 from vecdb_server.failures import defect, fail
 
 if TYPE_CHECKING:
-    from vecdb.database import Database
-
     from vecdb.collection import Collection
+    from vecdb.database import Database
 
 _LOG = logging.getLogger(__name__)
 
@@ -108,11 +106,9 @@ class VecdbService(VecdbServiceServicer):
     @_gated(CallClass.ADMIN)
     def CreateCollection(self, request: pb.CreateCollectionRequest) -> pb.CreateCollectionResponse:
         """Create a collection."""
+        given = _given(request, "dim", "encoder", "m", "ef_construction")
         self._database.create_collection(
-            request.name,
-            dim=request.dim if request.HasField("dim") else None,
-            metric=codec.metric_value(request.metric),
-            encoder=request.encoder if request.HasField("encoder") else None,
+            request.name, metric=codec.metric_value(request.metric), **given
         )
         return pb.CreateCollectionResponse()
 
@@ -151,9 +147,8 @@ class VecdbService(VecdbServiceServicer):
         results = self._collection(request).search_batch(
             list(request.texts.values) if request.HasField("texts") else None,
             vectors=codec.vectors_value(request.vectors) if request.HasField("vectors") else None,
-            k=request.k if request.HasField("k") else K.default,
             filter=_filter(request),
-            ef=request.ef if request.HasField("ef") else None,
+            **_given(request, "k", "ef"),
         )
         return pb.SearchResponse(
             results=[pb.Hits(values=[codec.hit_message(hit) for hit in hits]) for hits in results]
@@ -200,11 +195,7 @@ class VecdbService(VecdbServiceServicer):
     def _answer(
         self, request: pb.AskRequest, context: grpc.ServicerContext
     ) -> Iterator[pb.AskResponse]:
-        given: dict[str, Any] = {
-            name: getattr(request, name)
-            for name in ("k", "max_tokens", "temperature")
-            if request.HasField(name)
-        }
+        given = _given(request, "k", "max_tokens", "temperature", "seed")
         answer = self._collection(request).ask(request.question, filter=_filter(request), **given)
         try:
             for piece in answer:
@@ -231,6 +222,11 @@ class Turn:
 
     def __exit__(self, *_: object) -> None:
         self._gate.leave()
+
+
+def _given(request: Any, *names: str) -> dict[str, Any]:
+    """Return those optional fields that the caller sent; the engine's defaults stand for others."""
+    return {name: getattr(request, name) for name in names if request.HasField(name)}
 
 
 def _failure(rpc: str, error: Exception) -> VecdbError:

@@ -1,0 +1,175 @@
+"""An engine in a dict, with exact search, and with switches that make its calls slow or fail."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from vecdb.config import DIM, K
+from vecdb.errors import (
+    CollectionExistsError,
+    CollectionNotFoundError,
+    DimensionMismatchError,
+    DuplicateIdError,
+    EmptyBatchError,
+    InvalidIdError,
+    InvalidParameterError,
+    InvalidVectorError,
+)
+from vecdb.payload import parse_filter
+from vecdb.types import (
+    Answer,
+    AnswerEnd,
+    Citation,
+    CollectionInfo,
+    EncoderInfo,
+    FinishReason,
+    Hit,
+    LoadedModel,
+    Metric,
+    Record,
+    ServerInfo,
+    Source,
+    UpsertResult,
+)
+
+ENCODER = EncoderInfo("letters", "w" * 64, "t" * 64, "mean", "", True, 26, 256)
+
+
+class FakeCollection:
+    def __init__(self, database, name, dim, metric, encoder):
+        self._database = database
+        self.name = name
+        self._dim = dim
+        self._metric = Metric(metric)
+        self._encoder = encoder
+        self._points = {}
+
+    def info(self):
+        n = len(self._points)
+        encoder = ENCODER if self._encoder else None
+        return CollectionInfo(self.name, self._dim, self._metric, encoder, n, 1, n, 123)
+
+    def upsert(self, ids, texts=None, vectors=None, payloads=None, long_text="truncate"):
+        self._database.before("upsert")
+        ids = check_ids(ids)
+        if texts is not None and vectors is None:
+            vectors = np.stack([embed(text) for text in texts])
+        if not np.isfinite(vectors).all():
+            raise InvalidVectorError("vectors hold NaN or infinity: must be finite")
+        if vectors.shape != (len(ids), self._dim):
+            raise DimensionMismatchError(f"shape {vectors.shape}: need dimension {self._dim}")
+        for i, point_id in enumerate(ids):
+            text = None if texts is None else texts[i]
+            payload = None if payloads is None else payloads[i]
+            self._points[point_id] = Record(point_id, vectors[i].copy(), text, payload)
+        return UpsertResult(ids, ids[:1] if long_text == "chunk" else [])
+
+    def search_batch(self, queries=None, *, vectors=None, k=10, filter=None, ef=None):
+        self._database.before("search")
+        k = K.check(k)
+        if (queries is None) == (vectors is None):
+            raise InvalidParameterError("give queries or vectors, and not both")
+        if queries is not None:
+            vectors = np.stack([embed(text) for text in queries])
+        if vectors.shape[1] != self._dim:
+            raise DimensionMismatchError(f"dimension {vectors.shape[1]}: need {self._dim}")
+        records = self._matching(filter)
+        results = []
+        for query in vectors:
+            scored = sorted(
+                (Hit(r.id, float(query @ r.vector), r.text, r.payload) for r in records),
+                key=lambda hit: -hit.score,
+            )
+            results.append(scored[:k])
+        return results
+
+    def get(self, ids):
+        return [self._points[point_id] for point_id in ids if point_id in self._points]
+
+    def delete(self, ids=None, filter=None):
+        if (ids is None) == (filter is None):
+            raise InvalidParameterError("give ids or a filter, and not both")
+        doomed = [r.id for r in self._matching(filter)] if ids is None else ids
+        return sum(self._points.pop(point_id, None) is not None for point_id in doomed)
+
+    def count(self, filter=None):
+        return len(self._matching(filter))
+
+    def flush(self):
+        self._database.before("flush")
+
+    def ask(self, question, *, k=5, filter=None, max_tokens=4, temperature=0.0, seed=None):
+        self._database.before("ask")
+        return Answer(self._events(question, max_tokens))
+
+    def _events(self, question, max_tokens) -> Iterator[str | AnswerEnd]:
+        try:
+            for n in range(max_tokens):
+                self._database.pieces += 1
+                time.sleep(self._database.seconds_per_piece)
+                yield f"{question}{n} é"
+            citation = Citation(1, "a", 0, 3, 1, 2, 0.5)
+            source = Source(1, 7, 0.25, "text", {"n": 1})
+            yield AnswerEnd([citation], [source], FinishReason.STOP, 12, max_tokens)
+        finally:
+            self._database.answers_over.set()
+
+    def _matching(self, filter):
+        if filter is None:
+            return list(self._points.values())
+        predicate = parse_filter(filter)
+        return [r for r in self._points.values() if predicate.matches(r.payload)]
+
+
+def check_ids(ids):
+    if not ids:
+        raise EmptyBatchError("ids are empty: give at least one")
+    if "" in ids:
+        raise InvalidIdError("id '': must not be empty")
+    if len(set(ids)) != len(ids):
+        raise DuplicateIdError("an id stands twice: give it once")
+    return ids
+
+
+class FakeDatabase:
+    def __init__(self):
+        self._collections = {}
+        self.before: Callable[[str], None] = lambda _: None
+        self.seconds_per_piece = 0.0
+        self.pieces = 0
+        self.answers_over = threading.Event()
+
+    def create_collection(self, name, *, dim=None, metric="cosine", encoder=None):
+        self.before("create")
+        if name in self._collections:
+            raise CollectionExistsError(f"collection {name!r} exists already")
+        dim = ENCODER.dim if encoder else DIM.check(dim)
+        self._collections[name] = FakeCollection(self, name, dim, metric, encoder)
+        return self._collections[name]
+
+    def collection(self, name):
+        if name not in self._collections:
+            raise CollectionNotFoundError(f"there is no collection {name!r}")
+        return self._collections[name]
+
+    def list_collections(self):
+        return sorted(self._collections)
+
+    def drop_collection(self, name):
+        self.collection(name)
+        del self._collections[name]
+
+    def server_info(self):
+        return ServerInfo("1.2.3", [LoadedModel("letters", "CPU")], LoadedModel("words", "CUDA"))
+
+
+def embed(text):
+    counts = np.zeros(26, np.float32)
+    for letter in text.lower():
+        if "a" <= letter <= "z":
+            counts[ord(letter) - ord("a")] += 1
+    return counts / max(float(np.linalg.norm(counts)), 1.0)

@@ -1,0 +1,323 @@
+"""What a server promises besides its answers: limits, deadlines, rights, health."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import threading
+import time
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from google.protobuf.descriptor_pool import DescriptorPool
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
+    ProtoReflectionDescriptorDatabase,
+)
+
+from vecdb import errors
+from vecdb.types import FinishReason
+from vecdb_client import AsyncClient, Client
+from vecdb_proto.status import WIRE_KEY
+from vecdb_proto.v1 import vecdb_pb2 as pb
+from vecdb_proto.v1.vecdb_pb2_grpc import VecdbServiceStub
+from vecdb_server import ClassLimit, Limits, Server, ServerConfig
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+
+
+def wait_until(condition, seconds=10.0):
+    limit = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < limit, "it did not happen"
+        time.sleep(0.01)
+
+
+class Blocker:
+    """Holds the engine's calls of one kind until it is opened."""
+
+    def __init__(self, engine, kind):
+        self.entered = 0
+        self.open = threading.Event()
+        self._kind = kind
+        engine.before = self
+
+    def __call__(self, kind):
+        if kind == self._kind:
+            self.entered += 1
+            self.open.wait(20)
+
+
+@pytest.fixture
+def vecs(client):
+    vecs = client.create_collection("v", dim=2)
+    vecs.upsert([1], vectors=[[1.0, 0.0]])
+    return vecs
+
+
+class TestDeadlines:
+    def test_a_call_gives_up_at_its_timeout(self, engine, vecs):
+        blocker = Blocker(engine, "search")
+        with pytest.raises(errors.DeadlineExceededError, match="timeout="):
+            vecs.search(vector=[1, 0], timeout=0.2)
+        blocker.open.set()
+        assert vecs.search(vector=[1, 0])[0].id == 1
+
+    def test_the_clients_timeout_is_the_default(self, engine, start):
+        with Client(f"grpc://{start()}", timeout=0.2) as client:
+            vecs = client.create_collection("v", dim=2)
+            blocker = Blocker(engine, "search")
+            with pytest.raises(TimeoutError):
+                vecs.search(vector=[1, 0])
+            blocker.open.set()
+
+    def test_work_whose_caller_has_gone_is_skipped(self, engine, start):
+        limits = Limits(search=ClassLimit(1, 8))
+        with Client(f"grpc://{start(limits=limits)}") as client:
+            vecs = client.create_collection("v", dim=2)
+            blocker = Blocker(engine, "search")
+            first = threading.Thread(target=lambda: vecs.search(vector=[1, 0]))
+            first.start()
+            wait_until(lambda: blocker.entered == 1)
+            for _ in range(3):
+                with pytest.raises(errors.DeadlineExceededError):
+                    vecs.search(vector=[1, 0], timeout=0.1)
+            blocker.open.set()
+            first.join()
+            vecs.search(vector=[1, 0])
+        assert blocker.entered == 2
+
+    async def test_a_cancelled_task_gives_up_its_place(self, engine, start):
+        limits = Limits(search=ClassLimit(1, 1))
+        async with AsyncClient(f"grpc://{start(limits=limits)}") as client:
+            vecs = await client.create_collection("v", dim=2)
+            blocker = Blocker(engine, "search")
+            first = asyncio.create_task(vecs.search(vector=[1, 0]))
+            await asyncio.to_thread(wait_until, lambda: blocker.entered == 1)
+            second = asyncio.create_task(vecs.search(vector=[1, 0]))
+            await asyncio.sleep(0.1)
+            second.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await second
+            await asyncio.sleep(0.6)  # longer than a waiting call takes to look for its caller
+            third = asyncio.create_task(vecs.search(vector=[1, 0]))
+            await asyncio.sleep(0.1)
+            assert not third.done()
+            blocker.open.set()
+            await asyncio.gather(first, third)
+        assert blocker.entered == 2
+
+
+class TestLimits:
+    def test_over_the_limit_is_refused_at_once_and_other_classes_go_on(self, engine, start):
+        limits = Limits(search=ClassLimit(1, 1))
+        with Client(f"grpc://{start(limits=limits)}") as client:
+            vecs = client.create_collection("v", dim=2)
+            blocker = Blocker(engine, "search")
+            threads = [
+                threading.Thread(target=lambda: vecs.search(vector=[1, 0])) for _ in range(2)
+            ]
+            for thread in threads:
+                thread.start()
+            wait_until(lambda: blocker.entered == 1)
+
+            def refused():
+                try:
+                    vecs.search(vector=[1, 0], timeout=0.05)
+                except errors.OverloadedError as error:
+                    return "1 search calls are running and 1" in str(error)
+                except errors.DeadlineExceededError:
+                    return False
+
+            wait_until(refused)
+            vecs.upsert([5], vectors=[[1.0, 0.0]])
+            blocker.open.set()
+            for thread in threads:
+                thread.join()
+            assert vecs.search(vector=[1, 0])[0].id == 5
+
+    def test_a_request_over_the_message_limit_is_not_sent(self, start):
+        with Client(f"grpc://{start()}", message_bytes=1 << 16) as client:
+            vecs = client.create_collection("v", dim=1000)
+            with pytest.raises(errors.MessageTooLargeError, match="split the batch"):
+                vecs.upsert(range(20), vectors=np.ones((20, 1000)))
+            assert vecs.count() == 0
+
+    def test_a_server_with_a_smaller_limit_says_so(self, start):
+        with Client(f"grpc://{start(message_bytes=1 << 16)}") as client:
+            vecs = client.create_collection("v", dim=1000)
+            with pytest.raises(errors.MessageTooLargeError, match="message_bytes"):
+                vecs.upsert(range(20), vectors=np.ones((20, 1000)))
+            for n in range(20):
+                vecs.upsert([n], vectors=np.ones((1, 1000)))
+            with pytest.raises(errors.MessageTooLargeError, match="ask for less"):
+                vecs.get(range(20))
+
+    def test_an_answer_over_the_clients_limit(self, start):
+        address = start()
+        with Client(f"grpc://{address}") as big:
+            big.create_collection("v", dim=1000).upsert(range(20), vectors=np.ones((20, 1000)))
+        with (
+            Client(f"grpc://{address}", message_bytes=1 << 16) as small,
+            pytest.raises(errors.MessageTooLargeError),
+        ):
+            small.collection("v").get(range(20))
+
+
+class TestAsk:
+    def test_cancelling_stops_the_generation(self, engine, client):
+        docs = client.create_collection("docs", encoder="letters")
+        engine.seconds_per_piece = 0.02
+        answer = docs.ask("q", max_tokens=10_000)
+        assert next(iter(answer)) == "q0 é"
+        answer.cancel()
+        assert engine.answers_over.wait(5)
+        assert engine.pieces < 100
+        assert answer.finish_reason is FinishReason.CANCELLED
+        assert answer.text == "q0 é"
+
+    def test_a_dropped_answer_stops_the_generation(self, engine, client):
+        docs = client.create_collection("docs", encoder="letters")
+        engine.seconds_per_piece = 0.02
+        answer = docs.ask("q", max_tokens=10_000)
+        next(iter(answer))
+        del answer
+        assert engine.answers_over.wait(5)
+
+    def test_a_client_that_is_closed_stops_the_generation(self, engine, start):
+        engine.seconds_per_piece = 0.02
+        client = Client(f"grpc://{start()}")
+        answer = client.create_collection("docs", encoder="letters").ask("q", max_tokens=10_000)
+        next(iter(answer))
+        client.close()
+        assert engine.answers_over.wait(5)
+        with pytest.raises(errors.CancelledError):
+            _ = answer.text
+        with pytest.raises(errors.ClosedError):
+            client.ping()
+
+    def test_the_deadline_stops_the_generation(self, engine, client):
+        docs = client.create_collection("docs", encoder="letters")
+        engine.seconds_per_piece = 0.02
+        with pytest.raises(errors.DeadlineExceededError):
+            _ = docs.ask("q", max_tokens=10_000, timeout=0.3).text
+        assert engine.answers_over.wait(5)
+        assert engine.pieces < 100
+
+    async def test_the_async_answer_can_be_cancelled(self, engine, start):
+        engine.seconds_per_piece = 0.02
+        async with AsyncClient(f"grpc://{start()}") as client:
+            docs = await client.create_collection("docs", encoder="letters")
+            answer = await docs.ask("q", max_tokens=10_000)
+            async for _ in answer:
+                break
+            answer.cancel()
+            assert await asyncio.to_thread(engine.answers_over.wait, 5)
+            assert (await answer.finish()).finish_reason is FinishReason.CANCELLED
+
+    def test_errors_before_and_within_the_stream(self, engine, client):
+        docs = client.create_collection("docs", encoder="letters")
+
+        def fail(_):
+            raise errors.DecoderError("the model is out of words")
+
+        engine.before = fail
+        with pytest.raises(errors.DecoderError, match="out of words"):
+            _ = docs.ask("q").text
+
+
+class TestDefects:
+    def test_an_unknown_exception_is_logged_and_not_shown(self, engine, client, vecs, caplog):
+        def fail(kind):
+            raise RuntimeError(f"secret in {kind}")
+
+        engine.before = fail
+        with pytest.raises(errors.InternalError) as caught:
+            vecs.search(vector=[1, 0])
+        assert "secret" not in str(caught.value)
+        record = next(r for r in caplog.records if r.levelno == logging.ERROR)
+        assert record.defect in str(caught.value)
+        assert "secret in search" in caplog.text
+
+    def test_the_status_is_readable_without_vecdb(self, client, start):
+        with grpc.insecure_channel(start()) as channel:
+            stub = VecdbServiceStub(channel)
+            with pytest.raises(grpc.RpcError) as caught:
+                stub.Count(pb.CountRequest(collection="nope"))
+            assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+            assert (WIRE_KEY, "COLLECTION_NOT_FOUND") in caught.value.trailing_metadata()
+            with pytest.raises(grpc.RpcError) as caught:
+                stub.Search(pb.SearchRequest(collection="nope", filter_json="{"))
+            assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+class TestHealthAndReflection:
+    def test_health(self, start):
+        with grpc.insecure_channel(start(api_keys=("k",))) as channel:
+            health = health_pb2_grpc.HealthStub(channel)
+            for service in ("", "vecdb.v1.VecdbService"):
+                request = health_pb2.HealthCheckRequest(service=service)
+                assert health.Check(request).status == SERVING
+
+    def test_reflection(self, start):
+        with grpc.insecure_channel(start()) as channel:
+            database = ProtoReflectionDescriptorDatabase(channel)
+            assert "vecdb.v1.VecdbService" in database.get_services()
+            service = DescriptorPool(database).FindServiceByName("vecdb.v1.VecdbService")
+            assert set(service.methods_by_name) >= {"Search", "Ask", "Upsert"}
+
+
+class TestAddress:
+    def test_a_port_that_is_taken(self, engine, start):
+        address = start()
+        with pytest.raises(errors.FailedPreconditionError, match=address):
+            Server(engine, ServerConfig(Path("x"), listen=address))
+
+    def test_nobody_there(self):
+        with socket.socket() as unused:
+            unused.bind(("127.0.0.1", 0))
+            port = unused.getsockname()[1]
+        with Client(f"grpc://127.0.0.1:{port}", timeout=5) as client:
+            with pytest.raises(errors.UnavailableError, match="cannot be reached"):
+                client.list_collections()
+            with pytest.raises(errors.UnavailableError):
+                client.drop_collection("x")
+
+    def test_a_read_waits_out_a_short_absence(self, engine, start):
+        with socket.socket() as unused:
+            unused.bind(("127.0.0.1", 0))
+            port = unused.getsockname()[1]
+        timer = threading.Timer(0.3, start, kwargs={"listen": f"127.0.0.1:{port}"})
+        timer.start()
+        with Client(f"grpc://127.0.0.1:{port}") as client:
+            assert client.list_collections() == []
+        timer.join()
+
+    def test_ipv6(self, start):
+        try:
+            with socket.socket(socket.AF_INET6) as probe:
+                probe.bind(("::1", 0))
+        except OSError:
+            pytest.skip("no IPv6 on this machine")
+        address = start(listen="[::1]:0")
+        with Client(f"grpc://{address}") as client:
+            assert client.list_collections() == []
+
+    @pytest.mark.parametrize(
+        "url", ["http://x", "x:1", "grpc://", "grpc://h/path", "grpc://u@h", "grpc://h:99999", ""]
+    )
+    def test_bad_urls(self, url):
+        with pytest.raises(errors.InvalidParameterError, match="grpc://host:port"):
+            Client(url)
+
+    def test_bad_settings(self):
+        for settings in ({"timeout": 0}, {"api_key": "é"}, {"tls_ca": "x"}, {"message_bytes": 1}):
+            with pytest.raises(errors.InvalidParameterError):
+                Client("grpc://h", **settings)
+        with pytest.raises(errors.InvalidParameterError, match="together"):
+            Client("grpcs://h", tls_cert="x")
+        with pytest.raises(errors.InvalidParameterError, match="cannot be read"):
+            Client("grpcs://h", tls_ca="/nonexistent/ca.pem")
