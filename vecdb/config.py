@@ -66,6 +66,7 @@ COLLECTION_NAME_CHARS = Limits("collection name characters", 1, 255, 255)
 
 CHUNK_TOKENS = Limits("chunk tokens", 16, 200, 8_192)
 CHUNK_OVERLAP_TOKENS = Limits("chunk overlap tokens", 0, 0, 4_096)
+INGEST_FILE_BYTES = Limits("file bytes", 0, 64 << 20, 64 << 20)
 
 ANSWER_K = Limits("k", 1, 5, 100)
 ANSWER_TOKENS = Limits("max_tokens", 1, 160, 8_192)

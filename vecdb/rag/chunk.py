@@ -105,14 +105,21 @@ def split_passages(
     ]
 
 
-def _sections(text: str, headings: Sequence[Heading]) -> Iterable[tuple[Span, tuple[str, ...]]]:
-    path: list[Heading] = []
-    start = 0
+def heading_paths(headings: Sequence[Heading]) -> list[tuple[str, ...]]:
+    """Return, for the section under each heading, the titles that it stands under."""
+    paths = []
+    open_headings: list[Heading] = []
     for heading in headings:
-        yield (start, heading.start), tuple(h.title for h in path)
-        path = [h for h in path if h.level < heading.level] + [heading]
-        start = heading.end
-    yield (start, len(text)), tuple(h.title for h in path)
+        open_headings = [h for h in open_headings if h.level < heading.level] + [heading]
+        paths.append(tuple(h.title for h in open_headings))
+    return paths
+
+
+def _sections(text: str, headings: Sequence[Heading]) -> Iterable[tuple[Span, tuple[str, ...]]]:
+    """Return the spans between headings, each with the path of the heading before it."""
+    starts = [0, *(heading.end for heading in headings)]
+    ends = [*(heading.start for heading in headings), len(text)]
+    return zip(zip(starts, ends, strict=True), [(), *heading_paths(headings)], strict=True)
 
 
 class _Splitter:

@@ -1,0 +1,160 @@
+"""Finding the files to ingest, and reading one."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vecdb.config import INGEST_FILE_BYTES, STR_ID_BYTES
+from vecdb.errors import InvalidParameterError, UnreadableDocumentError
+from vecdb.ingest.document import Document, Reader
+
+_CHUNK_NUMBER_BYTES = 12
+
+
+@dataclass(frozen=True, slots=True)
+class FoundFile:
+    """A file that can be read.
+
+    Attributes
+    ----------
+    name
+        Its name among the documents: the given folder's own name and the path below it, with
+        ``/``; for a file given by itself, the file's name. Ids are made from it, so it does not
+        depend on where the command was started.
+    path
+        Where it is.
+    size
+        Bytes.
+    """
+
+    name: str
+    path: Path
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class SkippedFile:
+    """A file that is not ingested, and why."""
+
+    name: str
+    reason: str
+
+
+def find_files(paths: Sequence[Path | str]) -> Iterator[FoundFile | SkippedFile]:
+    """Walk over files and folders in a fixed order.
+
+    Hidden files and folders, kinds of file without a reader, and files over
+    `vecdb.config.INGEST_FILE_BYTES` are skipped, as is a file whose name was met before. Links to
+    folders are not followed.
+
+    Raises
+    ------
+    InvalidParameterError
+        If one of `paths` does not exist; before anything is yielded.
+    """
+    roots = [Path(path) for path in paths]
+    for root in roots:
+        if not root.exists():
+            raise InvalidParameterError(f"path {str(root)!r}: there is no such file or folder")
+    return _walk(roots)
+
+
+def suffixes() -> list[str]:
+    """Return the file name endings that have a reader."""
+    return [".txt", ".text", ".md", ".markdown", ".rst", ".html", ".htm", ".xhtml", ".pdf"]
+
+
+def read_document(data: bytes, name: str) -> Document:
+    """Read a file's bytes with the reader for its kind.
+
+    Raises
+    ------
+    UnreadableDocumentError
+        If it is damaged, locked, not of its kind, or has no text.
+    """
+    path = Path(name)
+    document = _reader(path.suffix.casefold())(data, path.stem)
+    if not document.text.strip():
+        raise UnreadableDocumentError("it has no text in it")
+    return document
+
+
+def _reader(suffix: str) -> Reader:
+    # Imported one by one: a folder of text files needs no PDF library.
+    match suffix:
+        case ".txt" | ".text":
+            from vecdb.ingest.text import read_text
+
+            return read_text
+        case ".md" | ".markdown":
+            from vecdb.ingest.markdown import read_markdown
+
+            return read_markdown
+        case ".rst":
+            from vecdb.ingest.rst import read_rst
+
+            return read_rst
+        case ".html" | ".htm" | ".xhtml":
+            from vecdb.ingest.html import read_html
+
+            return read_html
+        case ".pdf":
+            from vecdb.ingest.pdf import read_pdf
+
+            return read_pdf
+    raise UnreadableDocumentError(f"no reader for {suffix!r}: known are {', '.join(suffixes())}")
+
+
+def _walk(roots: Sequence[Path]) -> Iterator[FoundFile | SkippedFile]:
+    met: set[str] = set()
+    for root in roots:
+        if root.is_dir():
+            candidates = _below(root, root.resolve().name)
+        else:
+            candidates = iter([(root, root.name)])
+        for path, name in candidates:
+            found = _judge(path, name)
+            if found.name in met:
+                found = SkippedFile(name, "another file was given with the same name")
+            met.add(found.name)
+            yield found
+
+
+def _below(root: Path, name: str) -> Iterator[tuple[Path, str]]:
+    """Yield the files below `root` with their names, sorted; hidden ones with their folder only."""
+    for folder, folders, files in os.walk(root):
+        folders.sort()
+        base = "/".join([name, *Path(folder).relative_to(root).parts])
+        for hidden in [f for f in folders if f.startswith(".")]:
+            folders.remove(hidden)
+            yield Path(folder, hidden), f"{base}/{hidden}"
+        for file in sorted(files):
+            yield Path(folder, file), f"{base}/{file}"
+
+
+def _judge(path: Path, name: str) -> FoundFile | SkippedFile:
+    if path.name.startswith("."):
+        return SkippedFile(name, "hidden")
+    if path.suffix.casefold() not in suffixes():
+        return SkippedFile(name, f"no reader for this kind of file ({path.suffix or 'no suffix'})")
+    try:
+        status = path.stat()
+    except OSError as error:
+        return SkippedFile(name, f"cannot be read: {error.strerror}")
+    if not stat.S_ISREG(status.st_mode):
+        return SkippedFile(name, "not a regular file")
+    if status.st_size > INGEST_FILE_BYTES.greatest:
+        return SkippedFile(
+            name, f"{status.st_size} bytes: the limit is {INGEST_FILE_BYTES.greatest}"
+        )
+    try:
+        length = len(name.encode("utf-8"))
+    except UnicodeEncodeError:
+        return SkippedFile(ascii(name), "its name is not Unicode text")
+    if length > STR_ID_BYTES.greatest - _CHUNK_NUMBER_BYTES:
+        return SkippedFile(name, f"its path has {length} bytes, too many for an id")
+    return FoundFile(name, path, status.st_size)

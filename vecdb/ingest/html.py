@@ -1,0 +1,146 @@
+"""The reader of HTML files, through Beautiful Soup with Python's own parser."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator
+
+from bs4 import BeautifulSoup, MarkupResemblesLocatorWarning, XMLParsedAsHTMLWarning
+from bs4.element import NavigableString, PreformattedString, Tag
+
+from vecdb.ingest.document import Document, DocumentBuilder, collapsed
+
+_DROPPED = (
+    "script, style, noscript, template, svg, math, nav, aside, iframe, object, form, button, "
+    "select, [hidden], [aria-hidden=true]"
+)
+_ITEM_NUMBER = re.compile(r"-?\d{1,9}")
+_HEADINGS = {"h1": 1, "h2": 2, "h3": 3, "h4": 4, "h5": 5, "h6": 6}
+_BLOCK_NAMES = """
+address article blockquote body caption center dd details dialog div dl dt fieldset figcaption
+figure footer header hr html li main ol p section summary table tbody td tfoot th thead tr ul
+"""
+_BLOCKS = frozenset(_BLOCK_NAMES.split())
+
+
+def read_html(data: bytes, name: str) -> Document:
+    """Read an HTML file: the main element when it has one, else the body.
+
+    The encoding is that of the byte order mark or the meta element, else UTF-8, else
+    Windows-1252. The title is that of the title element, or the first heading. Scripts, forms and
+    navigation are left out.
+    """
+    soup = _parse(data)
+    title = collapsed(soup.title.get_text()) if soup.title else ""
+    for dropped in soup.select(_DROPPED):
+        dropped.decompose()
+    roots = soup.find_all("main") or soup.find_all("article")
+    root = roots[0] if len(roots) == 1 else soup.body or soup
+    document = _Writer().write(root)
+    first = document.headings[0].title if document.headings else name
+    return Document(title or first, document.text, document.headings)
+
+
+def plain_text(markup: str) -> str:
+    """Return the text of a fragment of HTML."""
+    return collapsed(_parse(markup).get_text(" "))
+
+
+def _parse(markup: bytes | str) -> BeautifulSoup:
+    with warnings.catch_warnings():
+        # XHTML reads well enough as HTML, and a short file is not mistaken for a file name here.
+        warnings.simplefilter("ignore", XMLParsedAsHTMLWarning)
+        warnings.simplefilter("ignore", MarkupResemblesLocatorWarning)
+        return BeautifulSoup(markup, "html.parser")
+
+
+class _Writer:
+    """Writes an element as plain blocks; walks with a stack, since tags may nest without limit."""
+
+    def __init__(self) -> None:
+        self._builder = DocumentBuilder()
+        self._inline: list[str] = []
+        self._prefix = ""
+        self._row: list[str] | None = None
+        self._item_numbers: dict[int, int] = {}  # the next one, by the identity of its list
+
+    def write(self, root: Tag) -> Document:
+        for node, entering in _walk(root):
+            if isinstance(node, Tag):
+                self._tag(node, entering)
+            elif entering and not isinstance(node, PreformattedString):  # comments, doctypes
+                self._inline.append(str(node))
+        self._end_block()
+        return self._builder.build("")
+
+    def _tag(self, tag: Tag, entering: bool) -> None:
+        if tag.name == "pre":
+            if entering:
+                self._end_block()
+            else:
+                self._builder.verbatim("".join(self._inline))
+                self._inline.clear()
+        elif tag.name in _HEADINGS:
+            if entering:
+                self._end_block()
+            else:
+                self._builder.heading("".join(self._inline), _HEADINGS[tag.name])
+                self._inline.clear()
+        elif tag.name in ("td", "th") and self._row is not None:
+            if not entering:
+                self._row.append(collapsed("".join(self._inline)))
+                self._inline.clear()
+        elif tag.name == "tr":
+            self._end_block()
+            if entering:
+                self._row = []
+            else:
+                self._builder.paragraph(" | ".join(self._row or []))
+                self._row = None
+        elif tag.name == "br":
+            self._inline.append(" ")
+        elif tag.name == "img" and entering:
+            self._inline.append(str(tag.get("alt") or ""))
+        elif tag.name in _BLOCKS:
+            self._block(tag, entering)
+
+    def _block(self, tag: Tag, entering: bool) -> None:
+        if self._row is not None:  # a paragraph inside a cell stays in its row
+            self._inline.append(" ")
+            return
+        self._end_block()
+        if tag.name == "li":
+            self._prefix = self._item_mark(tag) if entering else ""
+
+    def _item_mark(self, item: Tag) -> str:
+        parent = item.parent
+        if parent is None or parent.name != "ol":
+            return "- "
+        if id(parent) not in self._item_numbers:
+            start = str(parent.get("start") or "1")
+            self._item_numbers[id(parent)] = int(start) if _ITEM_NUMBER.fullmatch(start) else 1
+        number = self._item_numbers[id(parent)]
+        self._item_numbers[id(parent)] = number + 1
+        return f"{number}. "
+
+    def _end_block(self) -> None:
+        text = collapsed("".join(self._inline))
+        self._inline.clear()
+        if text:
+            self._builder.paragraph(self._prefix + text)
+            self._prefix = ""
+
+
+def _walk(root: Tag) -> Iterator[tuple[Tag | NavigableString, bool]]:
+    """Yield every node under `root` on entering it (true) and every tag on leaving it (false)."""
+    stack: list[tuple[object, bool]] = [(root, True)]
+    while stack:
+        node, entering = stack.pop()
+        if isinstance(node, Tag):
+            yield node, entering
+            if entering:
+                stack.append((node, False))
+                stack.extend((child, True) for child in reversed(node.contents))
+        elif isinstance(node, NavigableString):
+            yield node, True
