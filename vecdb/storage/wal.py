@@ -125,7 +125,7 @@ class Wal:
             self._tag = last.tag
 
     def replay(self, after_seq: int = 0) -> Iterator[WalRecord]:
-        """Yield the records after number `after_seq` that the log held when it was opened, in order.
+        """Yield the records after number `after_seq`, in order.
 
         Raises
         ------
@@ -133,6 +133,8 @@ class Wal:
             If a record is damaged or missing.
         """
         firsts = sorted(self._files)
+        if not firsts:
+            return
         last_seq = self._written
         expected = after_seq + 1
         for first, following in zip(firsts, [*firsts[1:], last_seq + 1], strict=True):
