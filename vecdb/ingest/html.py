@@ -88,15 +88,16 @@ class _Writer:
                 self._builder.heading("".join(self._inline), _HEADINGS[tag.name])
                 self._inline.clear()
         elif tag.name in ("td", "th") and self._row is not None:
-            if not entering:
-                self._row.append(collapsed("".join(self._inline)))
-                self._inline.clear()
+            cell = collapsed("".join(self._inline))
+            self._inline.clear()
+            if cell or not entering:  # a cell without an end tag ends where the next begins
+                self._row.append(cell)
         elif tag.name == "tr":
             self._end_block()
             if entering:
                 self._row = []
             else:
-                self._builder.paragraph(" | ".join(self._row or []))
+                self._builder.paragraph(" | ".join(self._row or []).rstrip(" |"))
                 self._row = None
         elif tag.name == "br":
             self._inline.append(" ")

@@ -1,0 +1,180 @@
+"""Ingest: what is written, and that interruption and repetition change nothing about it."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.ingest.naive_target import DictTarget
+from vecdb.errors import InvalidParameterError, UnavailableError
+from vecdb.ingest import IngestOptions, IngestReport, ingest
+
+SMALL = IngestOptions(chunk_tokens=32, batch_rows=4)
+
+
+def text_of(words: int, seed: str) -> str:
+    return " ".join(f"{seed}{n} goes." for n in range(words))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    root = tmp_path / "docs"
+    (root / "deep").mkdir(parents=True)
+    (root / ".git").mkdir()
+    (root / "a.txt").write_text(text_of(5, "a"))
+    (root / "b.md").write_text("# Title\n\n" + text_of(30, "b") + "\n\n## Sub\n\nlast words\n")
+    (root / "deep" / "c.rst").write_text("Top\n===\n\n" + text_of(90, "c"))
+    (root / "image.png").write_bytes(b"\x89PNG")
+    (root / ".hidden.txt").write_text("x")
+    (root / ".git" / "y.txt").write_text("y")
+    return root
+
+
+def snapshot(root: Path) -> dict[object, object]:
+    fresh = DictTarget()
+    ingest([root], fresh, SMALL)
+    return dict(fresh.points)
+
+
+def test_first_ingest_writes_chunks_with_stable_ids_and_payloads(folder: Path) -> None:
+    target = DictTarget()
+    report = ingest([folder], target, SMALL)
+    assert report.added == ["docs/a.txt", "docs/b.md", "docs/deep/c.rst"]
+    assert [(s.name, s.reason.split(" (")[0]) for s in report.skipped] == [
+        ("docs/.git", "hidden"),
+        ("docs/.hidden.txt", "hidden"),
+        ("docs/image.png", "no reader for this kind of file"),
+    ]
+    assert (report.replaced, report.unchanged, report.failed) == ([], [], [])
+    assert report.chunks == len(target.points)
+    assert max(target.batches) <= 4
+    text, payload = target.points["docs/b.md#0000"]
+    assert text.startswith("Title\n\nb0 goes.")
+    assert payload["title"] == "Title"
+    assert payload["heading"] == "Title"
+    assert not any("partial" in payload for _, payload in target.points.values())
+    last = target.points[f"docs/b.md#{payload['chunks'] - 1:04d}"]
+    assert last[0] == "Title > Sub\n\nlast words"
+    assert last[1]["chunk"] == payload["chunks"] - 1
+    assert last[1]["end"] - last[1]["start"] == len("last words")
+
+
+def test_a_second_ingest_writes_nothing(folder: Path) -> None:
+    target = DictTarget()
+    ingest([folder], target, SMALL)
+    before, batches = dict(target.points), len(target.batches)
+    report = ingest([folder], target, SMALL)
+    assert report.unchanged == ["docs/a.txt", "docs/b.md", "docs/deep/c.rst"]
+    assert (report.chunks, len(target.batches)) == (0, batches)
+    assert target.points == before
+
+
+@pytest.mark.parametrize("words", [1, 4, 29, 31, 200])
+def test_a_changed_document_is_replaced_without_stale_chunks(folder: Path, words: int) -> None:
+    target = DictTarget()
+    ingest([folder], target, SMALL)
+    (folder / "b.md").write_text("# Title\n\n" + text_of(words, "new"))
+    report = ingest([folder], target, SMALL)
+    assert report.replaced == ["docs/b.md"]
+    assert target.points == snapshot(folder)
+
+
+def test_other_options_split_anew(folder: Path) -> None:
+    target = DictTarget()
+    ingest([folder], target, SMALL)
+    report = ingest([folder], target, IngestOptions(chunk_tokens=100, batch_rows=4))
+    assert len(report.replaced) == 3
+    assert all(payload["split"] == "1:100:0" for _, payload in target.points.values())
+
+
+def test_interrupted_after_any_call_and_resumed_gives_the_same(folder: Path) -> None:
+    for stop_after in itertools.count():
+        target = DictTarget()
+        ingest([folder], target, SMALL)
+        (folder / "deep" / "c.rst").write_text("Top\n===\n\n" + text_of(40, "changed"))
+        (folder / "a.txt").write_text(text_of(60, "grown"))
+        target.calls_left = stop_after
+        finished = True
+        try:
+            ingest([folder], target, SMALL)
+        except UnavailableError:
+            finished = False
+        target.calls_left = 10**9
+        report = ingest([folder], target, SMALL)
+        assert target.points == snapshot(folder)
+        if finished:
+            assert report.chunks == 0
+            break
+        (folder / "deep" / "c.rst").write_text("Top\n===\n\n" + text_of(90, "c"))
+        (folder / "a.txt").write_text(text_of(5, "a"))
+    assert stop_after > 5
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 60), st.integers(0, 12)), min_size=1, max_size=5))
+def test_any_history_of_changes_and_interruptions_ends_alike(
+    tmp_path_factory: pytest.TempPathFactory, history: list[tuple[int, int]]
+) -> None:
+    root = tmp_path_factory.mktemp("history") / "docs"
+    root.mkdir()
+    target = DictTarget()
+    for version, (words, calls) in enumerate(history):
+        (root / "a.txt").write_text(text_of(words, f"v{version}x"))
+        (root / "b.txt").write_text(text_of(max(1, 30 - words // 2), "b"))
+        target.calls_left = calls
+        with contextlib.suppress(UnavailableError):
+            ingest([root], target, SMALL)
+    target.calls_left = 10**9
+    ingest([root], target, SMALL)
+    assert target.points == snapshot(root)
+
+
+def test_one_bad_file_is_reported_and_the_rest_goes_in(folder: Path) -> None:
+    (folder / "binary.txt").write_bytes(b"\0\1\2")
+    (folder / "broken.pdf").write_bytes(b"%PDF-1.4 nonsense")
+    (folder / "empty.md").write_text("\n\n")
+    (folder / "gone.txt").symlink_to(folder / "nowhere")
+    (folder / "refused.txt").write_text("a \x7f in it")
+    (folder / "long-refused.txt").write_text(text_of(60, "r") + " \x7f")
+    report = ingest([folder], target := DictTarget(), SMALL)
+    assert [f.name for f in report.failed] == [
+        "docs/binary.txt", "docs/broken.pdf", "docs/empty.md",
+        "docs/long-refused.txt", "docs/refused.txt",
+    ]  # fmt: skip
+    reasons = {f.name: f.reason for f in report.failed}
+    assert "NUL" in reasons["docs/binary.txt"]
+    assert "damaged" in reasons["docs/broken.pdf"]
+    assert "no text" in reasons["docs/empty.md"]
+    assert reasons["docs/refused.txt"] == "forbidden text"
+    assert "docs/gone.txt" in {s.name for s in report.skipped}
+    assert report.added == ["docs/a.txt", "docs/b.md", "docs/deep/c.rst"]
+    assert target.points["docs/a.txt#0000"]
+
+
+def test_single_files_several_roots_and_repeated_names(folder: Path) -> None:
+    target = DictTarget()
+    report = ingest([folder / "a.txt", folder, folder / "a.txt"], target, SMALL)
+    assert report.added[0] == "a.txt"
+    assert report.skipped[-1].name == "a.txt"
+    assert "same name" in report.skipped[-1].reason
+
+
+def test_a_missing_path_is_refused_before_anything_is_written(folder: Path) -> None:
+    target = DictTarget()
+    with pytest.raises(InvalidParameterError, match="no such file"):
+        ingest([folder, folder / "nope"], target)
+    assert not target.points
+
+
+def test_the_bar_is_drawn_only_when_wanted(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert isinstance(ingest([folder], DictTarget()), IngestReport)
+    assert capsys.readouterr().err == ""
+    ingest([folder], DictTarget(), progress=True)
+    assert "ingesting: 100%" in capsys.readouterr().err

@@ -1,0 +1,250 @@
+"""The readers, each on small real files: structure kept, markup gone, damage reported."""
+
+from __future__ import annotations
+
+import codecs
+import textwrap
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.ingest.pdf_writer import pdf
+from vecdb.errors import UnreadableDocumentError
+from vecdb.ingest import read_document
+from vecdb.ingest.document import Document
+
+
+def read(name: str, text: str) -> Document:
+    return read_document(textwrap.dedent(text).lstrip("\n").encode(), name)
+
+
+def outline(document: Document) -> list[tuple[int, str]]:
+    for h in document.headings:
+        assert document.text[h.start : h.end] in (h.title, "")
+    return [(h.level, h.title) for h in document.headings]
+
+
+def blocks(document: Document) -> list[str]:
+    return document.text.strip().split("\n\n")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "déjà vu\r\nça va\r".encode(),
+        codecs.BOM_UTF8 + "déjà vu\nça va\n".encode(),
+        "déjà vu\nça va\n".encode("utf-16"),
+        "déjà vu\nça va\n".encode("utf-32"),
+        "déjà vu\nça va\n".encode("cp1252"),
+    ],
+)
+def test_text_encodings(data: bytes) -> None:
+    assert read_document(data, "vu.txt") == Document("vu", "déjà vu\nça va\n")
+
+
+def test_binary_and_misnamed_files_are_refused() -> None:
+    with pytest.raises(UnreadableDocumentError, match="NUL"):
+        read_document(b"\x7fELF\0\0", "a.txt")
+    with pytest.raises(UnreadableDocumentError, match="byte order mark"):
+        read_document(codecs.BOM_UTF16_LE + b"\x00\xd8x", "a.txt")
+    with pytest.raises(UnreadableDocumentError, match=r"no reader for '\.docx'"):
+        read_document(b"x", "a.docx")
+
+
+def test_markdown() -> None:
+    document = read(
+        "notes.md",
+        """
+        ---
+        title: "The notes"
+        ---
+        First *things* first,
+        with a [link](http://example.org) and `code` and ![a cat](cat.png).
+
+        # One
+
+        - apples
+        - pears
+          and more
+
+        3. three
+        4. four
+
+        ## Two
+
+        ```python
+        x = 1
+
+        y = 2
+        ```
+
+        | a | b |
+        |---|---|
+        | 1 | **2** |
+
+        <div>some <b>html</b></div>
+        """,
+    )
+    assert document.title == "The notes"
+    assert outline(document) == [(1, "One"), (2, "Two")]
+    assert blocks(document) == [
+        "First things first, with a link and code and a cat.",
+        "One", "- apples", "- pears and more", "3. three", "4. four",
+        "Two", "x = 1", "y = 2", "a | b", "1 | 2", "some html",
+    ]  # fmt: skip
+    assert read("plain.md", "just words\n").title == "plain"
+    assert read("x.md", "# Heading\n\ntext").title == "Heading"
+
+
+def test_rst_with_sphinx_markup() -> None:
+    document = read(
+        "guide.rst",
+        """
+        Guide
+        =====
+
+        See :pep:`8`, :pep:`the style guide <7>`, :func:`~os.path.join`, :c:func:`Py_Init`,
+        :ref:`that section <label>`, :unknown-role:`thing`, *stress*, ``code`` and a note [1]_.
+
+        .. versionadded:: 3.8
+           The walrus.
+
+        .. c:function:: int f(void)
+
+           Does :term:`something`.
+
+           .. note:: Nested.
+
+        .. warning:: Careful.
+
+        .. code-block:: python
+
+           def f():
+               pass
+
+        .. _label:
+
+        Part
+        ----
+
+        * one
+        * two
+
+          second paragraph
+
+        Term
+          Its meaning.
+
+        ====== =====
+        a      b
+        ====== =====
+        1      2
+        ====== =====
+
+        .. include:: /etc/passwd
+        .. image:: cat.png
+           :alt: a cat
+        .. a comment
+
+        .. [1] The footnote.
+        """,
+    )
+    assert document.title == "Guide"
+    assert outline(document) == [(1, "Guide"), (2, "Part")]
+    assert blocks(document) == [
+        "Guide",
+        "See PEP 8, the style guide, join, Py_Init, that section, thing, stress, code and a note.",
+        "3.8", "The walrus.", "int f(void)", "Does something.", "Note: Nested.",
+        "Warning: Careful.", "def f():\n    pass", "Part", "- one", "- two",
+        "second paragraph", "Term: Its meaning.", "a | b", "1 | 2", "a cat",
+        "[1] The footnote.",
+    ]  # fmt: skip
+
+
+def test_rst_of_a_pep_has_its_number_in_the_title() -> None:
+    document = read(
+        "pep-0008.rst",
+        """
+        PEP: 8
+        Title: Style Guide
+        Author: Guido van Rossum <guido@python.org>,
+                Barry Warsaw
+        Created: 05-Jul-2001
+
+
+        Introduction
+        ============
+
+        Text.
+        """,
+    )
+    assert document.title == "PEP 8: Style Guide"
+    assert blocks(document)[0].splitlines()[2] == (
+        "Author: Guido van Rossum <guido@python.org>, Barry Warsaw"
+    )
+
+
+def test_html() -> None:
+    document = read(
+        "page.html",
+        """
+        <!DOCTYPE html><html><head><title>The
+         page</title><style>p {}</style><script>alert(1)</script></head><body>
+        <nav><a href="/">Home</a></nav><!-- hidden -->
+        <main><h1>Top</h1><p>One <b>bold</b><br>line &amp; more.</p>loose text
+        <ol start="3"><li>three</li><li><p>four</p></li></ol><ul><li>dot</li></ul>
+        <h2>Sub</h2><pre>  a
+            b</pre><table><tr><th>x<td>y</tr><tr><td><p>1</p></td><td>2</td></tr></table>
+        <blockquote><p>said</p></blockquote></main><footer>foot</footer></body></html>
+        """,
+    )
+    assert document.title == "The page"
+    assert outline(document) == [(1, "Top"), (2, "Sub")]
+    assert blocks(document) == [
+        "Top", "One bold line & more.", "loose text", "3. three", "4. four", "- dot",
+        "Sub", "  a\n    b", "x | y", "1 | 2", "said",
+    ]  # fmt: skip
+
+
+def test_html_encodings_and_depth() -> None:
+    latin = '<meta charset="iso-8859-1"><p>d\u00e9j\u00e0 vu</p>'.encode("latin-1")
+    assert read_document(latin, "a.html").text.strip() == "d\u00e9j\u00e0 vu"
+    assert read_document(b"<p>plain", "a.htm").text.strip() == "plain"
+    xhtml = b'<?xml version="1.0"?><html xmlns="x"><body><p>words</p></body></html>'
+    assert read_document(xhtml, "a.xhtml").text.strip().endswith("words")
+    deep = b"<div>" * 3000 + b"<p>bottom</p>" + b"</div>" * 3000
+    assert read_document(deep, "a.html").text.strip() == "bottom"
+
+
+def test_pdf() -> None:
+    data = pdf([["Page one says", "hyphen-", "ated words."], [], ["The third."]], "A title")
+    document = read_document(data, "paper.pdf")
+    assert document.title == "A title"
+    assert outline(document) == [(1, "page 1"), (1, "page 3")]
+    assert blocks(document) == ["Page one says\nhyphenated words.", "The third."]
+    assert read_document(pdf([["x"]]), "paper.pdf").title == "paper"
+
+
+def test_pdf_without_text_or_with_damage() -> None:
+    with pytest.raises(UnreadableDocumentError, match="is it a scan"):
+        read_document(pdf([[]]), "scan.pdf")
+    whole = pdf([["Some words on a page."]] * 3)
+    for cut in range(0, len(whole), 97):
+        try:
+            read_document(whole[:cut] + b"<<" + whole[cut + 40 :], "cut.pdf")
+        except UnreadableDocumentError:
+            continue
+
+
+@given(st.binary(max_size=200), st.sampled_from(["txt", "md", "rst", "html", "pdf"]))
+def test_any_bytes_are_read_or_refused(data: bytes, suffix: str) -> None:
+    try:
+        document = read_document(data, f"x.{suffix}")
+    except UnreadableDocumentError:
+        return
+    document.text.encode("utf-8")
+    position = 0
+    for heading in document.headings:
+        assert position <= heading.start <= heading.end <= len(document.text)
+        position = heading.end
