@@ -81,8 +81,8 @@ class Collection:
         self._segments = Segments(
             settings.dim, settings.metric, list(on_disk), stored.applied_sequence
         )
-        self._wal = Wal.open(store.within("wal"), after=stored.applied_sequence)
-        replay(self._wal, self._segments, stored.applied_sequence, store.location("wal"))
+        self._wal = Wal.open(store.within("wal"), after_seq=stored.applied_sequence)
+        replay(self._wal, self._segments, stored.applied_sequence)
         turn = threading.Lock()
         self._commits = CommitQueue(self._wal, turn)
         self._maintenance = Maintenance(
@@ -192,7 +192,9 @@ class Collection:
         return result
 
     def _write(self, batch: Batch, truncated: list[PointId]) -> UpsertResult:
-        record = encode_operation(Upsert(batch.ids, batch.vectors, batch.texts, batch.payloads))
+        record = encode_operation(
+            Upsert(batch.ids, batch.vectors, batch.texts, batch.payloads)
+        )
 
         def apply(sequence: int) -> int:
             self._segments.upsert(batch, sequence)

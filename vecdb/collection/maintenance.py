@@ -143,12 +143,13 @@ class Maintenance:
             stored = [current[s.number] for s in self._stored.segments]
             if data is not None:
                 stored.append(StoredSegment(number, data))
-            self._publish(self._stored.with_segments(stored, sequence))
+            dropped = self._publish(self._stored.with_segments(stored, sequence))
             self._on_disk = {o: current[s.number] for o, s in self._on_disk.items()}
             rows = None if file is None else SealedRows(self._settings.metric, file)
             sealed = self._segments.replace([segment], rows, [kept])
             if sealed is not None:
                 self._on_disk[sealed] = stored[-1]
+            self._discard(dropped)
         self._wal.drop_through(sequence)
 
     def _with_tombstones(self, stored: StoredSegment, segment: Segment) -> StoredSegment:
@@ -237,12 +238,13 @@ class Maintenance:
                 merged = self._buried(StoredSegment(number, data, index), alive)
                 place = next(i for i, s in enumerate(self._stored.segments) if s.number in numbers)
                 left.insert(place, merged)
-            self._publish(self._stored.with_segments(left))
+            dropped = self._publish(self._stored.with_segments(left))
             segment = self._segments.replace(segments, rows, kept)
             for old in segments:
                 del self._on_disk[old]
             if segment is not None and merged is not None:
                 self._on_disk[segment] = merged
+            self._discard(dropped)
 
     def _build_index(self, segment: Segment) -> None:
         rows = segment.rows
@@ -253,7 +255,7 @@ class Maintenance:
         with self._publishing:
             self._check_running()
             stored = replace(self._on_disk[segment], index=index)
-            self._publish(
+            dropped = self._publish(
                 self._stored.with_segments(
                     [stored if s.number == stored.number else s for s in self._stored.segments]
                 )
@@ -261,6 +263,7 @@ class Maintenance:
             self._on_disk[segment] = stored
             indexed = SealedRows(self._settings.metric, rows.file, open_index(self._store, index))
             self._segments.reindex(segment, indexed)
+            self._discard(dropped)
 
     def _write_index(self, number: int, file: SegmentFile) -> FileRef:
         settings = self._settings
@@ -299,12 +302,17 @@ class Maintenance:
             self._reserved += 1
             return self._reserved
 
-    def _publish(self, stored: StoredCollection) -> None:
-        """Make `stored` the collection's contents, then delete what it names no more."""
+    def _publish(self, stored: StoredCollection) -> set[str]:
+        """Make `stored` the collection's contents; return the files that it names no more."""
         dropped = self._stored.files - stored.files
         self._manifests.publish(stored.to_body())
         self._stored = stored
-        for name in sorted(dropped):
+        return dropped
+
+    def _discard(self, names: set[str]) -> None:
+        """Delete files that the newest manifest does not name, once no manifest does."""
+        self._manifests.prune(keep=1)
+        for name in sorted(names):
             self._store.delete(name)
 
     def _idle(self) -> bool:

@@ -48,8 +48,9 @@ def read_stored(store: Store, manifests: ManifestLog) -> StoredCollection:
             )
         return StoredCollection()
     stored = StoredCollection.from_body(latest.body, store.location("manifest"))
+    reachable = manifests.reachable()
     for name in store.list("segments"):
-        if name not in stored.files:
+        if name not in reachable:
             store.delete(name)
     return stored
 
@@ -99,7 +100,7 @@ def open_index(store: Store, ref: FileRef, *, verify: bool = True) -> HnswIndex:
     )
 
 
-def replay(wal: Wal, segments: Segments, after: int, where: str) -> None:
+def replay(wal: Wal, segments: Segments, after: int) -> None:
     """Apply the writes that are not in the segments yet.
 
     Raises
@@ -108,9 +109,13 @@ def replay(wal: Wal, segments: Segments, after: int, where: str) -> None:
         If the WAL is damaged anywhere but in a last record that was never acknowledged.
     """
     for record in wal.replay(after):
-        operation = decode_operation(record.kind, record.body, where)
+        operation = decode_operation(record.kind, record.body, record.where)
         match operation:
             case Upsert(ids, vectors, texts, payloads):
-                segments.upsert(Batch(ids, vectors, texts, payloads), record.sequence)
+                nothing = [None] * len(ids)
+                batch = Batch(
+                    list(ids), vectors, list(texts or nothing), list(payloads or nothing)
+                )
+                segments.upsert(batch, record.seq)
             case Delete(ids):
-                segments.delete(ids, record.sequence)
+                segments.delete(ids, record.seq)
