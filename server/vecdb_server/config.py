@@ -6,6 +6,7 @@ import ipaddress
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from vecdb.config import DEFAULT_PORT, MESSAGE_BYTES
 from vecdb.errors import InvalidParameterError
@@ -63,10 +64,19 @@ class ServerConfig:
         A file of PEM certificates; callers must then show a certificate signed by one of them.
     insecure
         Listen off loopback without TLS or without keys.
-    encoder, decoder
-        Models to load at the start, and the decoder that answers.
+    encoder
+        An encoder to load before the first call; others are loaded when first needed.
+    decoder
+        Who writes answers, a model's name or the URL of an OpenAI-compatible endpoint, loaded
+        before the first call; None for the default one, when it is first needed.
+    decoder_api_key
+        Sent to that endpoint.
     device
         ``"auto"``, ``"cpu"`` or ``"cuda"``, for the models.
+    cache_dir
+        Where model files are kept; None for the user's cache directory.
+    durability
+        See `vecdb.database.Database`.
     message_bytes
         The largest message taken or sent.
     grace_seconds
@@ -84,7 +94,10 @@ class ServerConfig:
     insecure: bool = False
     encoder: str | None = None
     decoder: str | None = None
+    decoder_api_key: str | None = None
     device: str = "auto"
+    cache_dir: Path | None = None
+    durability: Literal["disk", "os"] = "disk"
     message_bytes: int = MESSAGE_BYTES.default
     grace_seconds: float = 30.0
     limits: Limits = field(default_factory=Limits)

@@ -38,12 +38,23 @@ def serve(config: ServerConfig, announce: Callable[[str], None] | None = None) -
         What opening the database raises, and `FailedPreconditionError` when the address cannot
         be listened on.
     """
-    from vecdb.database import Database  # the engine is heavy; configuration is checked before it
+    # The engine takes longer to import than a mistake in the configuration takes to report.
+    from vecdb.database import Database
+    from vecdb.models import DEFAULT_DECODER
 
     log_to_stderr()
     with Database(
-        config.data, encoder=config.encoder, decoder=config.decoder, device=config.device
+        config.data,
+        durability=config.durability,
+        decoder=config.decoder or DEFAULT_DECODER,
+        decoder_api_key=config.decoder_api_key,
+        device=config.device,
+        cache_dir=config.cache_dir,
     ) as database:
+        if config.encoder is not None:
+            database.models.encoder(config.encoder)
+        if config.decoder is not None:
+            database.models.chat()
         run(database, config, announce)
 
 
