@@ -58,9 +58,9 @@ def connect(target: str, **options: Any) -> Database | Client:
         Both have the same methods.
     """
     if str(target).startswith(("grpc://", "grpcs://")):
-        from vecdb_client import Client  # noqa: PLC0415 - the engine works without grpc
+        from vecdb_client import Client
 
         return Client(str(target), **options)
-    from vecdb.database import Database  # noqa: PLC0415 - numba takes half a second to import
+    from vecdb.database import Database
 
     return Database(target, **options)

@@ -46,11 +46,9 @@ class Database:
         The directory; made if it is not there.
     durability
         ``disk``: an acknowledged write survives power loss. ``os``: it survives the process only.
-    encoder
-        A model to load now; others are loaded when a collection first needs them.
     decoder
         Who writes answers: the name of a registered model, or the URL of an OpenAI-compatible
-        endpoint; by default `vecdb.models.DEFAULT_DECODER`.
+        endpoint.
     decoder_api_key
         Sent to that endpoint.
     device
@@ -74,8 +72,7 @@ class Database:
         path: str | Path,
         *,
         durability: Durability = "disk",
-        encoder: str | None = None,
-        decoder: str | None = None,
+        decoder: str = DEFAULT_DECODER,
         decoder_api_key: str | None = None,
         device: str = "auto",
         cache_dir: Path | None = None,
@@ -85,11 +82,9 @@ class Database:
         self._held = self._store.lock()
         try:
             self._models = Models(
-                decoder=decoder or DEFAULT_DECODER, decoder_api_key=decoder_api_key, device=device,
+                decoder=decoder, decoder_api_key=decoder_api_key, device=device,
                 cache_dir=cache_dir,
             )  # fmt: skip
-            if encoder is not None:
-                self._models.encoder(encoder)
             self._catalog = ManifestLog.open(self._store.within("catalog"))
             self._entries = self._read_catalog()
             self._collections: dict[str, Collection] = {}

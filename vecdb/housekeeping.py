@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from vecdb.collection import Collection
-from vecdb.collection.maintenance import Stopped
+from vecdb.collection.maintenance import StoppedError
 from vecdb.errors import ResourceExhaustedError, VecdbError
 
 _POLL_SECONDS = 0.25
@@ -49,7 +49,7 @@ class Housekeeping:
                 try:
                     if step(collection):
                         wait = 0.0
-                except Stopped:
+                except StoppedError:
                     continue  # dropped or closed meanwhile
                 except ResourceExhaustedError as error:
                     _log.warning("collection %r: %s; trying again", collection.name, error)

@@ -89,11 +89,14 @@ def test_deleted_points_are_gone(db: Any, name: str) -> None:
 
 def test_filters_give_k_of_what_matches(db: Any, name: str) -> None:
     points = db.create_collection(name, dim=DIM)
-    payloads = [{"lang": "en" if i % 3 else "de", "at": {"year": 2000 + i % 30}} for i in range(600)]
+    payloads = [
+        {"lang": "en" if i % 3 else "de", "at": {"year": 2000 + i % 30}} for i in range(600)
+    ]
     points.upsert(range(600), vectors=vectors(600), payloads=payloads)
     condition = {"lang": "de", "$or": [{"at.year": {"$gte": 2025}}, {"at.year": 2000}]}
     expected = {
-        i for i, p in enumerate(payloads)
+        i
+        for i, p in enumerate(payloads)
         if p["lang"] == "de" and (p["at"]["year"] >= 2025 or p["at"]["year"] == 2000)
     }
     assert points.count(condition) == len(expected)
@@ -161,9 +164,7 @@ def test_an_empty_collection_answers(db: Any, name: str) -> None:
 
 
 @pytest.mark.parametrize("metric", list(Metric))
-def test_both_doors_give_the_same_answers(
-    both: tuple[Any, Any], name: str, metric: Metric
-) -> None:
+def test_both_doors_give_the_same_answers(both: tuple[Any, Any], name: str, metric: Metric) -> None:
     base, queries = vectors(3_000), vectors(20)
     answers = []
     for door in both:

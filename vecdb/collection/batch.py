@@ -86,9 +86,7 @@ def _check_id(value: Any) -> PointId:
     raise InvalidIdError(f"id {value!r:.100}: must be an int from 0 to 2**64 - 1 or a str")
 
 
-def check_texts(
-    texts: Sequence[Any] | None, count: int, *, required: bool
-) -> list[str | None]:
+def check_texts(texts: Sequence[Any] | None, count: int, *, required: bool) -> list[str | None]:
     """Return one text, or None, for each of `count` points.
 
     Raises

@@ -192,9 +192,7 @@ class Collection:
         return result
 
     def _write(self, batch: Batch, truncated: list[PointId]) -> UpsertResult:
-        record = encode_operation(
-            Upsert(batch.ids, batch.vectors, batch.texts, batch.payloads)
-        )
+        record = encode_operation(Upsert(batch.ids, batch.vectors, batch.texts, batch.payloads))
 
         def apply(sequence: int) -> int:
             self._segments.upsert(batch, sequence)
@@ -223,7 +221,7 @@ class Collection:
             raise InvalidArgumentError("delete takes either ids or a filter: give one of them")
         if filter is not None:
             return self._delete_matching(Condition.of(filter))
-        assert ids is not None  # noqa: S101 - for the type checker
+        assert ids is not None  # for the type checker
         return self._delete(check_ids(ids))
 
     def _delete(self, ids: list[PointId]) -> int:
@@ -298,7 +296,7 @@ class Collection:
         matrix = self._matrix(vector, "vector")
         if len(matrix) != 1:
             raise InvalidArgumentError(
-                f"vector has shape {np.shape(vector)}: must be one vector; search_batch takes more"
+                f"vector has shape {np.asarray(vector).shape}: must be one vector; search_batch takes more"
             )
         return self._search(matrix, k, filter, ef)[0]
 

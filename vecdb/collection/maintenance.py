@@ -48,7 +48,7 @@ _MERGED_SEGMENTS = 4
 _log = logging.getLogger(__name__)
 
 
-class Stopped(VecdbError):
+class StoppedError(VecdbError):
     """The collection is closing; the step in hand was given up."""
 
 
@@ -109,7 +109,8 @@ class Maintenance:
     def seal_is_due(self) -> bool:
         """Return whether the growing segment is full, or has been left alone for a while."""
         rows = self._segments.growing_rows
-        full = rows >= self._settings.segment_rows or self._wal.size_bytes >= self._settings.wal_bytes
+        settings = self._settings
+        full = rows >= settings.segment_rows or self._wal.size_bytes >= settings.wal_bytes
         return bool(self._frozen) or (rows > 0 and full) or (rows >= INDEXED_ROWS and self._idle())
 
     def seal(self) -> None:
@@ -320,4 +321,4 @@ class Maintenance:
 
     def _check_running(self) -> None:
         if self._stop.is_set():
-            raise Stopped("the collection is closing")
+            raise StoppedError("the collection is closing")

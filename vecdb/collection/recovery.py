@@ -95,9 +95,7 @@ def open_index(store: Store, ref: FileRef, *, verify: bool = True) -> HnswIndex:
     ------
     CorruptFileError, NewerFormatError, StoredFileNotFoundError
     """
-    return HnswIndex.from_arrays(
-        open_sections(store, ref.name, kind=INDEX_KIND, verify=verify)
-    )
+    return HnswIndex.from_arrays(open_sections(store, ref.name, kind=INDEX_KIND, verify=verify))
 
 
 def replay(wal: Wal, segments: Segments, after: int) -> None:
@@ -113,9 +111,7 @@ def replay(wal: Wal, segments: Segments, after: int) -> None:
         match operation:
             case Upsert(ids, vectors, texts, payloads):
                 nothing = [None] * len(ids)
-                batch = Batch(
-                    list(ids), vectors, list(texts or nothing), list(payloads or nothing)
-                )
+                batch = Batch(list(ids), vectors, list(texts or nothing), list(payloads or nothing))
                 segments.upsert(batch, record.seq)
             case Delete(ids):
                 segments.delete(ids, record.seq)

@@ -19,9 +19,7 @@ class SealedRows:
     Without an index every row is compared, so that answers are exact while one is being built.
     """
 
-    def __init__(
-        self, metric: Metric, file: SegmentFile, index: HnswIndex | None = None
-    ) -> None:
+    def __init__(self, metric: Metric, file: SegmentFile, index: HnswIndex | None = None) -> None:
         self._metric = metric
         self.file = file
         self.index = index

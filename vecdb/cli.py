@@ -1,0 +1,342 @@
+"""The command line: serve, demo, models, ingest, search, ask, check.
+
+Each command imports what it needs when it runs, so that ``--help`` is immediate.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from vecdb.config import ANSWER_K, ANSWER_TOKENS, CHUNK_TOKENS, DEFAULT_PORT, K
+from vecdb.errors import CollectionNotFoundError, InvalidFilterError, VecdbError
+from vecdb.version import VERSION
+
+if TYPE_CHECKING:
+    from vecdb.types import Citation, Hit, Source
+
+DEFAULT_ENCODER = "all-MiniLM-L6-v2"
+_SNIPPET_CHARS = 240
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(VERSION, prog_name="vecdb")
+def main() -> None:
+    """Run or use a vector database with a language model on each side of it."""
+
+
+def _reported(command: F) -> F:
+    """Let a command end with a one-line message and status 1 when vecdb raises."""
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except VecdbError as error:
+            raise click.ClickException(str(error)) from error
+
+    run.__name__ = command.__name__
+    run.__doc__ = command.__doc__
+    if hasattr(command, "__click_params__"):
+        run.__click_params__ = command.__click_params__  # type: ignore[attr-defined]
+    return run  # type: ignore[return-value]
+
+
+def _database_options(command: F) -> F:
+    """Say which database a command works on."""
+    for option in (
+        click.option(
+            "--timeout", type=float, default=300.0, show_default=True,
+            help="Seconds a call to a server may take.",
+        ),
+        click.option(
+            "--api-key", envvar="VECDB_API_KEY", help="Of the server; also from VECDB_API_KEY."
+        ),
+        click.option(
+            "--db", "target", default=f"grpc://127.0.0.1:{DEFAULT_PORT}", show_default=True,
+            help="A server's URL, or a data directory that no server has open.",
+        ),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+@contextmanager
+def _connected(target: str, api_key: str | None, timeout: float) -> Iterator[Any]:
+    import vecdb
+
+    if target.startswith(("grpc://", "grpcs://")):
+        options: dict[str, Any] = {"api_key": api_key, "timeout": timeout}
+    elif Path(target).is_dir():
+        options = {}
+    else:
+        raise click.ClickException(
+            f"{target!r} is neither a directory nor a URL like grpc://127.0.0.1:{DEFAULT_PORT}"
+        )
+    with vecdb.connect(target, **options) as database:
+        yield database
+
+
+@main.command()
+@click.option("--data", type=click.Path(path_type=Path), required=True, help="The data directory.")
+@click.option(
+    "--listen",
+    default=f"127.0.0.1:{DEFAULT_PORT}",
+    show_default=True,
+    help="HOST:PORT; port 0 takes a free one. Off loopback TLS and a key are required.",
+)
+@click.option("--encoder", help="An encoder to load at the start, not at its first use.")
+@click.option(
+    "--decoder",
+    help="Who answers: a model's name, or the URL of an OpenAI-compatible endpoint.",
+)
+@click.option(
+    "--decoder-api-key",
+    envvar="VECDB_DECODER_API_KEY",
+    help="For that endpoint; also from VECDB_DECODER_API_KEY.",
+)
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where the models run.",
+)
+@click.option(
+    "--api-key",
+    "api_keys",
+    multiple=True,
+    envvar="VECDB_API_KEY",
+    help="A key that callers must show; may be repeated; also from VECDB_API_KEY.",
+)
+@click.option("--tls-cert", type=click.Path(path_type=Path), help="Certificate chain, PEM.")
+@click.option("--tls-key", type=click.Path(path_type=Path), help="The certificate's key, PEM.")
+@click.option(
+    "--tls-client-ca",
+    type=click.Path(path_type=Path),
+    help="Ask callers for a certificate signed by one of these, PEM.",
+)
+@click.option("--insecure", is_flag=True, help="Listen off loopback without TLS or keys.")
+@_reported
+def serve(
+    data: Path, listen: str, encoder: str | None, decoder: str | None,
+    decoder_api_key: str | None, device: str, api_keys: tuple[str, ...], tls_cert: Path | None,
+    tls_key: Path | None, tls_client_ca: Path | None, insecure: bool,
+) -> None:  # fmt: skip
+    """Serve a data directory over gRPC until SIGTERM or Ctrl-C.
+
+    Once calls are taken, prints "listening on URL".
+    """
+    from vecdb_server import ServerConfig
+    from vecdb_server import serve as run
+
+    config = ServerConfig(
+        data=data, listen=listen, encoder=encoder, decoder=decoder,
+        decoder_api_key=decoder_api_key, device=device, api_keys=api_keys, tls_cert=tls_cert,
+        tls_key=tls_key, tls_client_ca=tls_client_ca, insecure=insecure,
+    )  # fmt: skip
+    scheme = "grpc" if tls_cert is None else "grpcs"
+    run(config, lambda address: click.echo(f"listening on {scheme}://{address}"))
+
+
+@main.command()
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    default=Path("demo-data"),
+    show_default=True,
+    help="Where the demo keeps its collection; a second run finds it there.",
+)
+@_reported
+def demo(data: Path) -> None:
+    """Serve, ingest real text, search it and answer three questions from it."""
+    from vecdb.demo import run_demo
+
+    run_demo(data)
+
+
+@main.group()
+def models() -> None:
+    """List and fetch the models that vecdb knows by name."""
+
+
+@models.command("list")
+@_reported
+def list_models() -> None:
+    """List the models, their sizes, licences and whether they are on this machine."""
+    from vecdb.encode.registry import is_cached
+    from vecdb.encode.registry import list_models as known
+
+    for model in known():
+        here = "here" if all(is_cached(file) for file in model.files) else "not here"
+        click.echo(
+            f"{model.name:24} {model.role:8} {model.size / 1e6:7.1f} MB  {model.licence:12} {here}"
+        )
+
+
+@models.command()
+@click.argument("names", nargs=-1)
+@_reported
+def pull(names: tuple[str, ...]) -> None:
+    """Fetch models by name, or all of them; each file's SHA-256 is checked."""
+    from vecdb.encode.registry import fetch_all, find_model
+    from vecdb.encode.registry import list_models as known
+
+    for model in [find_model(name) for name in names] or known():
+        for name, path in fetch_all(model).items():
+            click.echo(f"{model.name}: {name} is in {path.parent}")
+
+
+@main.command()
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
+@click.option("--collection", "-c", required=True, help="Into which; made if it is not there.")
+@click.option("--encoder", default=DEFAULT_ENCODER, show_default=True, help="For a new collection.")
+@click.option(
+    "--chunk-tokens",
+    type=int,
+    default=CHUNK_TOKENS.default,
+    show_default=True,
+    help="The length of a passage, in the encoder's tokens.",
+)
+@_database_options
+@_reported
+def ingest(
+    paths: tuple[Path, ...], collection: str, encoder: str, chunk_tokens: int, target: str,
+    api_key: str | None, timeout: float,
+) -> None:  # fmt: skip
+    """Bring a collection up to date with files and folders: .txt .md .rst .html .pdf.
+
+    Documents that have not changed are left alone, so an interrupted ingest is simply run again.
+    """
+    from vecdb.ingest import IngestOptions
+    from vecdb.ingest import ingest as run
+
+    with _connected(target, api_key, timeout) as database:
+        try:
+            points = database.collection(collection)
+        except CollectionNotFoundError:
+            points = database.create_collection(collection, encoder=encoder)
+        report = run(list(paths), points, IngestOptions(chunk_tokens=chunk_tokens))
+        points.flush()
+    for file in report.skipped:
+        click.echo(f"skipped {file.name}: {file.reason}", err=True)
+    for file in report.failed:
+        click.echo(f"failed {file.name}: {file.reason}", err=True)
+    click.echo(
+        f"{len(report.added)} added, {len(report.replaced)} replaced, "
+        f"{len(report.unchanged)} unchanged, {len(report.failed)} failed; "
+        f"{report.chunks} chunks written in {report.seconds:.1f} s"
+    )
+    if report.failed:
+        sys.exit(1)
+
+
+def _parsed_filter(text: str | None) -> dict[str, Any] | None:
+    if text is None:
+        return None
+    try:
+        return dict(json.loads(text))
+    except (ValueError, TypeError) as error:
+        raise InvalidFilterError(f"--filter {text!r} is not a JSON object: {error}") from error
+
+
+@main.command()
+@click.argument("collection")
+@click.argument("query")
+@click.option("-k", type=int, default=K.default, show_default=True, help="How many.")
+@click.option("--filter", "condition", help='On the payload, as JSON: {"year": {"$gte": 2020}}.')
+@click.option("--json", "as_json", is_flag=True, help="One JSON object for each hit.")
+@_database_options
+@_reported
+def search(
+    collection: str, query: str, k: int, condition: str | None, as_json: bool, target: str,
+    api_key: str | None, timeout: float,
+) -> None:  # fmt: skip
+    """Show the points nearest to a text, best first."""
+    parsed = _parsed_filter(condition)
+    with _connected(target, api_key, timeout) as database:
+        hits = database.collection(collection).search(query, k=k, filter=parsed)
+    for hit in hits:
+        click.echo(_json_hit(hit) if as_json else _shown_hit(hit))
+
+
+def _json_hit(hit: Hit) -> str:
+    return json.dumps(
+        {"id": hit.id, "score": hit.score, "text": hit.text, "payload": hit.payload},
+        ensure_ascii=False,
+    )
+
+
+def _shown_hit(hit: Hit) -> str:
+    text = " ".join((hit.text or "").split())
+    shown = text if len(text) <= _SNIPPET_CHARS else text[:_SNIPPET_CHARS] + "..."
+    return f"{hit.score:.4f}  {hit.id}\n        {shown}"
+
+
+@main.command()
+@click.argument("collection")
+@click.argument("question")
+@click.option("-k", type=int, default=ANSWER_K.default, show_default=True, help="Passages.")
+@click.option("--filter", "condition", help="On the payload, as JSON.")
+@click.option(
+    "--max-tokens",
+    type=int,
+    default=ANSWER_TOKENS.default,
+    show_default=True,
+    help="How long the answer may become.",
+)
+@click.option(
+    "--temperature", type=float, default=0.0, show_default=True, help="0 for the likeliest words."
+)
+@_database_options
+@_reported
+def ask(
+    collection: str, question: str, k: int, condition: str | None, max_tokens: int,
+    temperature: float, target: str, api_key: str | None, timeout: float,
+) -> None:  # fmt: skip
+    """Answer a question from a collection's texts, with citations."""
+    parsed = _parsed_filter(condition)
+    with _connected(target, api_key, timeout) as database:
+        answer = database.collection(collection).ask(
+            question, k=k, filter=parsed, max_tokens=max_tokens, temperature=temperature
+        )
+        for piece in answer:
+            click.echo(piece, nl=False)
+        click.echo()
+        for line in citation_lines(answer.citations, answer.sources):
+            click.echo(line)
+
+
+def citation_lines(citations: list[Citation], sources: list[Source]) -> list[str]:
+    """Return a line for each source that an answer cites, with how well it is supported."""
+    lines = []
+    for source in sources:
+        scores = [c.score for c in citations if c.source == source.number]
+        if scores:
+            lines.append(f"  [{source.number}] {source.id}  (support {max(scores):.2f})")
+    return lines
+
+
+@main.command()
+@click.argument("directory", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--repair", is_flag=True, help="Do what is safe: cut a torn end off the WAL.")
+@_reported
+def check(directory: Path, repair: bool) -> None:
+    """Read every byte of a data directory and say what is damaged."""
+    from vecdb.storage import PosixStore, check_directory
+
+    report = check_directory(PosixStore(directory), repair=repair)
+    click.echo(str(report))
+    if not report.ok:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
