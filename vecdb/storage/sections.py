@@ -220,13 +220,13 @@ class _DigestingWriter:
         return crc
 
 
-def open_sections(store: Store, name: str, *, kind: str, verify: bool = True) -> Sections:
+def open_sections(store: Store, name: str, *, kind: str | None, verify: bool = True) -> Sections:
     """Map a sections file.
 
     Parameters
     ----------
     kind
-        The kind it must be of.
+        The kind it must be of; None for any.
     verify
         Also read every section and compare its checksum, at memory or disk speed; without it,
         only the table is checked, in constant time.
@@ -247,9 +247,9 @@ def open_sections(store: Store, name: str, *, kind: str, verify: bool = True) ->
     )
     table_offset, described = _read_table(data, where)
     sections, found_kind, meta = _parse_table(described, table_offset, where)
-    if found_kind != kind:
+    if kind is not None and found_kind != kind:
         raise CorruptFileError(f"{where} holds {found_kind!r}, not {kind!r}")
-    opened = Sections(data, sections, kind=kind, meta=meta, where=where)
+    opened = Sections(data, sections, kind=found_kind, meta=meta, where=where)
     if verify:
         opened.verify()
     return opened
