@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -41,6 +41,34 @@ class ScriptedRetriever:
         return self.hits[:k]
 
 
+class ScriptedStream:
+    def __init__(self, chat: ScriptedChat, words: list[str], cut: bool) -> None:
+        self._chat = chat
+        self._words = words
+        self._cut = cut
+        self.completion_tokens = 0
+        self.finish_reason: FinishReason | None = None
+
+    def __iter__(self) -> ScriptedStream:
+        return self
+
+    def __next__(self) -> str:
+        self._chat.waiting.set()
+        self._chat.before_word.wait(10)
+        if self._chat.stopped:
+            self.finish_reason = FinishReason.CANCELLED
+            raise StopIteration
+        if not self._words:
+            self.finish_reason = FinishReason.LENGTH if self._cut else FinishReason.STOP
+            raise StopIteration
+        self.completion_tokens += 1
+        return self._words.pop(0) + " "
+
+    def close(self) -> None:
+        self._chat.stopped = True
+        self._chat.before_word.set()
+
+
 class ScriptedChat:
     """Counts words as tokens; streams its reply word by word."""
 
@@ -48,23 +76,21 @@ class ScriptedChat:
         self.reply = reply
         self.context_tokens = context_tokens
         self.messages: list[Message] = []
-        self.written = 0
+        self.streams: list[ScriptedStream] = []
         self.stopped = False
         self.before_word = threading.Event()
         self.before_word.set()
+        self.waiting = threading.Event()
 
     def count(self, messages: Sequence[Message]) -> int:
         return sum(len(message["content"].split()) for message in messages)
 
-    def stream(self, messages: Sequence[Message], params: Params) -> Iterator[str]:
+    def stream(self, messages: Sequence[Message], params: Params) -> ScriptedStream:
         self.messages = list(messages)
-        try:
-            for word in self.reply.split(" ")[: params.max_tokens]:
-                self.before_word.wait(10)
-                self.written += 1
-                yield word + " "
-        finally:
-            self.stopped = True
+        words = self.reply.split(" ")
+        stream = ScriptedStream(self, words[: params.max_tokens], len(words) > params.max_tokens)
+        self.streams.append(stream)
+        return stream
 
 
 def ask(chat: ScriptedChat, hits: Sequence[Hit] = (INDENT, TABS, OFF), **options: object) -> Answer:
@@ -104,7 +130,7 @@ def test_without_a_relevant_source_no_model_is_asked(hits: list[Hit]) -> None:
     assert found.text == NO_ANSWER
     assert found.finish_reason is FinishReason.NO_SOURCE
     assert (found.citations, found.sources) == ([], [])
-    assert chat.written == 0
+    assert chat.streams == []
 
 
 def test_a_model_that_declines_has_no_citations() -> None:
@@ -149,15 +175,17 @@ def test_closing_stops_the_model() -> None:
     assert next(events) == "one "
     events.close()
     assert chat.stopped
-    assert chat.written == 1
+    assert chat.streams[0].completion_tokens == 1
     assert list(events) == []
     events.close()
 
 
 def test_closing_before_the_first_piece_never_starts_the_model() -> None:
     chat = ScriptedChat("one two")
-    answer(QUESTION, ScriptedRetriever([INDENT]), chat, Params()).close()
-    assert chat.written == 0
+    events = answer(QUESTION, ScriptedRetriever([INDENT]), chat, Params())
+    events.close()
+    assert list(events) == []
+    assert chat.streams[0].completion_tokens == 0
 
 
 def test_another_thread_may_close_while_one_waits() -> None:
@@ -165,16 +193,14 @@ def test_another_thread_may_close_while_one_waits() -> None:
     events = answer(QUESTION, ScriptedRetriever([INDENT]), chat, Params())
     got: list[str | AnswerEnd] = [next(events)]
     chat.before_word.clear()
+    chat.waiting.clear()
     reader = threading.Thread(target=lambda: got.extend(events))
     reader.start()
+    assert chat.waiting.wait(10)
     events.close()
-    assert not chat.stopped
-    chat.before_word.set()
     reader.join(10)
     assert not reader.is_alive()
-    assert chat.stopped
     assert got == ["one "]
-    assert chat.written <= 2
 
 
 def test_cancelling_keeps_what_was_written() -> None:
@@ -186,10 +212,13 @@ def test_cancelling_keeps_what_was_written() -> None:
 
 
 def test_a_failing_model_fails_the_answer() -> None:
-    class Failing(ScriptedChat):
-        def stream(self, messages: Sequence[Message], params: Params) -> Iterator[str]:
-            yield "one "
+    class FailingStream(ScriptedStream):
+        def __next__(self) -> str:
             raise DecoderError("out of memory")
+
+    class Failing(ScriptedChat):
+        def stream(self, messages: Sequence[Message], params: Params) -> ScriptedStream:
+            return FailingStream(self, [], cut=False)
 
     found = ask(Failing("x"))
     with pytest.raises(DecoderError, match="out of memory"):
@@ -200,16 +229,16 @@ def test_scores_of_every_metric_are_read_as_cosines() -> None:
     assert similarity(0.3, Metric.COSINE) == similarity(0.3, Metric.DOT) == 0.3
     assert similarity(1.0, Metric.L2) == pytest.approx(0.5)
     near = Hit("x", 0.8, "some text")
-    assert relevant_hits("question", [near], Metric.L2, Relevance(certain=0.6)) == [near]
-    assert relevant_hits("question", [near], Metric.L2, Relevance(certain=0.7)) == []
+    assert relevant_hits("question", [near], Metric.L2, Relevance(0.65)) == [near]
+    assert relevant_hits("question", [near], Metric.L2, Relevance(0.69)) == []
 
 
-def test_a_doubtful_hit_needs_the_questions_words() -> None:
-    relevance = Relevance(certain=0.5, possible=0.35, words=0.5)
+def test_the_questions_words_help_a_doubtful_hit() -> None:
+    relevance = Relevance(threshold=0.5, word_weight=0.2)
     doubtful = Hit("x", 0.4, "Indentation uses spaces.")
     for question, relevant in (("Spaces for indentation?", 1), ("Bread and butter?", 0)):
         assert len(relevant_hits(question, [doubtful], Metric.COSINE, relevance)) == relevant
-    assert relevant_hits("Spaces?", [Hit("x", 0.3, "Spaces")], Metric.COSINE, relevance) == []
+    assert relevant_hits("Spaces?", [Hit("x", 0.2, "Spaces")], Metric.COSINE, relevance) == []
 
 
 def test_a_collection_is_searched_by_text() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
@@ -23,6 +23,24 @@ class GenerationLimit(Protocol):
         """The most tokens that the model may write."""
 
 
+class ChatStream(Protocol):
+    """An answer as the model writes it, in pieces of text."""
+
+    @property
+    def completion_tokens(self) -> int:
+        """Tokens written so far."""
+
+    @property
+    def finish_reason(self) -> FinishReason | None:
+        """Why the model ended; None while it has not."""
+
+    def __iter__(self) -> Iterator[str]: ...
+    def __next__(self) -> str: ...
+
+    def close(self) -> None:
+        """Stop the work; any thread may call it."""
+
+
 Params_contra = TypeVar("Params_contra", bound=GenerationLimit, contravariant=True)
 Params = TypeVar("Params", bound=GenerationLimit)
 
@@ -37,8 +55,8 @@ class ChatModel(Protocol[Params_contra]):
     def count(self, messages: Sequence[Message]) -> int:
         """Return how many tokens the prompt made of `messages` has, template included."""
 
-    def stream(self, messages: Sequence[Message], params: Params_contra) -> Iterator[str]:
-        """Yield the answer in pieces of text; closing the iterator stops the work."""
+    def stream(self, messages: Sequence[Message], params: Params_contra) -> ChatStream:
+        """Answer `messages`; the work begins when the stream is iterated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,40 +88,30 @@ class AnswerOptions:
 class AnswerEvents:
     """The stream of an answer: pieces of text, then one `AnswerEnd`.
 
-    Any thread may close it, also while another waits in `__next__` for the model; the model then
-    stops at its next token.
+    Any thread may close it, also while another waits in `__next__` for the model.
     """
 
-    def __init__(self, events: Generator[str | AnswerEnd]) -> None:
+    def __init__(self, events: Iterator[str | AnswerEnd], stop: Callable[[], None]) -> None:
         self._events = events
-        self._running = threading.Lock()  # held by the thread that runs or closes `_events`
+        self._stop = stop
         self._closed = threading.Event()
 
     def __iter__(self) -> AnswerEvents:
         return self
 
     def __next__(self) -> str | AnswerEnd:
-        with self._running:
-            if self._closed.is_set():
-                raise StopIteration
-            event = next(self._events)
         if self._closed.is_set():
-            self._stop_generation()
+            raise StopIteration
+        event = next(self._events)
+        # Closed meanwhile: the model's stream ended early, and its end is no end of the answer.
+        if self._closed.is_set():
             raise StopIteration
         return event
 
     def close(self) -> None:
         """Stop the generation; nothing more comes."""
         self._closed.set()
-        self._stop_generation()
-
-    def _stop_generation(self) -> None:
-        # A thread inside __next__ holds the lock; it sees `_closed` when it leaves and comes here.
-        if self._running.acquire(blocking=False):
-            try:
-                self._events.close()
-            finally:
-                self._running.release()
+        self._stop()
 
 
 def answer(
@@ -145,14 +153,15 @@ def answer(
     hits = retriever.retrieve(question, K.check(options.k), options.filter)
     relevant = relevant_hits(question, hits, retriever.metric, options.relevance)
     if not relevant:
-        return AnswerEvents(_no_answer())
+        return AnswerEvents(_no_answer(), lambda: None)
     prompt = pack(question, relevant, chat, budget)
     if not prompt.sources:
         raise InvalidTextError(
             f"the question leaves no room for a source in a prompt of {budget} tokens: "
             "shorten the question, or ask for a shorter answer (max_tokens)"
         )
-    return AnswerEvents(_generate(prompt, chat, params, options.min_support))
+    stream = chat.stream(prompt.messages, params)
+    return AnswerEvents(_generate(prompt, stream, options.min_support), stream.close)
 
 
 def _prompt_budget(context: int, max_tokens: int, wanted: int | None) -> int:
@@ -164,38 +173,22 @@ def _prompt_budget(context: int, max_tokens: int, wanted: int | None) -> int:
     return room if wanted is None else min(room, wanted)
 
 
-def _no_answer() -> Generator[str | AnswerEnd]:
+def _no_answer() -> Iterator[str | AnswerEnd]:
     yield NO_ANSWER
     yield AnswerEnd([], [], FinishReason.NO_SOURCE, 0, 0)
 
 
-def _generate(
-    prompt: Prompt, chat: ChatModel[Params], params: Params, min_support: float
-) -> Generator[str | AnswerEnd]:
+def _generate(prompt: Prompt, stream: ChatStream, min_support: float) -> Iterator[str | AnswerEnd]:
     text = ""
-    pieces = chat.stream(prompt.messages, params)
     try:
-        for piece in pieces:
+        for piece in stream:
             text += piece
             yield piece
     finally:
-        close = getattr(pieces, "close", None)
-        if close is not None:
-            close()
-    yield _end(text, prompt, chat, params, min_support)
-
-
-def _end(
-    text: str, prompt: Prompt, chat: ChatModel[Params], params: Params, min_support: float
-) -> AnswerEnd:
-    refused = NO_ANSWER.rstrip(".").casefold() in text.casefold()
-    completion = chat.count([*prompt.messages, {"role": "assistant", "content": text}])
-    written = max(0, completion - prompt.tokens)
-    if refused:
-        reason = FinishReason.NO_SOURCE
-    elif written >= params.max_tokens:
-        reason = FinishReason.LENGTH
+        stream.close()
+    if NO_ANSWER.rstrip(".").casefold() in text.casefold():
+        citations, reason = [], FinishReason.NO_SOURCE
     else:
-        reason = FinishReason.STOP
-    citations = [] if refused else cite(text, prompt.sources, min_support)
-    return AnswerEnd(citations, prompt.sources, reason, prompt.tokens, written)
+        citations = cite(text, prompt.sources, min_support)
+        reason = stream.finish_reason or FinishReason.STOP
+    yield AnswerEnd(citations, prompt.sources, reason, prompt.tokens, stream.completion_tokens)
