@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.config import DIM, THREADS, K
-from vecdb.errors import CorruptFileError
 from vecdb.index.base import (
     CORRECTIONS,
     METRIC_NUMBERS,
@@ -19,6 +18,7 @@ from vecdb.index.base import (
     over_threads,
 )
 from vecdb.index.files import PathLike, load_arrays, save_arrays
+from vecdb.index.layout import check_arrays, read_header, rows_in
 from vecdb.index.rows import RowTable, frozen, padded, prepared_queries
 from vecdb.index.validate import as_mask, as_matrix, as_metric
 from vecdb.kernels.bitset import Bits, pack_mask
@@ -27,6 +27,9 @@ from vecdb.types import Matrix, MatrixLike, Metric, VectorLike
 
 FILE_KIND = "index.flat"
 """What its file says that it is."""
+
+LAYOUT_VERSION = 1
+"""Of the arrays; a newer one is refused."""
 
 _NO_SCALES = frozen(np.empty(0, np.float32))
 _NO_BITS = frozen(np.empty(0, np.uint8))
@@ -211,7 +214,7 @@ class FlatIndex:
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return everything that the index is, as arrays."""
         count = len(self._table)
-        header = np.array([1, self.dim, METRIC_NUMBERS[self.metric]], np.int64)
+        header = np.array([LAYOUT_VERSION, self.dim, METRIC_NUMBERS[self.metric]], np.int64)
         return {
             "header": header,
             "rows": self._table.vectors[:count],
@@ -225,16 +228,22 @@ class FlatIndex:
 
         Raises
         ------
-        CorruptFileError
-            If the arrays do not belong together.
+        NewerFormatError, CorruptFileError
+            If the arrays cannot be used.
         """
-        _, dim, number = arrays["header"].tolist()
-        metric = metric_of_number(number)
+        dim, metric_number = read_header(arrays, LAYOUT_VERSION, 3)
+        metric = metric_of_number(metric_number)
+        count = rows_in(arrays, "rows")
+        check_arrays(
+            arrays,
+            {
+                "rows": (np.float32, (count, padded(dim))),
+                "ids": (np.int64, (count,)),
+                "alive": (np.uint8, (count,)),
+            },
+        )
         index = cls(dim, metric)
-        rows = arrays["rows"]
-        if rows.shape != (len(arrays["ids"]), padded(dim)) or rows.dtype != np.float32:
-            raise CorruptFileError(f"rows have shape {rows.shape} and dtype {rows.dtype}")
-        index._table = RowTable.of(dim, metric, rows, arrays["ids"], arrays["alive"])
+        index._table = RowTable.of(dim, metric, arrays["rows"], arrays["ids"], arrays["alive"])
         return index
 
     def save(self, path: PathLike) -> None:

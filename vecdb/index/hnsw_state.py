@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.errors import CorruptFileError, NewerFormatError
+from vecdb.errors import CorruptFileError
 from vecdb.index.base import METRIC_NUMBERS, Arrays, metric_of_number
+from vecdb.index.layout import check_arrays, read_header, rows_in
 from vecdb.index.rows import RowTable, frozen, padded, reserve
 from vecdb.kernels.graph import Graph
 from vecdb.types import Metric
@@ -125,34 +126,25 @@ def from_arrays(arrays: Arrays) -> tuple[HnswState, int, int]:
     CorruptFileError
         If they do not belong together.
     """
-    header = arrays["header"].tolist()
-    if header[0] > LAYOUT_VERSION:
-        raise NewerFormatError(
-            f"the arrays have layout {header[0]}; this vecdb reads up to {LAYOUT_VERSION}"
-        )
-    _, dim, metric_number, m, m0, ef_construction, seed, entry, top = header
+    numbers = read_header(arrays, LAYOUT_VERSION, 9)
+    dim, metric_number, m, m0, ef_construction, seed, entry, top = numbers
     metric = metric_of_number(metric_number)
-    rows, upper = arrays["rows"], arrays["upper"]
-    count = len(rows)
-    expected = {
-        "rows": (np.float32, (count, row_stride(dim, m0))),
-        "upper": (np.int32, (len(upper), m)),
-        "upper_start": (np.int32, (count,)),
-        "levels": (np.uint8, (count,)),
-        "ids": (np.int64, (count,)),
-        "alive": (np.uint8, (count,)),
-    }
-    for name, (dtype, shape) in expected.items():
-        if arrays[name].dtype != dtype or arrays[name].shape != shape:
-            raise CorruptFileError(
-                f"array {name} has dtype {arrays[name].dtype} and shape {arrays[name].shape}: "
-                f"must be {np.dtype(dtype)} and {shape}"
-            )
+    count, slots = rows_in(arrays, "rows"), rows_in(arrays, "upper")
+    check_arrays(
+        arrays,
+        {
+            "rows": (np.float32, (count, row_stride(dim, m0))),
+            "upper": (np.int32, (slots, m)),
+            "upper_start": (np.int32, (count,)),
+            "levels": (np.uint8, (count,)),
+            "ids": (np.int64, (count,)),
+            "alive": (np.uint8, (count,)),
+        },
+    )
     levels = arrays["levels"]
     if count and not (0 <= entry < count and int(levels[entry]) == top):
         raise CorruptFileError(f"entry point {entry} on layer {top} is not a row of that layer")
-    table = RowTable.of(dim, metric, rows, arrays["ids"], arrays["alive"])
-    state = HnswState(
-        table, m, m0, upper, arrays["upper_start"], levels, len(upper), entry, top
-    )  # fmt: skip
+    table = RowTable.of(dim, metric, arrays["rows"], arrays["ids"], arrays["alive"])
+    upper, upper_start = arrays["upper"], arrays["upper_start"]
+    state = HnswState(table, m, m0, upper, upper_start, levels, slots, entry, top)
     return state, ef_construction, seed

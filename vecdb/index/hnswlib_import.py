@@ -43,7 +43,8 @@ def read_hnswlib(index: Any) -> tuple[HnswState, int]:
         raise InvalidParameterError("the hnswlib index is not initialised: call init_index first")
     count, dim, m, m0 = (memory[n] for n in ("cur_element_count", "dim", "M", "max_M0"))
     elements = memory["data_level0"].view(np.uint8)
-    elements = elements[: count * memory["size_data_per_element"]].reshape(count, -1)
+    element_bytes = memory["size_data_per_element"]
+    elements = elements[: count * element_bytes].reshape(count, element_bytes)
     link_bytes = memory["offset_level0"] + 4
     data, label = memory["offset_data"], memory["label_offset"]
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.config import DIM, IVF_NLIST, IVF_NPROBE, SEED, THREADS, K
-from vecdb.errors import CorruptFileError, NewerFormatError
+from vecdb.errors import CorruptFileError
 from vecdb.index.base import (
     CORRECTIONS,
     METRIC_NUMBERS,
@@ -21,6 +21,7 @@ from vecdb.index.base import (
 )
 from vecdb.index.files import PathLike, load_arrays, save_arrays
 from vecdb.index.ivf_lists import InvertedLists, default_list_count
+from vecdb.index.layout import check_arrays, read_header, rows_in
 from vecdb.index.rows import LiveRows, frozen, padded, prepared_queries
 from vecdb.index.validate import as_matrix, as_metric
 from vecdb.kernels.ivf import search_lists
@@ -89,6 +90,9 @@ class IvfIndex:
     def build(self, vectors: MatrixLike, *, ids: Any = None, threads: int = 1) -> Ids:
         """Replace the contents; return the ids. See `add`."""
         THREADS.check(threads)
+        return self._build(vectors, ids)
+
+    def _build(self, vectors: VectorLike | MatrixLike, ids: Any) -> Ids:
         checked = as_matrix(vectors, self.dim, self.metric)
         live = LiveRows()
         new_ids = live.new_ids(ids, len(checked))
@@ -125,7 +129,7 @@ class IvfIndex:
         """
         THREADS.check(threads)
         if self._lists is None:
-            return self.build(np.atleast_2d(np.asarray(vectors)), ids=ids)
+            return self._build(vectors, ids)
         checked = as_matrix(vectors, self.dim, self.metric)
         new_ids = self._live.new_ids(ids, len(checked))
         self._lists.extend(prepared_queries(checked, self.metric), len(self._live))
@@ -224,15 +228,7 @@ class IvfIndex:
             "alive": self._live.alive.view(np.uint8),
         }
         if self._lists is not None:
-            lists = self._lists
-            arrays |= {
-                "centroids": lists.centroids,
-                "vectors": lists.vectors[: lists.end],
-                "rows": lists.rows[: lists.end],
-                "start": lists.start,
-                "length": lists.length,
-                "capacity": lists.capacity,
-            }
+            arrays |= self._lists.to_arrays()
         return arrays
 
     @classmethod
@@ -246,29 +242,17 @@ class IvfIndex:
         NewerFormatError, CorruptFileError
             If the arrays cannot be used.
         """
-        version, dim, metric_number, nlist, seed, trained_on = arrays["header"].tolist()
-        if version > LAYOUT_VERSION:
-            raise NewerFormatError(
-                f"the arrays have layout {version}; this vecdb reads up to {LAYOUT_VERSION}"
-            )
+        dim, metric_number, nlist, seed, trained_on = read_header(arrays, LAYOUT_VERSION, 6)
+        rows = rows_in(arrays, "ids")
+        check_arrays(arrays, {"ids": (np.int64, (rows,)), "alive": (np.uint8, (rows,))})
         metric = metric_of_number(metric_number)
         index = cls(dim, metric, nlist or None, seed=seed)
         index._trained_on = trained_on
         index._live = LiveRows(arrays["ids"], arrays["alive"])
         if "centroids" in arrays:
-            lists = InvertedLists(
-                metric, arrays["centroids"], arrays["vectors"], arrays["rows"], arrays["start"],
-                arrays["length"], arrays["capacity"], len(arrays["vectors"]),
-            )  # fmt: skip
-            count = len(lists)
-            if (
-                lists.centroids.shape != (count, padded(dim))
-                or lists.vectors.shape != (len(lists.rows), padded(dim))
-                or any(len(n) != count for n in (lists.start, lists.length, lists.capacity))
-                or int(lists.length.sum()) != len(index._live)
-            ):
-                raise CorruptFileError("the arrays of the inverted lists do not belong together")
-            index._lists = lists
+            index._lists = InvertedLists.of(metric, padded(dim), arrays)
+            if int(index._lists.length.sum()) != rows:
+                raise CorruptFileError(f"the lists do not hold the {rows} vectors of the index")
         return index
 
     def save(self, path: PathLike) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.index.base import METRIC_NUMBERS
+from vecdb.index.base import METRIC_NUMBERS, Arrays
+from vecdb.index.layout import Expected, check_arrays, rows_in
 from vecdb.index.rows import aligned_empty, frozen, reserve
 from vecdb.kernels import ivf
 from vecdb.kernels.kmeans import assign, kmeans
@@ -62,6 +64,41 @@ class InvertedLists:
             zeros.copy(),
             0,
         )
+
+    @classmethod
+    def of(cls, metric: Metric, width: int, arrays: Arrays) -> InvertedLists:
+        """Take over the arrays of `to_arrays`, vectors of `width` floats.
+
+        Raises
+        ------
+        CorruptFileError
+            If they do not belong together.
+        """
+        count, slots = rows_in(arrays, "centroids"), rows_in(arrays, "vectors")
+        expected: Expected = {
+            "centroids": (np.float32, (count, width)),
+            "vectors": (np.float32, (slots, width)),
+            "rows": (np.int32, (slots,)),
+            "start": (np.int64, (count,)),
+            "length": (np.int64, (count,)),
+            "capacity": (np.int64, (count,)),
+        }
+        check_arrays(arrays, expected)
+        return cls(
+            metric, arrays["centroids"], arrays["vectors"], arrays["rows"], arrays["start"],
+            arrays["length"], arrays["capacity"], slots,
+        )  # fmt: skip
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the lists as arrays, without copies of the large ones."""
+        return {
+            "centroids": self.centroids,
+            "vectors": self.vectors[: self.end],
+            "rows": self.rows[: self.end],
+            "start": self.start,
+            "length": self.length,
+            "capacity": self.capacity,
+        }
 
     def __len__(self) -> int:
         """Return how many lists there are."""

@@ -1,0 +1,90 @@
+"""Vectors, comparisons and checks that the index tests share."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import strategies as st
+
+from tests.naive import distances
+from vecdb.index import HnswIndex
+from vecdb.kernels.jit import COMPILED
+
+METRICS = ["cosine", "dot", "l2"]
+
+MANY = 3_000 if COMPILED else 250
+"""Enough vectors for a graph with layers; few enough for kernels run as Python."""
+
+
+def clustered(count: int, dim: int, seed: int = 0) -> np.ndarray:
+    """Vectors around a few centres, of different lengths: easier than noise, harder than a line."""
+    rng = np.random.default_rng(seed)
+    centres = rng.standard_normal((max(2, count // 100), dim))
+    vectors = centres[rng.integers(len(centres), size=count)]
+    vectors = vectors + 0.7 * rng.standard_normal((count, dim))
+    return (vectors * rng.uniform(0.7, 1.4, (count, 1))).astype(np.float32)
+
+
+@st.composite
+def awkward_vectors(draw: st.DrawFn, least: int = 1, most: int = 40) -> np.ndarray:
+    """Vectors as data has them at its worst: duplicates, one cluster far away, any dimension."""
+    count = draw(st.integers(least, most))
+    dim = draw(st.sampled_from([1, 2, 3, 15, 16, 17, 33]))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    kind = draw(st.sampled_from(["noise", "equal", "duplicates", "far", "grid"]))
+    vectors = rng.standard_normal((count, dim))
+    if kind == "equal":
+        vectors[:] = vectors[0]
+    elif kind == "duplicates":
+        vectors = vectors[rng.integers(0, max(1, count // 3), count)]
+    elif kind == "far":
+        vectors[: count // 2] += 1_000
+    elif kind == "grid":
+        vectors = rng.integers(-2, 3, (count, dim)) + 0.5
+    vectors = vectors.astype(np.float32)
+    vectors[~vectors.any(axis=1)] = 1
+    return vectors
+
+
+def assert_true_distances(
+    metric: str, queries: np.ndarray, vectors: np.ndarray, rows: np.ndarray, found: np.ndarray
+) -> None:
+    """Every distance returned is that of the row beside it, and lines ascend without repeats."""
+    table = distances(metric, queries, vectors)
+    scale = 1 + float(np.abs(table).max(initial=0))
+    for line, its_rows, its_found in zip(table, rows, found, strict=True):
+        real = its_rows >= 0
+        np.testing.assert_allclose(its_found[real], line[its_rows[real]], atol=2e-6 * scale)
+        assert np.isinf(its_found[~real]).all()
+        assert (np.diff(its_found[real]) >= 0).all()
+        assert len(set(its_rows[real].tolist())) == real.sum()
+
+
+def recall(found: np.ndarray, truth: np.ndarray) -> float:
+    """The share of true neighbours that were found."""
+    lines = zip(found.tolist(), truth.tolist(), strict=True)
+    hits = [len(set(a) & (set(b) - {-1})) for a, b in lines]
+    return sum(hits) / int((truth >= 0).sum())
+
+
+def check_graph(index: HnswIndex) -> None:
+    """Walk the whole graph of an index and check its invariants."""
+    arrays = index.arrays()
+    count = len(arrays["ids"])
+    if count == 0:
+        return
+    *_, m, m0, _, _, entry, top = arrays["header"].tolist()
+    levels, starts = arrays["levels"].astype(int), arrays["upper_start"]
+    column = -(-index.dim // 16) * 16
+    base = arrays["rows"].view(np.int32)[:, column : column + m0]
+    assert levels.max() == top == levels[entry]
+    assert (arrays["rows"][:, index.dim : column] == 0).all()
+    for layer in range(top + 1):
+        nodes = np.flatnonzero(levels >= layer)
+        lists = base if layer == 0 else arrays["upper"][starts[nodes] + layer - 1]
+        assert lists.shape == (len(nodes), m0 if layer == 0 else m)
+        for node, links in zip(nodes.tolist(), lists.tolist(), strict=True):
+            used = [link for link in links if link >= 0]
+            assert links[: len(used)] == used, "a gap in a link list"
+            assert len(set(used)) == len(used), "a link twice"
+            assert node not in used, "a link to itself"
+            assert all(levels[link] >= layer for link in used), "a link off its layer"

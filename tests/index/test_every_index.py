@@ -1,0 +1,274 @@
+"""What holds for every index: one suite, run over all of them."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.index.samples import (
+    MANY,
+    METRICS,
+    assert_true_distances,
+    awkward_vectors,
+    check_graph,
+    clustered,
+    recall,
+)
+from vecdb.errors import (
+    CorruptFileError,
+    DuplicateIdError,
+    NewerFormatError,
+    StoredFileNotFoundError,
+)
+from vecdb.index import FlatIndex, HnswIndex, IvfIndex, hnsw
+from vecdb.index.base import Index
+
+Make = Callable[..., Any]
+INDEXES: list[Make] = [FlatIndex, HnswIndex, IvfIndex]
+ALL = pytest.mark.parametrize("make", INDEXES)
+EVERY_METRIC = pytest.mark.parametrize("metric", METRICS)
+
+
+@pytest.fixture(autouse=True)
+def _always_walk_the_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small indexes would be scanned instead, and the graph never tested."""
+    monkeypatch.setattr(hnsw, "scan_is_cheaper", lambda ef, allowed, rows: allowed == 0)
+
+
+def _well_searched(index: Any, queries: np.ndarray, k: int, **options: Any) -> Any:
+    """Search as thoroughly as the index can without being told to be exact."""
+    if isinstance(index, HnswIndex):
+        options["ef"] = 200
+    if isinstance(index, IvfIndex):
+        options["nprobe"] = max(1, index.list_count // 2)
+    return index.search(queries, k, **options)
+
+
+@ALL
+@EVERY_METRIC
+@given(vectors=awkward_vectors(), k=st.integers(1, 12), data=st.data())
+@settings(max_examples=25, deadline=None)
+def test_answers_are_true_and_complete_whatever_the_data(
+    make: Make, metric: str, vectors: np.ndarray, k: int, data: st.DataObject
+) -> None:
+    count = len(vectors)
+    index = make(vectors.shape[1], metric)
+    first = data.draw(st.integers(0, count - 1))
+    if first:
+        index.build(vectors[:first])
+    index.add(vectors[first:])
+    gone = data.draw(st.lists(st.integers(0, count - 1), unique=True, max_size=count))
+    if gone:
+        index.remove(gone)
+    live = np.ones(count, np.bool_)
+    live[gone] = False
+    mask = data.draw(st.none() | st.just(np.arange(count) % 2 == 0))
+    allowed = live if mask is None else live & mask
+    queries = vectors[:3] * np.float32(1.5) + np.float32(0.25)
+    queries[~queries.any(axis=1)] = 1
+    ids, distances = index.search(queries, k, filter=mask)
+    assert_true_distances(metric, queries, vectors, ids, distances)
+    assert ((ids >= 0).sum(1) == min(k, allowed.sum())).all()
+    assert allowed[ids[ids >= 0]].all()
+    assert len(index) == live.sum()
+    assert index.row_count == count
+    if isinstance(index, HnswIndex):
+        check_graph(index)
+
+
+@ALL
+@EVERY_METRIC
+def test_recall_on_clustered_vectors_added_bit_by_bit(make: Make, metric: str) -> None:
+    vectors, queries = clustered(MANY, 24), clustered(50, 24, seed=1)
+    exact = FlatIndex(24, metric)
+    exact.build(vectors)
+    truth, _ = exact.search(queries, 10)
+    built, grown = make(24, metric), make(24, metric)
+    built.build(vectors)
+    for start in range(0, MANY, MANY // 7):
+        grown.add(vectors[start : start + MANY // 7])
+    for index in (built, grown):
+        ids, distances = _well_searched(index, queries, 10)
+        assert recall(ids, truth) > 0.9
+        assert_true_distances(metric, queries, vectors, ids, distances)
+
+
+@ALL
+@EVERY_METRIC
+def test_removed_vectors_stay_away_and_their_ids_can_come_back(make: Make, metric: str) -> None:
+    count = MANY // 2
+    vectors, queries = clustered(count, 12), clustered(30, 12, seed=1)
+    ids = np.arange(count) * 3 + 1
+    index, exact = make(12, metric), FlatIndex(12, metric)
+    for each in (index, exact):
+        each.add(vectors, ids=ids)
+        each.remove(ids[::2])
+    found, _ = _well_searched(index, queries, 10)
+    assert not np.isin(found, ids[::2]).any()
+    assert recall(found, exact.search(queries, 10)[0]) > 0.9
+    back = ids[::4]
+    for each in (index, exact):
+        assert each.add(vectors[::4], ids=back).tolist() == back.tolist()
+    found, distances = _well_searched(index, queries, 10)
+    assert recall(found, exact.search(queries, 10)[0]) > 0.9
+    assert_true_distances(metric, queries, vectors, np.where(found < 0, -1, found // 3), distances)
+    with pytest.raises(DuplicateIdError):
+        index.add(vectors[:1], ids=back[:1])
+    index.remove(back)
+    assert not np.isin(_well_searched(index, queries, 10)[0], back).any()
+    assert len(index) == count - len(ids[::2])
+
+
+@ALL
+@pytest.mark.parametrize("share", [0.5, 0.1, 0.01])
+def test_a_filter_leaves_k_results_and_their_recall(make: Make, share: float) -> None:
+    vectors, queries = clustered(MANY, 16), clustered(40, 16, seed=1)
+    index, exact = make(16), FlatIndex(16)
+    index.build(vectors)
+    exact.build(vectors)
+    mask = np.random.default_rng(2).random(MANY) < share
+    truth, _ = exact.search(queries, 10, filter=mask)
+    ids, _ = _well_searched(index, queries, 10, filter=mask)
+    assert ((ids >= 0) == (truth >= 0)).all()
+    assert mask[ids[ids >= 0]].all()
+    assert recall(ids, truth) > 0.9
+
+
+@ALL
+def test_a_filter_far_from_the_query_still_finds_the_nearest_that_match(make: Make) -> None:
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((MANY, 8)).astype(np.float32)
+    vectors[MANY * 3 // 4 :] += 30
+    index, exact = make(8, "l2"), FlatIndex(8, "l2")
+    index.build(vectors)
+    exact.build(vectors)
+    mask = np.arange(MANY) >= MANY * 3 // 4
+    queries = vectors[:20]
+    ids, _ = _well_searched(index, queries, 10, filter=mask)
+    assert (ids >= 0).all()
+    assert recall(ids, exact.search(queries, 10, filter=mask)[0]) > 0.9
+
+
+@ALL
+def test_default_ids_are_row_numbers_and_never_collide_in_silence(make: Make) -> None:
+    index = make(4)
+    vectors = clustered(6, 4)
+    assert index.add(vectors[:2]).tolist() == [0, 1]
+    assert index.add(vectors[2:4], ids=[5, 4]).tolist() == [5, 4]
+    with pytest.raises(DuplicateIdError, match="id 4"):
+        index.add(vectors[4:])
+    index.remove([4])
+    assert index.add(vectors[4:5]).tolist() == [4]
+    assert set(index.search(vectors[0], 6)[0][0].tolist()) == {0, 1, 5, 4, -1}
+
+
+@ALL
+def test_build_replaces_what_was_there(make: Make) -> None:
+    index = make(4)
+    index.add(clustered(9, 4), ids=range(100, 109))
+    assert index.build(clustered(3, 4, seed=1), ids=[1, 2, 3]).tolist() == [1, 2, 3]
+    assert len(index) == index.row_count == 3
+    assert set(index.search(clustered(1, 4), 9)[0][0].tolist()) == {1, 2, 3, -1}
+
+
+@ALL
+@EVERY_METRIC
+def test_saved_and_loaded_is_the_same_index(make: Make, metric: str, tmp_path: Path) -> None:
+    count = MANY // 3
+    vectors, queries = clustered(count, 20), clustered(20, 20, seed=1)
+    index = make(20, metric)
+    index.add(vectors, ids=np.arange(count)[::-1])
+    index.remove([3, 5])
+    path = tmp_path / "an.index"
+    index.save(path)
+    loaded = type(index).load(str(path))
+    _assert_equal(loaded, index, queries)
+    # What was loaded lies read-only in the file; it can be changed like any other.
+    for each in (loaded, index):
+        each.add(vectors[:5], ids=np.arange(count, count + 5))
+        each.remove([count + 2, 7])
+    _assert_equal(loaded, index, queries)
+    loaded.save(path)
+    _assert_equal(type(index).load(path), index, queries)
+
+
+def _assert_equal(left: Index, right: Index, queries: np.ndarray) -> None:
+    assert len(left) == len(right)
+    assert left.row_count == right.row_count
+    for k in (1, 10):
+        for a, b in zip(left.search(queries, k), right.search(queries, k), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@ALL
+def test_an_empty_index_can_be_saved(make: Make, tmp_path: Path) -> None:
+    make(7).save(tmp_path / "empty")
+    loaded = make.load(tmp_path / "empty")  # type: ignore[attr-defined]
+    assert len(loaded) == 0
+    assert (loaded.search(clustered(2, 7), 3)[0] == -1).all()
+    loaded.add(clustered(5, 7))
+    assert loaded.search(clustered(5, 7)[2], 1)[0][0, 0] == 2
+
+
+@ALL
+def test_files_of_others_are_refused(make: Make, tmp_path: Path) -> None:
+    path = tmp_path / "it"
+    with pytest.raises(StoredFileNotFoundError):
+        make.load(path)  # type: ignore[attr-defined]
+    index = make(4)
+    index.add(clustered(20, 4))
+    index.save(path)
+    other = next(o for o in INDEXES if o is not make)
+    with pytest.raises(CorruptFileError):
+        other.load(path)  # type: ignore[attr-defined]
+    damaged = bytearray(path.read_bytes())
+    damaged[200] ^= 1
+    path.write_bytes(damaged)
+    with pytest.raises(CorruptFileError):
+        make.load(path)  # type: ignore[attr-defined]
+
+
+@ALL
+def test_arrays_that_do_not_belong_together_are_refused(make: Make) -> None:
+    index = make(4)
+    index.add(clustered(20, 4))
+    arrays = index.arrays()
+    newer = arrays["header"].copy()
+    newer[0] += 1
+    with pytest.raises(NewerFormatError):
+        make.from_arrays(arrays | {"header": newer})  # type: ignore[attr-defined]
+    metricless = arrays["header"].copy()
+    metricless[2] = 9
+    headless = {name: array for name, array in arrays.items() if name != "header"}
+    with pytest.raises(CorruptFileError):
+        make.from_arrays(headless)  # type: ignore[attr-defined]
+    changes = {"rows": arrays["rows"][:-1], "ids": arrays["ids"][:-1], "header": metricless}
+    for name, changed in changes.items():
+        with pytest.raises(CorruptFileError):
+            make.from_arrays(arrays | {name: changed})  # type: ignore[attr-defined]
+
+
+@ALL
+def test_threads_search_one_index_and_get_the_same_answers(make: Make) -> None:
+    vectors, queries = clustered(MANY, 16), clustered(40, 16, seed=1)
+    index = make(16)
+    index.build(vectors)
+    expected = index.search(queries, 10)
+    np.testing.assert_array_equal(index.search(queries, 10, threads=4)[0], expected[0])
+    answers: list[Any] = [None] * 4
+
+    def search(number: int) -> None:
+        answers[number] = [index.search(query, 10) for query in queries]
+
+    threads = [threading.Thread(target=search, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for answer in answers:
+        np.testing.assert_array_equal(np.concatenate([ids for ids, _ in answer]), expected[0])
