@@ -12,6 +12,7 @@ The layout it expects::
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -51,6 +52,7 @@ WAL = "wal"
 SEGMENTS = "segments"
 
 _DERIVED = "index"
+_FOLDER = re.compile(r"c[0-9]{6,}")
 _READ_BYTES = 16 << 20
 _UNREADABLE = (CorruptFileError, NewerFormatError, StoredFileNotFoundError, StorageIOError)
 
@@ -168,8 +170,9 @@ class _Check:
             return {}
         found = {}
         for name, entry in entries.items():
-            if isinstance(entry, dict) and isinstance(entry.get("dir"), str):
-                found[entry["dir"]] = f"collection {name!r}"
+            folder = entry.get("dir") if isinstance(entry, dict) else None
+            if isinstance(folder, str) and _FOLDER.fullmatch(folder):
+                found[folder] = f"collection {name!r}"
             else:
                 self._damage(CATALOG, f"the catalog does not say where collection {name!r} lies")
         return found

@@ -1,0 +1,97 @@
+"""One owner per directory, whatever happens to it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from vecdb.errors import DirectoryLockedError, StorageAccessError
+from vecdb.storage import DirectoryLock, PosixStore
+
+OWNER = """
+import sys, time
+from pathlib import Path
+from vecdb.storage.lock import DirectoryLock
+held = DirectoryLock.acquire(Path(sys.argv[1]))
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def owner(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-c", OWNER, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def test_a_second_process_is_refused_and_told_by_whom(
+    tmp_path: Path, owner: subprocess.Popen[str]
+) -> None:
+    with pytest.raises(DirectoryLockedError) as refused:
+        DirectoryLock.acquire(tmp_path)
+    message = str(refused.value)
+    assert f"process {owner.pid} on host {socket.gethostname()}" in message
+    assert str(tmp_path) in message
+
+
+def test_kill_frees_the_lock_at_once(tmp_path: Path, owner: subprocess.Popen[str]) -> None:
+    os.kill(owner.pid, signal.SIGKILL)
+    owner.wait()
+    DirectoryLock.acquire(tmp_path).release()
+
+
+def test_the_same_process_is_refused_too(tmp_path: Path) -> None:
+    held = PosixStore(tmp_path).lock()
+    with pytest.raises(DirectoryLockedError, match=f"this process {os.getpid()}"):
+        PosixStore(tmp_path).lock()
+    held.release()
+    held.release()
+    PosixStore(tmp_path).lock().release()
+
+
+def test_a_left_over_file_means_nothing(tmp_path: Path) -> None:
+    (tmp_path / "LOCK").write_text('{"pid": 1, "host": "elsewhere"}')
+    DirectoryLock.acquire(tmp_path).release()
+
+
+def test_a_forked_child_neither_holds_nor_frees_the_lock(tmp_path: Path) -> None:
+    script = f"""
+import os, time
+from pathlib import Path
+from vecdb.storage.lock import DirectoryLock
+directory = Path({str(tmp_path)!r})
+held = DirectoryLock.acquire(directory)
+child = os.fork()
+if child == 0:
+    held.release()
+    time.sleep(60)
+try:
+    DirectoryLock.acquire(directory)
+except Exception as error:
+    print(type(error).__name__, flush=True)
+held.release()
+DirectoryLock.acquire(directory)
+print("free though the child lives", flush=True)
+os.kill(child, 9)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.split("\n")[:2] == ["DirectoryLockedError", "free though the child lives"]
+
+
+def test_a_directory_that_cannot_be_locked_says_so(tmp_path: Path) -> None:
+    (tmp_path / "LOCK").mkdir()
+    with pytest.raises(StorageAccessError, match="lock file"):
+        DirectoryLock.acquire(tmp_path)
