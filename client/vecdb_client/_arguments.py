@@ -33,16 +33,18 @@ def matrix(values: VectorLike | MatrixLike) -> Matrix:
         array = np.asarray(values)
     except ValueError as error:
         raise InvalidVectorError(f"vectors are not of one length: {error}") from None
-    if array.dtype.kind not in "fiu":
-        raise InvalidVectorError(
-            f"vectors have dtype {array.dtype}: must be float32, or floats or integers to convert"
-        )
     if array.ndim == 1:
         array = array.reshape(1, -1) if array.size else array.reshape(0, 0)
     if array.ndim != 2:
         raise InvalidVectorError(f"vectors have shape {array.shape}: must be (n, dim) or (dim,)")
+    if array.dtype == np.float32:
+        return array
+    if array.dtype.kind not in "fiu":
+        raise InvalidVectorError(
+            f"vectors have dtype {array.dtype}: must be float32, or floats or integers to convert"
+        )
     with np.errstate(over="ignore"):  # becomes infinite, which the engine refuses by its place
-        return np.ascontiguousarray(array, dtype=np.float32)
+        return array.astype(np.float32)
 
 
 def one_row(vector: VectorLike) -> Matrix:
@@ -122,8 +124,8 @@ def filter_text(filter: Filter | None) -> str | None:
 
 def integer(name: str, value: int | None) -> int | None:
     """Return an integer that the message can carry; the engine judges its range."""
-    if value is None:
-        return None
+    if value is None or (type(value) is int and abs(value) < 1 << 63):
+        return value
     try:
         number = operator.index(value)
     except TypeError:

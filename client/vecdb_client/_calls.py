@@ -190,7 +190,7 @@ def upsert(
     """
     request = pb.UpsertRequest(
         collection=collection,
-        ids=codec.id_messages(ids),
+        ids=codec.ids_message(ids),
         texts=None if texts is None else arguments.texts_message(texts),
         vectors=None if vectors is None else codec.vectors_message(arguments.matrix(vectors)),
         payloads=None if payloads is None else arguments.payloads_message(payloads),
@@ -234,7 +234,7 @@ def search(
         filter,
         ef,
     )
-    return Call("Search", request, lambda r: _hits(r.results[0]), timeout)
+    return Call("Search", request, _first_hits, timeout)
 
 
 def search_batch(
@@ -250,14 +250,16 @@ def search_batch(
     """Return what `search` returns, for each of several texts or rows of `vectors`."""
     rows = None if vectors is None else arguments.matrix(vectors)
     request = _search_request(collection, queries, rows, k, filter, ef)
-    return Call("Search", request, lambda r: [_hits(hits) for hits in r.results], timeout)
+    return Call(
+        "Search", request, lambda r: [codec.hits_value(hits) for hits in r.results], timeout
+    )
 
 
 def get(
     collection: str, ids: Iterable[PointId], *, timeout: float | None = None
 ) -> Call[list[Record]]:
     """Return the points with these ids, in their order; unknown ids are left out."""
-    request = pb.GetRequest(collection=collection, ids=codec.id_messages(ids))
+    request = pb.GetRequest(collection=collection, ids=codec.ids_message(ids))
     return Call("Get", request, codec.record_values, timeout)
 
 
@@ -271,7 +273,7 @@ def delete(
     """Delete points by their ids or by a filter, and return how many there were."""
     request = pb.DeleteRequest(
         collection=collection,
-        ids=None if ids is None else pb.PointIds(values=codec.id_messages(ids)),
+        ids=None if ids is None else codec.ids_message(ids),
         filter_json=arguments.filter_text(filter),
     )
     return Call("Delete", request, lambda r: int(r.deleted), timeout)
@@ -356,8 +358,12 @@ def _nothing(_: Message) -> None:
     return None
 
 
-def _hits(message: pb.Hits) -> list[Hit]:
-    return [codec.hit_value(hit) for hit in message.values]
+def _all_hits(message: pb.SearchResponse) -> list[list[Hit]]:
+    return [codec.hits_value(hits) for hits in message.results]
+
+
+def _first_hits(message: pb.SearchResponse) -> list[Hit]:
+    return codec.hits_value(message.results[0])
 
 
 def _answer_event(message: pb.AskResponse) -> str | AnswerEnd:

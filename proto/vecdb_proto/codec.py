@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import operator
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -80,16 +82,54 @@ def id_message(value: PointId) -> pb.PointId:
     raise InvalidIdError(f"id {value!r:.100}: must be an int from 0 to 2**64 - 1 or a str")
 
 
-def id_messages(ids: Iterable[PointId]) -> list[pb.PointId]:
-    """Return ids, which may be an integer array, as messages.
+def ids_message(ids: Iterable[PointId]) -> pb.PointIds:
+    """Return ids, which may be an integer array, as columns.
 
     Raises
     ------
     InvalidIdError
+        If one of them is neither an int in [0, 2**64) nor a str.
     """
     if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
         raise InvalidIdError(f"ids={ids!r:.100}: must be a sequence of ids, not a single one")
-    return [id_message(value) for value in ids]
+    values: list[Any] = list(ids)
+    kinds = set(map(type, values))
+    try:
+        if kinds == {int}:
+            return pb.PointIds(numbers=values)
+        if kinds == {str}:
+            return pb.PointIds(texts=values)
+    except ValueError:
+        pass  # one of them is refused below, by its value
+    messages = [id_message(value) for value in values]
+    flags = [message.HasField("text") for message in messages]
+    return pb.PointIds(
+        numbers=[m.number for m, is_text in zip(messages, flags, strict=True) if not is_text],
+        texts=[m.text for m, is_text in zip(messages, flags, strict=True) if is_text],
+        is_text=flags if len(set(flags)) == 2 else (),
+    )
+
+
+def ids_value(message: pb.PointIds) -> list[PointId]:
+    """Return the ids of a message.
+
+    Raises
+    ------
+    InvalidIdError
+        If the columns do not fit each other.
+    """
+    if not message.texts:
+        return list(message.numbers)
+    if not message.numbers:
+        return list(message.texts)
+    flags = message.is_text
+    if sum(flags) != len(message.texts) or len(flags) - sum(flags) != len(message.numbers):
+        raise InvalidIdError(
+            f"ids message of {len(message.numbers)} numbers and {len(message.texts)} texts: "
+            "is_text must have one entry for each"
+        )
+    numbers, texts = iter(message.numbers), iter(message.texts)
+    return [next(texts) if is_text else next(numbers) for is_text in flags]
 
 
 def id_value(message: pb.PointId) -> PointId:
@@ -106,11 +146,6 @@ def id_value(message: pb.PointId) -> PointId:
     if kind == "text":
         return message.text
     raise InvalidIdError("an id message is empty: must hold a number or a text")
-
-
-def id_values(messages: Iterable[pb.PointId]) -> list[PointId]:
-    """Return the ids that messages hold."""
-    return [id_value(message) for message in messages]
 
 
 def vectors_message(vectors: Matrix) -> pb.Vectors:
@@ -166,62 +201,48 @@ def json_text(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
-def hit_message(hit: Hit) -> pb.Hit:
-    """Return a search result as a message."""
-    return pb.Hit(
-        id=id_message(hit.id),
-        score=hit.score,
-        text=hit.text,
-        payload_json=None if hit.payload is None else json_text(hit.payload),
+def hits_message(hits: Sequence[Hit]) -> pb.Hits:
+    """Return one query's results as a message."""
+    return pb.Hits(
+        ids=ids_message([hit.id for hit in hits]),
+        scores=[hit.score for hit in hits],
+        texts=_texts_if_any([hit.text for hit in hits]),
+        payloads=_payloads_if_any([hit.payload for hit in hits]),
     )
 
 
-def hit_value(message: pb.Hit) -> Hit:
-    """Return the search result that a message holds."""
-    return Hit(
-        id_value(message.id),
-        message.score,
-        message.text if message.HasField("text") else None,
-        _payload(message),
-    )
+def hits_value(message: pb.Hits) -> list[Hit]:
+    """Return one query's results from a message."""
+    texts, payloads = _texts_or_none(message), _payloads_or_none(message)
+    return list(map(Hit, ids_value(message.ids), message.scores, texts, payloads))
 
 
 def record_messages(records: Sequence[Record]) -> pb.GetResponse:
-    """Return stored points, all of one dimension, as one message."""
-    points = [
-        pb.Point(
-            id=id_message(record.id),
-            text=record.text,
-            payload_json=None if record.payload is None else json_text(record.payload),
-        )
-        for record in records
-    ]
+    """Return stored points, all of one dimension, as a message."""
     rows = [record.vector for record in records]
-    vectors = np.stack(rows) if rows else np.empty((0, 0), dtype=np.float32)
-    return pb.GetResponse(points=points, vectors=vectors_message(vectors))
+    return pb.GetResponse(
+        ids=ids_message([record.id for record in records]),
+        vectors=vectors_message(np.stack(rows)) if rows else None,
+        texts=_texts_if_any([record.text for record in records]),
+        payloads=_payloads_if_any([record.payload for record in records]),
+    )
 
 
 def record_values(message: pb.GetResponse) -> list[Record]:
-    """Return the stored points that a message holds."""
-    return [
-        Record(
-            id_value(point.id),
-            vector,
-            point.text if point.HasField("text") else None,
-            _payload(point),
-        )
-        for point, vector in zip(message.points, vectors_value(message.vectors), strict=True)
-    ]
+    """Return the stored points of a message."""
+    vectors = vectors_value(message.vectors)
+    texts, payloads = _texts_or_none(message), _payloads_or_none(message)
+    return list(map(Record, ids_value(message.ids), vectors, texts, payloads))
 
 
 def upsert_result_message(result: UpsertResult) -> pb.UpsertResponse:
     """Return what an upsert did as a message."""
-    return pb.UpsertResponse(ids=id_messages(result.ids), truncated=id_messages(result.truncated))
+    return pb.UpsertResponse(ids=ids_message(result.ids), truncated=ids_message(result.truncated))
 
 
 def upsert_result_value(message: pb.UpsertResponse) -> UpsertResult:
     """Return what an upsert did from a message."""
-    return UpsertResult(id_values(message.ids), id_values(message.truncated))
+    return UpsertResult(ids_value(message.ids), ids_value(message.truncated))
 
 
 def server_info_message(info: ServerInfo) -> pb.GetServerInfoResponse:
@@ -360,8 +381,25 @@ def answer_end_value(message: pb.AnswerEnd) -> AnswerEnd:
     )
 
 
-def _payload(message: pb.Hit | pb.Point | pb.Source) -> Payload | None:
-    if not message.HasField("payload_json"):
+def _texts_if_any(texts: list[str | None]) -> pb.Texts | None:
+    return texts_message(texts) if any(text is not None for text in texts) else None
+
+
+def _payloads_if_any(payloads: list[Payload | None]) -> pb.Payloads | None:
+    if all(payload is None for payload in payloads):
         return None
-    payload: Payload = json.loads(message.payload_json)
-    return payload
+    return pb.Payloads(json=["" if each is None else json_text(each) for each in payloads])
+
+
+def _texts_or_none(message: pb.Hits | pb.GetResponse) -> Iterable[str | None]:
+    return texts_value(message.texts) if message.HasField("texts") else itertools.repeat(None)
+
+
+def _payloads_or_none(message: pb.Hits | pb.GetResponse) -> Iterable[Payload | None]:
+    if not message.HasField("payloads"):
+        return itertools.repeat(None)
+    return [json.loads(text) if text else None for text in message.payloads.json]
+
+
+def _payload(message: pb.Source) -> Payload | None:
+    return json.loads(message.payload_json) if message.HasField("payload_json") else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from enum import StrEnum
 from typing import Protocol
 
@@ -38,8 +39,9 @@ class Gate:
     def __init__(self, name: CallClass, limit: ClassLimit) -> None:
         self._name = name
         self._limit = limit
-        self._room = threading.BoundedSemaphore(limit.running + limit.waiting)
-        self._turns = threading.BoundedSemaphore(limit.running)
+        self._running = 0
+        self._queue: deque[threading.Event] = deque()
+        self._lock = threading.Lock()  # protects the two fields above
 
     def enter(self, caller: Caller) -> None:
         """Wait for a turn; after it, `leave` must be called.
@@ -51,33 +53,39 @@ class Gate:
         DeadlineExceededError, CancelledError
             When the deadline passed or the caller went away before the turn came.
         """
-        if not self._room.acquire(blocking=False):
-            raise OverloadedError(
-                f"{self._limit.running} {self._name} calls are running and {self._limit.waiting} "
-                "are waiting: try again later"
-            )
+        with self._lock:
+            if self._running < self._limit.running:
+                self._running += 1
+                return
+            if len(self._queue) >= self._limit.waiting:
+                raise OverloadedError(
+                    f"{self._running} {self._name} calls are running and {len(self._queue)} are "
+                    "waiting: try again later"
+                )
+            turn = threading.Event()
+            self._queue.append(turn)
         try:
-            self._wait(caller)
+            while not turn.wait(_LOOK_AGAIN):
+                refuse_if_gone(caller)
+            refuse_if_gone(caller)
         except BaseException:
-            self._room.release()
+            self._give_up(turn)
             raise
 
     def leave(self) -> None:
-        """Give the turn to the next."""
-        self._turns.release()
-        self._room.release()
+        """Hand the turn to the call that has waited longest."""
+        with self._lock:
+            if self._queue:
+                self._queue.popleft().set()
+            else:
+                self._running -= 1
 
-    def _wait(self, caller: Caller) -> None:
-        refuse_if_gone(caller)
-        if self._turns.acquire(blocking=False):
-            return
-        while not self._turns.acquire(timeout=_LOOK_AGAIN):
-            refuse_if_gone(caller)
-        try:
-            refuse_if_gone(caller)
-        except BaseException:
-            self._turns.release()
-            raise
+    def _give_up(self, turn: threading.Event) -> None:
+        with self._lock:
+            if not turn.is_set():
+                self._queue.remove(turn)
+                return
+        self.leave()
 
 
 def gates(limits: Limits) -> dict[CallClass, Gate]:

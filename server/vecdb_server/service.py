@@ -133,7 +133,7 @@ class VecdbService(VecdbServiceServicer):
     def Upsert(self, request: pb.UpsertRequest) -> pb.UpsertResponse:
         """Write points."""
         result = self._collection(request).upsert(
-            codec.id_values(request.ids),
+            codec.ids_value(request.ids),
             texts=codec.texts_value(request.texts) if request.HasField("texts") else None,
             vectors=codec.vectors_value(request.vectors) if request.HasField("vectors") else None,
             payloads=_payloads(request.payloads) if request.HasField("payloads") else None,
@@ -150,19 +150,17 @@ class VecdbService(VecdbServiceServicer):
             filter=_filter(request),
             **_given(request, "k", "ef"),
         )
-        return pb.SearchResponse(
-            results=[pb.Hits(values=[codec.hit_message(hit) for hit in hits]) for hits in results]
-        )
+        return pb.SearchResponse(results=[codec.hits_message(hits) for hits in results])
 
     @_gated(CallClass.SEARCH)
     def Get(self, request: pb.GetRequest) -> pb.GetResponse:
         """Return stored points."""
-        return codec.record_messages(self._collection(request).get(codec.id_values(request.ids)))
+        return codec.record_messages(self._collection(request).get(codec.ids_value(request.ids)))
 
     @_gated(CallClass.WRITE)
     def Delete(self, request: pb.DeleteRequest) -> pb.DeleteResponse:
         """Delete points by ids or by a filter."""
-        ids = codec.id_values(request.ids.values) if request.HasField("ids") else None
+        ids = codec.ids_value(request.ids) if request.HasField("ids") else None
         return pb.DeleteResponse(
             deleted=self._collection(request).delete(ids, filter=_filter(request))
         )

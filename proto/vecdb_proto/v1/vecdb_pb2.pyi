@@ -51,10 +51,14 @@ class PointId(_message.Message):
     def __init__(self, number: _Optional[int] = ..., text: _Optional[str] = ...) -> None: ...
 
 class PointIds(_message.Message):
-    __slots__ = ("values",)
-    VALUES_FIELD_NUMBER: _ClassVar[int]
-    values: _containers.RepeatedCompositeFieldContainer[PointId]
-    def __init__(self, values: _Optional[_Iterable[_Union[PointId, _Mapping]]] = ...) -> None: ...
+    __slots__ = ("numbers", "texts", "is_text")
+    NUMBERS_FIELD_NUMBER: _ClassVar[int]
+    TEXTS_FIELD_NUMBER: _ClassVar[int]
+    IS_TEXT_FIELD_NUMBER: _ClassVar[int]
+    numbers: _containers.RepeatedScalarFieldContainer[int]
+    texts: _containers.RepeatedScalarFieldContainer[str]
+    is_text: _containers.RepeatedScalarFieldContainer[bool]
+    def __init__(self, numbers: _Optional[_Iterable[int]] = ..., texts: _Optional[_Iterable[str]] = ..., is_text: _Optional[_Iterable[bool]] = ...) -> None: ...
 
 class Texts(_message.Message):
     __slots__ = ("values", "absent")
@@ -120,33 +124,17 @@ class CollectionInfo(_message.Message):
     disk_bytes: int
     def __init__(self, name: _Optional[str] = ..., dim: _Optional[int] = ..., metric: _Optional[_Union[Metric, str]] = ..., encoder: _Optional[_Union[EncoderInfo, _Mapping]] = ..., count: _Optional[int] = ..., segments: _Optional[int] = ..., indexed: _Optional[int] = ..., disk_bytes: _Optional[int] = ...) -> None: ...
 
-class Hit(_message.Message):
-    __slots__ = ("id", "score", "text", "payload_json")
-    ID_FIELD_NUMBER: _ClassVar[int]
-    SCORE_FIELD_NUMBER: _ClassVar[int]
-    TEXT_FIELD_NUMBER: _ClassVar[int]
-    PAYLOAD_JSON_FIELD_NUMBER: _ClassVar[int]
-    id: PointId
-    score: float
-    text: str
-    payload_json: str
-    def __init__(self, id: _Optional[_Union[PointId, _Mapping]] = ..., score: _Optional[float] = ..., text: _Optional[str] = ..., payload_json: _Optional[str] = ...) -> None: ...
-
 class Hits(_message.Message):
-    __slots__ = ("values",)
-    VALUES_FIELD_NUMBER: _ClassVar[int]
-    values: _containers.RepeatedCompositeFieldContainer[Hit]
-    def __init__(self, values: _Optional[_Iterable[_Union[Hit, _Mapping]]] = ...) -> None: ...
-
-class Point(_message.Message):
-    __slots__ = ("id", "text", "payload_json")
-    ID_FIELD_NUMBER: _ClassVar[int]
-    TEXT_FIELD_NUMBER: _ClassVar[int]
-    PAYLOAD_JSON_FIELD_NUMBER: _ClassVar[int]
-    id: PointId
-    text: str
-    payload_json: str
-    def __init__(self, id: _Optional[_Union[PointId, _Mapping]] = ..., text: _Optional[str] = ..., payload_json: _Optional[str] = ...) -> None: ...
+    __slots__ = ("ids", "scores", "texts", "payloads")
+    IDS_FIELD_NUMBER: _ClassVar[int]
+    SCORES_FIELD_NUMBER: _ClassVar[int]
+    TEXTS_FIELD_NUMBER: _ClassVar[int]
+    PAYLOADS_FIELD_NUMBER: _ClassVar[int]
+    ids: PointIds
+    scores: _containers.RepeatedScalarFieldContainer[float]
+    texts: Texts
+    payloads: Payloads
+    def __init__(self, ids: _Optional[_Union[PointIds, _Mapping]] = ..., scores: _Optional[_Iterable[float]] = ..., texts: _Optional[_Union[Texts, _Mapping]] = ..., payloads: _Optional[_Union[Payloads, _Mapping]] = ...) -> None: ...
 
 class Source(_message.Message):
     __slots__ = ("number", "id", "score", "text", "payload_json")
@@ -285,20 +273,20 @@ class UpsertRequest(_message.Message):
     PAYLOADS_FIELD_NUMBER: _ClassVar[int]
     LONG_TEXT_FIELD_NUMBER: _ClassVar[int]
     collection: str
-    ids: _containers.RepeatedCompositeFieldContainer[PointId]
+    ids: PointIds
     texts: Texts
     vectors: Vectors
     payloads: Payloads
     long_text: LongText
-    def __init__(self, collection: _Optional[str] = ..., ids: _Optional[_Iterable[_Union[PointId, _Mapping]]] = ..., texts: _Optional[_Union[Texts, _Mapping]] = ..., vectors: _Optional[_Union[Vectors, _Mapping]] = ..., payloads: _Optional[_Union[Payloads, _Mapping]] = ..., long_text: _Optional[_Union[LongText, str]] = ...) -> None: ...
+    def __init__(self, collection: _Optional[str] = ..., ids: _Optional[_Union[PointIds, _Mapping]] = ..., texts: _Optional[_Union[Texts, _Mapping]] = ..., vectors: _Optional[_Union[Vectors, _Mapping]] = ..., payloads: _Optional[_Union[Payloads, _Mapping]] = ..., long_text: _Optional[_Union[LongText, str]] = ...) -> None: ...
 
 class UpsertResponse(_message.Message):
     __slots__ = ("ids", "truncated")
     IDS_FIELD_NUMBER: _ClassVar[int]
     TRUNCATED_FIELD_NUMBER: _ClassVar[int]
-    ids: _containers.RepeatedCompositeFieldContainer[PointId]
-    truncated: _containers.RepeatedCompositeFieldContainer[PointId]
-    def __init__(self, ids: _Optional[_Iterable[_Union[PointId, _Mapping]]] = ..., truncated: _Optional[_Iterable[_Union[PointId, _Mapping]]] = ...) -> None: ...
+    ids: PointIds
+    truncated: PointIds
+    def __init__(self, ids: _Optional[_Union[PointIds, _Mapping]] = ..., truncated: _Optional[_Union[PointIds, _Mapping]] = ...) -> None: ...
 
 class SearchRequest(_message.Message):
     __slots__ = ("collection", "texts", "vectors", "k", "filter_json", "ef")
@@ -327,16 +315,20 @@ class GetRequest(_message.Message):
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     IDS_FIELD_NUMBER: _ClassVar[int]
     collection: str
-    ids: _containers.RepeatedCompositeFieldContainer[PointId]
-    def __init__(self, collection: _Optional[str] = ..., ids: _Optional[_Iterable[_Union[PointId, _Mapping]]] = ...) -> None: ...
+    ids: PointIds
+    def __init__(self, collection: _Optional[str] = ..., ids: _Optional[_Union[PointIds, _Mapping]] = ...) -> None: ...
 
 class GetResponse(_message.Message):
-    __slots__ = ("points", "vectors")
-    POINTS_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("ids", "vectors", "texts", "payloads")
+    IDS_FIELD_NUMBER: _ClassVar[int]
     VECTORS_FIELD_NUMBER: _ClassVar[int]
-    points: _containers.RepeatedCompositeFieldContainer[Point]
+    TEXTS_FIELD_NUMBER: _ClassVar[int]
+    PAYLOADS_FIELD_NUMBER: _ClassVar[int]
+    ids: PointIds
     vectors: Vectors
-    def __init__(self, points: _Optional[_Iterable[_Union[Point, _Mapping]]] = ..., vectors: _Optional[_Union[Vectors, _Mapping]] = ...) -> None: ...
+    texts: Texts
+    payloads: Payloads
+    def __init__(self, ids: _Optional[_Union[PointIds, _Mapping]] = ..., vectors: _Optional[_Union[Vectors, _Mapping]] = ..., texts: _Optional[_Union[Texts, _Mapping]] = ..., payloads: _Optional[_Union[Payloads, _Mapping]] = ...) -> None: ...
 
 class DeleteRequest(_message.Message):
     __slots__ = ("collection", "ids", "filter_json")
