@@ -80,6 +80,11 @@ class Gate:
             else:
                 self._running -= 1
 
+    def is_busy(self) -> bool:
+        """Return whether a call works or waits."""
+        with self._lock:
+            return self._running > 0
+
     def _give_up(self, turn: threading.Event) -> None:
         with self._lock:
             if not turn.is_set():

@@ -7,7 +7,7 @@ thread and back, which costs a single search more than the search itself may (be
 
 from __future__ import annotations
 
-import logging
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -28,10 +28,11 @@ from vecdb_server.service import VecdbService
 if TYPE_CHECKING:
     from vecdb.database import Database
 
-_LOG = logging.getLogger(__name__)
-
 _UNGATED_THREADS = 16
 """Threads for calls that pass no gate: ping, health, reflection, and refusals on their way out."""
+_LOOK_AGAIN = 0.1
+_QUIET_SECONDS = 1.0
+"""How long no call has worked before the rest is cut; answers are on their way meanwhile."""
 
 
 class Server:
@@ -65,7 +66,8 @@ class Server:
                 ("grpc.http2.min_ping_interval_without_data_ms", 30_000),
             ],
         )
-        service = VecdbService(database, gates(config.limits), config.message_bytes)
+        self._gates = gates(config.limits)
+        service = VecdbService(database, self._gates, config.message_bytes)
         add_VecdbServiceServicer_to_server(service, self._grpc)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         self._names = (pb.DESCRIPTOR.services_by_name["VecdbService"].full_name, "")
@@ -87,7 +89,14 @@ class Server:
         A search or a write that has begun is finished even so.
         """
         self._health.enter_graceful_shutdown()
-        self._grpc.stop(grace_seconds).wait()
+        stopped = self._grpc.stop(grace_seconds)
+        quiet_since = time.monotonic()
+        while not stopped.wait(_LOOK_AGAIN):
+            if any(gate.is_busy() for gate in self._gates.values()):
+                quiet_since = time.monotonic()
+            elif time.monotonic() - quiet_since > _QUIET_SECONDS:
+                # What is left are streams that never end: watchers of health, reflection.
+                stopped = self._grpc.stop(0)
         self._pool.shutdown(wait=True)
 
     def __enter__(self) -> Self:
