@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.storage.faulty import ROOT, Faults, SimulatedDisk
@@ -155,6 +155,7 @@ def test_a_name_that_leads_elsewhere_is_refused(store: PosixStore, name: str) ->
             store.within(name)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=30))
 def test_no_name_leads_out_of_the_root(name: str) -> None:
     store = PosixStore(ROOT, calls=SimulatedDisk())

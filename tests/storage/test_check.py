@@ -1,0 +1,135 @@
+"""`vecdb check` finds every kind of damage, explains it, and repairs only what is safe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.storage.faulty import SimulatedDisk
+from tests.storage.make_fixtures import make
+from vecdb.errors import DirectoryLockedError
+from vecdb.storage import ManifestLog, PosixStore, Wal
+from vecdb.storage.check import Severity, check_directory
+
+CATALOG = "catalog/0000000001.json"
+MANIFEST = "c000001/manifest/0000000001.json"
+DATA = "c000001/segments/0000000001.data"
+DEAD = "c000001/segments/0000000001.1.dead"
+LOG = "c000001/wal/00000000000000000005.wal"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> PosixStore:
+    make(tmp_path / "data")
+    return PosixStore(tmp_path / "data")
+
+
+def test_a_sound_directory_has_nothing_to_tell(store: PosixStore) -> None:
+    report = check_directory(store)
+    assert report.ok
+    assert report.files == 5
+    assert report.bytes == sum(store.size(name) for name in store.list())
+    assert "everything that was written can be read" in report.render()
+
+
+def flip(data: bytes) -> bytes:
+    """Flip a bit in the middle."""
+    middle = len(data) // 2
+    return data[:middle] + bytes([data[middle] ^ 4]) + data[middle + 1 :]
+
+
+@pytest.mark.parametrize("change", [flip, lambda data: data[:-1], lambda _: b""])
+@pytest.mark.parametrize("name", [CATALOG, MANIFEST, DATA, DEAD])
+def test_a_damaged_file_is_named(
+    store: PosixStore, name: str, change: Callable[[bytes], bytes]
+) -> None:
+    store.put(name, change(store.read(name)), overwrite=True)
+    report = check_directory(store, repair=True)
+    assert not report.ok
+    assert name in {f.file for f in report.findings if f.severity is Severity.DAMAGE}
+    assert store.location(name) in report.render()
+    assert "restore what is named above from a backup" in report.render()
+
+
+@pytest.mark.parametrize("name", [DATA, DEAD])
+def test_a_missing_file_is_named(store: PosixStore, name: str) -> None:
+    store.delete(name)
+    report = check_directory(store)
+    assert not report.ok
+    assert store.location(name) in report.render()
+
+
+def test_another_file_under_the_name_is_found_by_its_digest(
+    store: PosixStore,
+) -> None:
+    other = store.read(DEAD).replace(b"\x02", b"\x01", 1)
+    store.put(DEAD, other, overwrite=True)
+    assert not check_directory(store).ok
+    assert store.size(DEAD) == len(other)
+
+
+def test_a_damaged_index_is_no_loss(store: PosixStore) -> None:
+    make_index = {"name": "segments/1.index", "size": 1, "sha256": "0" * 64}
+    log = ManifestLog.open(store.within("c000001/manifest"))
+    assert log.latest is not None
+    body = log.latest.body
+    body["segments"][0]["index"] = make_index
+    log.publish(body)
+    report = check_directory(store)
+    assert report.ok
+    assert "will be built again" in report.render()
+
+
+def test_a_torn_log_is_told_and_with_repair_cut(store: PosixStore) -> None:
+    whole = store.read(LOG)
+    store.put(LOG, whole + b"half a record", overwrite=True)
+    report = check_directory(store)
+    assert report.ok
+    assert f"from offset {len(whole)} on, in 13 bytes" in report.render()
+    report = check_directory(store, repair=True)
+    assert [f.severity for f in report.findings] == [Severity.REPAIRED]
+    assert store.read(LOG) == whole
+    assert not check_directory(store).findings
+
+
+def test_damage_in_the_middle_of_a_log_is_not_cut(store: PosixStore) -> None:
+    damaged = flip(store.read(LOG))
+    store.put(LOG, damaged, overwrite=True)
+    report = check_directory(store, repair=True)
+    assert not report.ok
+    assert "is damaged at offset" in report.render()
+    assert store.read(LOG) == damaged
+
+
+def test_missing_records_are_damage(store: PosixStore) -> None:
+    wal = Wal.open(store.within("c000001/wal"), after_seq=4)
+    wal.rotate()
+    wal.append([(2, bytes(16))])
+    wal.close()
+    store.delete(LOG)
+    report = check_directory(store)
+    assert not report.ok
+    assert "records 5 to" in report.render()
+
+
+def test_what_belongs_to_nothing_is_told(store: PosixStore) -> None:
+    store.put("c000001/segments/9.data", b"left by a crash")
+    store.put("c000007/wal/x", b"left by a drop")
+    store.put("notes.txt", b"a user's")
+    report = check_directory(store)
+    assert report.ok
+    assert [f.file for f in report.findings] == ["c000001/segments/9.data", "c000007", "notes.txt"]
+
+
+def test_an_open_directory_is_not_checked(store: PosixStore) -> None:
+    held = store.lock()
+    with pytest.raises(DirectoryLockedError):
+        check_directory(store)
+    held.release()
+    assert check_directory(store).ok
+
+
+def test_an_empty_directory_is_sound() -> None:
+    assert check_directory(PosixStore(Path("/data"), calls=SimulatedDisk())).ok

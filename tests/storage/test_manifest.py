@@ -1,0 +1,187 @@
+"""Manifests: the newest counts, and a damaged one is never passed over in silence."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.storage.faulty import ROOT, Faults, SimulatedDisk
+from vecdb.errors import (
+    AlreadyExistsError,
+    CorruptFileError,
+    DiskFullError,
+    InvalidArgumentError,
+    NewerFormatError,
+    ReadOnlyError,
+    StorageIOError,
+)
+from vecdb.storage import FileRef, ManifestLog, PosixStore, file_refs
+from vecdb.storage.manifest import decode_manifest, encode_manifest, manifest_name
+
+REF = {"name": "segments/1.data", "size": 3, "sha256": "0" * 64}
+
+
+def simulated() -> tuple[SimulatedDisk, PosixStore]:
+    disk = SimulatedDisk()
+    return disk, PosixStore(ROOT, calls=disk)
+
+
+def test_the_newest_counts() -> None:
+    _, store = simulated()
+    log = ManifestLog.open(store)
+    assert log.latest is None
+    assert [log.publish({"n": n}) for n in (1, 2, 3)] == [1, 2, 3]
+    latest = ManifestLog.open(store).latest
+    assert latest is not None
+    assert (latest.number, latest.body) == (3, {"n": 3})
+    log.prune(2)
+    assert store.list() == [manifest_name(2), manifest_name(3)]
+    assert log.publish({"n": 4}) == 4
+    log.prune(0)
+    assert store.list() == [manifest_name(4)]
+
+
+def test_a_published_body_is_a_copy() -> None:
+    _, store = simulated()
+    log = ManifestLog.open(store)
+    body = {"list": [1]}
+    log.publish(body)
+    body["list"].append(2)
+    assert log.latest is not None
+    assert log.latest.body == {"list": [1]}
+
+
+def test_a_number_that_somebody_took_is_refused() -> None:
+    _, store = simulated()
+    first, second = ManifestLog.open(store), ManifestLog.open(store)
+    first.publish({"by": "first"})
+    with pytest.raises(AlreadyExistsError):
+        second.publish({"by": "second"})
+
+
+@pytest.mark.parametrize("body", [{"x": float("nan")}, {"x": b"bytes"}, {"x": {1, 2}}])
+def test_what_is_no_json_is_refused(body: dict[str, object]) -> None:
+    _, store = simulated()
+    with pytest.raises(InvalidArgumentError, match="JSON"):
+        ManifestLog.open(store).publish(body)
+    assert store.list() == []
+
+
+def test_references_are_found_at_any_depth_and_keep_files_reachable() -> None:
+    _, store = simulated()
+    log = ManifestLog.open(store)
+    other = {**REF, "name": "segments/2.data"}
+    log.publish({"segments": [{"data": REF, "index": None}]})
+    log.publish({"segments": [{"data": other}], "a": {"b": [[{"c": REF}]]}})
+    log.publish({"segments": []})
+    assert log.reachable() == {"segments/1.data", "segments/2.data"}
+    log.prune(1)
+    assert log.reachable() == set()
+    assert list(file_refs({"x": [REF]})) == [FileRef.from_json(REF)]
+    assert FileRef.from_json(REF).to_json() == REF
+
+
+@pytest.mark.parametrize(
+    "ref",
+    [
+        {**REF, "size": -1},
+        {**REF, "size": True},
+        {**REF, "size": "3"},
+        {**REF, "sha256": "0" * 63},
+        {**REF, "sha256": "G" * 64},
+        {**REF, "name": 3},
+        {"name": "x"},
+        [],
+    ],
+)
+def test_a_bad_reference_is_refused(ref: object) -> None:
+    with pytest.raises(ValueError, match="not a file reference"):
+        FileRef.from_json(ref)
+
+
+def test_a_damaged_newest_manifest_is_refused_and_named() -> None:
+    disk, store = simulated()
+    log = ManifestLog.open(store)
+    log.publish({"n": 1})
+    log.publish({"n": 2})
+    disk.corrupt(ROOT / manifest_name(2), lambda data: data[:-3] + b"9\n}")
+    with pytest.raises(CorruptFileError) as raised:
+        ManifestLog.open(store)
+    assert f"{ROOT / manifest_name(2)} is damaged" in str(raised.value)
+    assert "1 older is there, but going back would undo later deletes" in str(raised.value)
+    salvaged = ManifestLog.open(store, allow_damaged_newest=True)
+    assert salvaged.latest is not None
+    assert salvaged.latest.body == {"n": 1}
+    assert [one.number for one in salvaged.damaged] == [2]
+    assert salvaged.publish({"n": 3}) == 3  # the damaged number is not used again
+    salvaged.prune(1)
+    assert store.list() == [manifest_name(2), manifest_name(3)]
+
+
+def test_a_damaged_old_manifest_does_no_harm_unless_it_must_be_read() -> None:
+    disk, store = simulated()
+    log = ManifestLog.open(store)
+    log.publish({"n": 1})
+    log.publish({"n": 2})
+    disk.corrupt(ROOT / manifest_name(1), lambda _: b"")
+    assert ManifestLog.open(store).latest is not None
+    with pytest.raises(CorruptFileError):
+        log.reachable()
+
+
+def test_when_all_are_damaged_there_is_no_going_on() -> None:
+    disk, store = simulated()
+    ManifestLog.open(store).publish({})
+    disk.corrupt(ROOT / manifest_name(1), lambda _: b"junk")
+    for allow in (False, True):
+        with pytest.raises(CorruptFileError):
+            ManifestLog.open(store, allow_damaged_newest=allow)
+
+
+def test_every_truncation_and_every_flipped_bit_is_damage() -> None:
+    data = encode_manifest(12, {"segments": [REF]})
+    for length in range(len(data)):
+        with pytest.raises(CorruptFileError):
+            decode_manifest(12, data[:length], where="here")
+    for bit in range(8 * len(data)):
+        damaged = bytearray(data)
+        damaged[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(CorruptFileError):
+            decode_manifest(12, bytes(damaged), where="here")
+
+
+def test_a_renamed_manifest_is_damage() -> None:
+    data = encode_manifest(12, {})
+    with pytest.raises(CorruptFileError, match="renamed"):
+        decode_manifest(13, data, where="here")
+
+
+def test_a_newer_format_is_not_passed_over_for_an_older_manifest() -> None:
+    _, store = simulated()
+    ManifestLog.open(store).publish({})
+    store.put(manifest_name(2), b"vecdb-manifest 7 %08x and then something new" % 0xEC9A4130)
+    for allow in (False, True):
+        with pytest.raises(NewerFormatError, match="manifest of format 7"):
+            ManifestLog.open(store, allow_damaged_newest=allow)
+
+
+def test_a_full_disk_leaves_the_newest_as_it_was() -> None:
+    disk, store = simulated()
+    log = ManifestLog.open(store)
+    log.publish({"n": 1})
+    disk.faults = Faults(full_from=-1)
+    with pytest.raises(DiskFullError):
+        log.publish({"n": 2})
+    disk.faults = Faults()
+    assert log.publish({"n": 3}) == 2
+
+
+def test_after_a_failed_sync_nothing_is_published() -> None:
+    disk, store = simulated()
+    log = ManifestLog.open(store)
+    log.publish({"n": 1})
+    disk.faults = Faults(error_at=disk.calls + 5)  # create, write, sync, link, unlink; directory
+    with pytest.raises(StorageIOError):
+        log.publish({"n": 2})
+    assert disk.log[-2].startswith("sync directory")  # then it cleans up
+    with pytest.raises(ReadOnlyError):
+        log.publish({"n": 3})
