@@ -70,6 +70,9 @@ INGEST_FILE_BYTES = Limits("file bytes", 0, 64 << 20, 64 << 20)
 
 ANSWER_K = Limits("k", 1, 5, 100)
 ANSWER_TOKENS = Limits("max_tokens", 1, 160, 8_192)
+GENERATED_TOKENS = Limits("max_tokens", 1, 256, 131_072)
+TOP_K = Limits("top_k", 0, 0, 1_000_000)
+CONTEXT_TOKENS = Limits("context_tokens", 16, 4_096, 100_000_000)
 
 SEGMENT_ROWS = Limits("segment_rows", 1_000, 100_000, 100_000_000)
 WAL_BYTES = Limits("wal_bytes", 1 << 20, 256 << 20, 1 << 40)

@@ -1,0 +1,324 @@
+"""The decoder that runs an ONNX graph in this process; the one module that imports onnxruntime.
+
+A step writes its keys and values into the cache it was given: past and present are bound to the
+same memory, so nothing is copied from token to token. The cache of a generation is allocated at
+once, for prompt and answer; on the CPU its pages are touched only as tokens arrive.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Generator, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecdb.decode.base import GenerationParams
+from vecdb.decode.sampling import Sampler
+from vecdb.encode.extras import needs_extra
+from vecdb.errors import (
+    ClosedError,
+    DecoderError,
+    DeviceUnavailableError,
+    InvalidParameterError,
+    ResourceExhaustedError,
+)
+
+with needs_extra():
+    import onnxruntime as ort
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+_RUNTIME_ERRORS = (
+    state.EPFail,
+    state.Fail,
+    state.InvalidArgument,
+    state.InvalidGraph,
+    state.InvalidProtobuf,
+    state.NotImplemented,
+    state.RuntimeException,
+)
+_CPU = "CPUExecutionProvider"
+_CUDA = "CUDAExecutionProvider"
+_PREFILL_TOKENS = 512
+"""A long prompt goes in by parts: it can be cancelled between them, and scores need less memory."""
+_SCORED_TOKENS = 128
+_CAPACITY_STEP = 64
+_LOG_ERRORS_ONLY = 3
+
+
+def cuda_available() -> bool:
+    """Tell whether the installed onnxruntime can execute on a CUDA device."""
+    return _CUDA in ort.get_available_providers()
+
+
+def default_threads() -> int:
+    """Return the number of CPUs that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class OnnxDecoder:
+    """A decoder over a graph of `vecdb.decode.llama_graph`.
+
+    Any number of threads may generate at once: they share the session, each has its own cache.
+
+    Parameters
+    ----------
+    path
+        The ONNX file.
+    device
+        "cpu" or "cuda".
+    threads
+        CPU threads of one step; None takes the CPUs that this process may use.
+
+    Raises
+    ------
+    DeviceUnavailableError
+        If `device` is "cuda" and the session would not run there.
+    DecoderError
+        If onnxruntime refuses the graph.
+    """
+
+    def __init__(self, path: Path, *, device: str = "cpu", threads: int | None = None) -> None:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads or default_threads()
+        options.log_severity_level = _LOG_ERRORS_ONLY
+        providers = [_CUDA, _CPU] if device == "cuda" else [_CPU]
+        if device == "cuda" and not cuda_available():
+            raise DeviceUnavailableError(
+                'device="cuda": the installed onnxruntime has no CUDA provider, it has '
+                f'{ort.get_available_providers()}; pip install "vecdb[gpu]", or use device="cpu"'
+            )
+        try:
+            session = ort.InferenceSession(str(path), options, providers=providers)
+        except _RUNTIME_ERRORS as error:
+            raise DecoderError(f"onnxruntime cannot load {path}: {error}") from error
+        self._session: ort.InferenceSession | None = session
+        self._provider: str = session.get_providers()[0]
+        if device == "cuda" and self._provider != _CUDA:
+            raise DeviceUnavailableError(
+                f'device="cuda": onnxruntime fell back to {self._provider}; the CUDA libraries or '
+                'the driver cannot be loaded. Repair them, or use device="cpu"'
+            )
+        metadata = session.get_modelmeta().custom_metadata_map
+        self._context_tokens = int(metadata["context_tokens"])
+        self._vocabulary = int(session.get_outputs()[0].shape[1])
+        past = [value for value in session.get_inputs() if value.name.startswith("past_")]
+        self._cache_names = [value.name for value in past]
+        self._cache_heads, self._head_size = int(past[0].shape[1]), int(past[0].shape[3])
+        half = past[0].type == "tensor(float16)"
+        self._cache_dtype = np.dtype(np.float16 if half else np.float32)
+
+    @property
+    def context_tokens(self) -> int:
+        """How many tokens prompt and continuation may have together."""
+        return self._context_tokens
+
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens there are."""
+        return self._vocabulary
+
+    @property
+    def provider(self) -> str:
+        """The execution provider that runs the graph."""
+        return self._provider
+
+    def generate(self, token_ids: Sequence[int], params: GenerationParams) -> Generation:
+        """Continue `token_ids`; the model works while the result is iterated.
+
+        Raises
+        ------
+        InvalidParameterError
+            If there are no tokens, too many for the context, or one that is not in the vocabulary.
+        ClosedError
+            If the decoder was closed.
+        """
+        prompt = self._checked(token_ids)
+        if len(prompt) >= self._context_tokens:
+            raise InvalidParameterError(
+                f"a prompt of {len(prompt)} tokens leaves no room in a context of "
+                f"{self._context_tokens} tokens; it may have {self._context_tokens - 1}"
+            )
+        return Generation(self, prompt, params)
+
+    def log_probabilities(self, token_ids: Sequence[int]) -> NDArray[np.float64]:
+        """Return the natural log-probability of each token after the first, shape (n - 1,).
+
+        Raises
+        ------
+        InvalidParameterError
+            As `generate` does.
+        """
+        tokens = self._checked(token_ids)
+        if len(tokens) > self._context_tokens:
+            raise InvalidParameterError(
+                f"{len(tokens)} tokens are more than the context of {self._context_tokens}"
+            )
+        steps = _Steps(self.session(), self, len(tokens))
+        scores = np.empty(len(tokens) - 1)
+        for start in range(0, len(tokens) - 1, _SCORED_TOKENS):
+            part = tokens[start : start + _SCORED_TOKENS]
+            logits = steps.run(part, np.arange(len(part))).astype(np.float64)
+            following = tokens[start + 1 : start + 1 + len(part)]
+            logits = logits[: len(following)]
+            highest = logits.max(axis=1)
+            norms = highest + np.log(np.exp(logits - highest[:, None]).sum(axis=1))
+            chosen = logits[np.arange(len(following)), following]
+            scores[start : start + len(following)] = chosen - norms
+        return scores
+
+    def close(self) -> None:
+        """Free the model; generations that are under way end with `ClosedError`."""
+        self._session = None
+
+    def session(self) -> ort.InferenceSession:
+        """Return the session.
+
+        Raises
+        ------
+        ClosedError
+            If the decoder was closed.
+        """
+        session = self._session
+        if session is None:
+            raise ClosedError("the decoder was closed")
+        return session
+
+    def new_cache(self, capacity: int) -> list[tuple[str, ort.OrtValue]]:
+        """Return fresh memory for the keys and values of `capacity` tokens, by input name."""
+        shape = (1, self._cache_heads, capacity, self._head_size)
+        kind = self._cache_dtype
+        if self._provider == _CUDA:
+            make = ort.OrtValue.ortvalue_from_shape_and_type
+            return [(name, make(shape, kind, "cuda", 0)) for name in self._cache_names]
+        try:
+            arrays = [np.empty(shape, dtype=kind) for _ in self._cache_names]
+        except MemoryError as error:
+            size = len(self._cache_names) * int(np.prod(shape)) * kind.itemsize
+            raise ResourceExhaustedError(
+                f"no memory for the keys and values of {capacity} tokens ({size >> 20} MiB)"
+            ) from error
+        from_numpy = ort.OrtValue.ortvalue_from_numpy
+        return [
+            (name, from_numpy(array)) for name, array in zip(self._cache_names, arrays, strict=True)
+        ]
+
+    def _checked(self, token_ids: Sequence[int]) -> NDArray[np.int64]:
+        tokens = np.asarray(token_ids, dtype=np.int64)
+        if tokens.ndim != 1 or tokens.size == 0:
+            raise InvalidParameterError("token_ids must be a non-empty sequence of token ids")
+        outside = tokens[(tokens < 0) | (tokens >= self._vocabulary)]
+        if outside.size:
+            raise InvalidParameterError(
+                f"token id {outside[0]} is not in the vocabulary of {self._vocabulary}"
+            )
+        return tokens
+
+
+class _Steps:
+    """Runs the graph over one growing sequence; not thread-safe."""
+
+    def __init__(self, session: ort.InferenceSession, decoder: OnnxDecoder, tokens: int) -> None:
+        capacity = -(-tokens // _CAPACITY_STEP) * _CAPACITY_STEP
+        self._session = session
+        self._vocabulary = decoder.vocabulary
+        self._binding = session.io_binding()
+        # Holds the memory that the binding points into.
+        self._cache = decoder.new_cache(capacity)
+        for name, value in self._cache:
+            self._binding.bind_ortvalue_input(name, value)
+            self._binding.bind_ortvalue_output(name.replace("past_key_values", "present"), value)
+        self._length = 0
+
+    def run(self, tokens: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Append `tokens` to the sequence; return the logits (R, vocabulary) at `rows` of them."""
+        length = self._length + len(tokens)
+        binding = self._binding
+        logits = np.empty((len(rows), self._vocabulary), dtype=np.float32)
+        # Values are bound anew at every step: a binding copies them to the device when it is made.
+        bound = {
+            "input_ids": np.ascontiguousarray(tokens),
+            "logit_rows": rows,
+            "seqlens_k": np.array([length - 1], dtype=np.int32),
+            "total_sequence_length": np.array(length, dtype=np.int32),
+        }
+        for name, array in bound.items():
+            binding.bind_cpu_input(name, array)
+        output = ort.OrtValue.ortvalue_from_numpy(logits)
+        binding.bind_ortvalue_output("logits", output)
+        try:
+            self._session.run_with_iobinding(binding)
+        except _RUNTIME_ERRORS as error:
+            raise DecoderError(f"onnxruntime failed at token {length}: {error}") from error
+        self._length = length
+        return logits
+
+
+class Generation:
+    """The tokens of one generation, made as they are asked for.
+
+    Any thread may close it, also while another waits for a token; the work then stops at the next
+    token or part of the prompt.
+    """
+
+    def __init__(
+        self, decoder: OnnxDecoder, prompt: NDArray[np.int64], params: GenerationParams
+    ) -> None:
+        decoder.session()  # a closed decoder is refused here, not at the first token
+        room = decoder.context_tokens - len(prompt)
+        self._decoder = decoder
+        self._prompt = prompt
+        self._most = min(params.max_tokens, room)
+        self._stop = frozenset(params.stop_token_ids)
+        self._sampler = Sampler(params, prompt.tolist())
+        self._closed = threading.Event()
+        self._running = threading.Lock()  # held by the thread that advances or closes `_tokens`
+        self._tokens = self._generate()
+
+    def __iter__(self) -> Iterator[int]:
+        return self
+
+    def __next__(self) -> int:
+        with self._running:
+            if self._closed.is_set():
+                self._tokens.close()
+                raise StopIteration
+            return next(self._tokens)
+
+    def close(self) -> None:
+        """Stop the work and free the cache."""
+        self._closed.set()
+        if self._running.acquire(blocking=False):
+            try:
+                self._tokens.close()
+            finally:
+                self._running.release()
+
+    def _generate(self) -> Generator[int]:
+        # The cache lives as long as this frame does.
+        steps = _Steps(self._decoder.session(), self._decoder, len(self._prompt) + self._most)
+        logits = self._prefill(steps)
+        for count in range(1, self._most + 1):
+            if logits is None:
+                return
+            token = self._sampler.choose(logits)
+            if token in self._stop:
+                return
+            yield token
+            if count < self._most:  # nobody would read the logits after the last one
+                self._decoder.session()  # raises once the decoder was closed
+                logits = steps.run(np.array([token]), np.zeros(1, np.int64))[0]
+
+    def _prefill(self, steps: _Steps) -> NDArray[np.float32] | None:
+        """Return the logits after the prompt, or None when the generation was closed meanwhile."""
+        logits = None
+        for start in range(0, len(self._prompt), _PREFILL_TOKENS):
+            if self._closed.is_set():
+                return None
+            part = self._prompt[start : start + _PREFILL_TOKENS]
+            logits = steps.run(part, np.array([len(part) - 1]))[0]
+        return logits

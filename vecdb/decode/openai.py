@@ -1,0 +1,297 @@
+"""A chat model behind an OpenAI-compatible endpoint: Ollama, vLLM, llama.cpp, or a hosted one."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from typing import Any
+from urllib.parse import urldefrag, urlsplit
+
+from vecdb.config import CONTEXT_TOKENS
+from vecdb.decode.base import GenerationParams, Message
+from vecdb.decode.chat_template import check_messages
+from vecdb.decode.openai_http import parse_object, read_json, send, transport_errors
+from vecdb.encode.extras import needs_extra
+from vecdb.errors import (
+    ClosedError,
+    DecoderError,
+    InvalidParameterError,
+    InvalidTextError,
+    ModelNotFoundError,
+    VecdbError,
+)
+from vecdb.types import FinishReason
+
+with needs_extra():
+    import httpx
+    from httpx_sse import EventSource, SSEError
+
+_CONTEXT_FIELDS = ("max_model_len", "context_length", "context_window", "max_context_length")
+"""Where servers put the size of a model's context in their list of models (vLLM's is the first)."""
+
+_BYTES_PER_TOKEN = 3
+_TOKENS_PER_MESSAGE = 8
+_NAMES_SHOWN = 20
+
+
+def estimated_tokens(text: str) -> int:
+    """Return more tokens than the usual tokenizers make of `text`, in nearly all cases.
+
+    Digits, ASCII punctuation and line ends count one each; everything else, one per three bytes
+    of UTF-8. English words take about one token per four or five bytes, and a Chinese or Japanese
+    character, three bytes, about one token.
+    """
+    single = sum(1 for c in text if c < "\x80" and not (c.isalpha() or c == " "))
+    others = len(text.encode("utf-8", "replace")) - single
+    return single + math.ceil(others / _BYTES_PER_TOKEN)
+
+
+class OpenAIChatModel:
+    """A `ChatModel` over HTTP; any number of threads may use it at once.
+
+    Requests are retried, twice, while nothing of the answer has come: when the connection fails,
+    and on status 429, 502, 503 and 504.
+
+    Parameters
+    ----------
+    url
+        Base URL, such as ``http://127.0.0.1:11434/v1``; a fragment names the model. Without a
+        path, ``/v1`` is assumed.
+    api_key
+        Sent as a bearer token.
+    model
+        The model's name at the server; None takes the URL's fragment, or the only model there is.
+    context_tokens
+        The size of its context; None takes what the server says, else 4,096.
+    timeout
+        Seconds to wait for each next piece of an answer, and, at most 10, for a connection.
+
+    Raises
+    ------
+    InvalidParameterError
+        If the URL is not one, or names no model and the server has several.
+    ModelNotFoundError
+        If the server does not have the model.
+    UnauthenticatedError, OverloadedError, UnavailableError, DeadlineExceededError, DecoderError
+        If the server cannot be asked for its models.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        api_key: str | None = None,
+        model: str | None = None,
+        context_tokens: int | None = None,
+        timeout: float = 60.0,
+    ) -> None:
+        base, fragment = urldefrag(url)
+        parts = urlsplit(base)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise InvalidParameterError(f"url={url!r}: must be like http://host:port/v1#model")
+        self._url = base.rstrip("/") + ("" if parts.path.strip("/") else "/v1")
+        self._http = httpx.Client(
+            headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
+            timeout=httpx.Timeout(timeout, connect=min(timeout, 10.0)),
+        )
+        try:
+            self._name, told = self._choose(model or fragment or None)
+            given = told if context_tokens is None else context_tokens
+            self._context_tokens = CONTEXT_TOKENS.check(given)
+        except VecdbError:
+            self._http.close()
+            raise
+
+    @property
+    def name(self) -> str:
+        """The model's name at the server."""
+        return self._name
+
+    @property
+    def context_tokens(self) -> int:
+        """How many tokens prompt and answer may have together."""
+        return self._context_tokens
+
+    @property
+    def provider(self) -> str:
+        """The server's URL."""
+        return self._url
+
+    def count(self, messages: Sequence[Message]) -> int:
+        """Return an estimate of the prompt's tokens that is rarely too low.
+
+        The server's tokenizer is not known here; see `estimated_tokens`.
+        """
+        check_messages(messages)
+        contents = sum(estimated_tokens(message["content"]) for message in messages)
+        return contents + _TOKENS_PER_MESSAGE * (len(messages) + 1)
+
+    def stream(
+        self, messages: Sequence[Message], params: GenerationParams | None = None
+    ) -> RemoteStream:
+        """Answer `messages`; the request is made when the result is first iterated.
+
+        ``top_k``, ``min_p`` and ``repetition_penalty`` are sent only when they are set, since
+        OpenAI's own endpoint refuses them; ``stop_token_ids`` is not sent.
+
+        Raises
+        ------
+        InvalidParameterError
+            If the messages are not of the documented form.
+        InvalidTextError
+            If the prompt is estimated to leave no room for an answer in the context.
+        """
+        if self._http.is_closed:
+            raise ClosedError("the chat model was closed")
+        params = params or GenerationParams()
+        prompt = self.count(messages)
+        room = self._context_tokens - prompt
+        if room < 1:
+            raise InvalidTextError(
+                f"the prompt has about {prompt} tokens, but the context of {self._name} is "
+                f"{self._context_tokens} tokens, answer included: shorten the messages"
+            )
+        body = _request_body(self._name, messages, params, min(params.max_tokens, room))
+        request = self._http.build_request("POST", f"{self._url}/chat/completions", json=body)
+        return RemoteStream(self._http, request, prompt)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def _choose(self, wanted: str | None) -> tuple[str, int | None]:
+        """Return the model's name and, if the server tells it, the size of its context."""
+        request = self._http.build_request("GET", f"{self._url}/models")
+        try:
+            models = read_json(send(self._http, request)).get("data")
+        except ModelNotFoundError:
+            if wanted is None:
+                raise
+            return wanted, None  # the server lists no models; it will say whether it has this one
+        if not isinstance(models, list) or not all(isinstance(entry, dict) for entry in models):
+            raise DecoderError(f"{request.url}: expected an object with a list of objects, 'data'")
+        by_name = {str(entry.get("id")): entry for entry in models}
+        known = ", ".join(sorted(by_name)[:_NAMES_SHOWN]) or "none"
+        if wanted is None:
+            if len(by_name) != 1:
+                raise InvalidParameterError(
+                    f"{self._url} has {len(by_name)} models ({known}): "
+                    "name one of them after a '#' in the URL"
+                )
+            wanted = next(iter(by_name))
+        # Ollama lists as "name:latest" what may be asked for as "name".
+        entry = by_name.get(wanted) or by_name.get(f"{wanted}:latest")
+        if entry is None:
+            raise ModelNotFoundError(f"{self._url} has no model {wanted!r}; it has: {known}")
+        told = (entry.get(field) for field in _CONTEXT_FIELDS)
+        return wanted, next((size for size in told if isinstance(size, int)), None)
+
+
+def _request_body(
+    model: str, messages: Sequence[Message], params: GenerationParams, max_tokens: int
+) -> dict[str, Any]:
+    body: dict[str, Any] = {
+        "model": model,
+        "messages": [dict(message) for message in messages],
+        "stream": True,
+        "max_tokens": max_tokens,
+        "temperature": params.temperature,
+        "top_p": params.top_p,
+    }
+    optional = {
+        "stop": list(params.stop),
+        "seed": params.seed,
+        "top_k": params.top_k or None,
+        "min_p": params.min_p or None,
+        "repetition_penalty": None if params.repetition_penalty == 1 else params.repetition_penalty,
+    }
+    body.update({name: value for name, value in optional.items() if value not in (None, [])})
+    return body
+
+
+class RemoteStream:
+    """An answer as a server sends it. Any thread may close it."""
+
+    def __init__(self, http: httpx.Client, request: httpx.Request, prompt_tokens: int) -> None:
+        self.prompt_tokens = prompt_tokens
+        self.completion_tokens = 0
+        """Pieces received, which most servers send token by token; exact if the server tells."""
+        self.finish_reason: FinishReason | None = None
+        self._request = request
+        self._closed = threading.Event()
+        self._response: httpx.Response | None = None
+        self._pieces = self._text(http)
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        return next(self._pieces)
+
+    def close(self) -> None:
+        """End the connection, at which servers stop generating."""
+        self._closed.set()
+        if self.finish_reason is None:
+            self.finish_reason = FinishReason.CANCELLED
+        if self._response is not None:
+            self._response.close()
+
+    def _text(self, http: httpx.Client) -> Generator[str]:
+        if self._closed.is_set():
+            return
+        self._response = send(http, self._request, self._closed)
+        with closing(self._response):
+            try:
+                with transport_errors(self._request.url):
+                    yield from self._events(EventSource(self._response))
+            except SSEError as error:
+                raise DecoderError(f"{self._request.url}: {error}") from error
+            except (httpx.StreamError, VecdbError):
+                # Closing the response under a thread that reads it makes the read fail.
+                if not self._closed.is_set():
+                    raise
+
+    def _events(self, source: EventSource) -> Generator[str]:
+        reason: str | None = None
+        for event in source.iter_sse():
+            if self._closed.is_set():
+                return
+            if event.data == "[DONE]":
+                break
+            chunk = parse_object(event.data, self._request.url)
+            piece, ended = self._delta(chunk)
+            reason = ended or reason
+            if piece:
+                yield piece
+        else:
+            if reason is None and not self._closed.is_set():
+                raise DecoderError(f"{self._request.url}: the stream broke off before its end")
+        if not self._closed.is_set():
+            length = reason == "length"
+            self.finish_reason = FinishReason.LENGTH if length else FinishReason.STOP
+
+    def _delta(self, chunk: dict[str, Any]) -> tuple[str, str | None]:
+        """Return the text of a chunk and why the answer ended with it, if it did."""
+        url = self._request.url
+        if "error" in chunk:
+            raise DecoderError(f"{url}: the server failed: {chunk['error']}")
+        usage = chunk.get("usage")
+        choices = chunk.get("choices")
+        if not isinstance(choices, list):
+            raise DecoderError(f"{url}: a chunk has no list 'choices': {str(chunk)[:300]}")
+        piece, reason = "", None
+        if choices:  # a chunk that only tells the usage has none
+            try:
+                piece = choices[0]["delta"].get("content") or ""
+                reason = choices[0].get("finish_reason")
+            except (KeyError, TypeError, AttributeError) as error:
+                raise DecoderError(f"{url}: unexpected chunk {str(chunk)[:300]}") from error
+            if not isinstance(piece, str):
+                raise DecoderError(f"{url}: the content of a chunk is not a string: {piece!r}")
+            self.completion_tokens += bool(piece)
+        if isinstance(usage, dict):
+            self.prompt_tokens = usage.get("prompt_tokens", self.prompt_tokens)
+            self.completion_tokens = usage.get("completion_tokens", self.completion_tokens)
+        return piece, reason
