@@ -1,0 +1,1 @@
+"""Benchmarks. Every result carries its quality beside its speed, the commit and the machine."""
