@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.storage.faulty import SimulatedDisk
+from tests.storage.faulty import ROOT, SimulatedDisk
 from tests.storage.make_fixtures import make
 from vecdb.errors import DirectoryLockedError
-from vecdb.storage import ManifestLog, PosixStore, Wal
-from vecdb.storage.check import Severity, check_directory
+from vecdb.storage import ManifestLog, PosixStore, Severity, Wal, check_directory
 
 CATALOG = "catalog/0000000001.json"
 MANIFEST = "c000001/manifest/0000000001.json"
@@ -31,7 +30,7 @@ def test_a_sound_directory_has_nothing_to_tell(store: PosixStore) -> None:
     assert report.ok
     assert report.files == 5
     assert report.bytes == sum(store.size(name) for name in store.list())
-    assert "everything that was written can be read" in report.render()
+    assert "everything that was written can be read" in str(report)
 
 
 def flip(data: bytes) -> bytes:
@@ -49,8 +48,8 @@ def test_a_damaged_file_is_named(
     report = check_directory(store, repair=True)
     assert not report.ok
     assert name in {f.file for f in report.findings if f.severity is Severity.DAMAGE}
-    assert store.location(name) in report.render()
-    assert "restore what is named above from a backup" in report.render()
+    assert store.location(name) in str(report)
+    assert "restore what is named above from a backup" in str(report)
 
 
 @pytest.mark.parametrize("name", [DATA, DEAD])
@@ -58,7 +57,7 @@ def test_a_missing_file_is_named(store: PosixStore, name: str) -> None:
     store.delete(name)
     report = check_directory(store)
     assert not report.ok
-    assert store.location(name) in report.render()
+    assert store.location(name) in str(report)
 
 
 def test_another_file_under_the_name_is_found_by_its_digest(
@@ -79,7 +78,7 @@ def test_a_damaged_index_is_no_loss(store: PosixStore) -> None:
     log.publish(body)
     report = check_directory(store)
     assert report.ok
-    assert "will be built again" in report.render()
+    assert "will be built again" in str(report)
 
 
 def test_a_torn_log_is_told_and_with_repair_cut(store: PosixStore) -> None:
@@ -87,7 +86,7 @@ def test_a_torn_log_is_told_and_with_repair_cut(store: PosixStore) -> None:
     store.put(LOG, whole + b"half a record", overwrite=True)
     report = check_directory(store)
     assert report.ok
-    assert f"from offset {len(whole)} on, in 13 bytes" in report.render()
+    assert f"from offset {len(whole)} on, in 13 bytes" in str(report)
     report = check_directory(store, repair=True)
     assert [f.severity for f in report.findings] == [Severity.REPAIRED]
     assert store.read(LOG) == whole
@@ -99,7 +98,7 @@ def test_damage_in_the_middle_of_a_log_is_not_cut(store: PosixStore) -> None:
     store.put(LOG, damaged, overwrite=True)
     report = check_directory(store, repair=True)
     assert not report.ok
-    assert "is damaged at offset" in report.render()
+    assert "is damaged at offset" in str(report)
     assert store.read(LOG) == damaged
 
 
@@ -111,7 +110,7 @@ def test_missing_records_are_damage(store: PosixStore) -> None:
     store.delete(LOG)
     report = check_directory(store)
     assert not report.ok
-    assert "records 5 to" in report.render()
+    assert "records 5 to" in str(report)
 
 
 def test_what_belongs_to_nothing_is_told(store: PosixStore) -> None:
@@ -131,5 +130,18 @@ def test_an_open_directory_is_not_checked(store: PosixStore) -> None:
     assert check_directory(store).ok
 
 
-def test_an_empty_directory_is_sound() -> None:
-    assert check_directory(PosixStore(Path("/data"), calls=SimulatedDisk())).ok
+@pytest.mark.parametrize("files", [[], ["notes.txt", "photos/1.jpeg"]])
+def test_a_directory_without_a_database_is_told(files: list[str]) -> None:
+    store = PosixStore(ROOT, calls=SimulatedDisk())
+    for name in files:
+        store.put(name, b"")
+    report = check_directory(store)
+    assert report.ok
+    assert "holds no database" in str(report)
+
+
+def test_collections_without_a_catalog_are_damage_and_are_checked(store: PosixStore) -> None:
+    store.delete(CATALOG)
+    store.put(DATA, b"", overwrite=True)
+    report = check_directory(store)
+    assert {f.file for f in report.findings} == {"catalog", DATA}

@@ -22,6 +22,7 @@ from vecdb.storage import (
     SegmentFile,
     Upsert,
     Wal,
+    check_directory,
     decode_operation,
     encode_operation,
     open_sections,
@@ -29,7 +30,6 @@ from vecdb.storage import (
     wal_file,
     write_sections,
 )
-from vecdb.storage.check import check_directory
 from vecdb.storage.manifest import decode_manifest, encode_manifest
 
 PAGE = Path(storage.__file__).with_name("FORMAT.md").read_text()

@@ -3,6 +3,7 @@
 The formats are described byte by byte in ``FORMAT.md``, beside this file.
 """
 
+from vecdb.storage.check import CheckReport, Finding, Severity, check_directory
 from vecdb.storage.fileref import FileRef, file_refs
 from vecdb.storage.ids import IdBatch
 from vecdb.storage.lock import DirectoryLock
@@ -15,10 +16,12 @@ from vecdb.storage.wal import TornTail, Wal, WalRecord
 
 __all__ = [
     "AppendFile",
+    "CheckReport",
     "Delete",
     "DirectoryLock",
     "Durability",
     "FileRef",
+    "Finding",
     "HeldLock",
     "IdBatch",
     "Manifest",
@@ -26,12 +29,14 @@ __all__ = [
     "PosixStore",
     "Sections",
     "SegmentFile",
+    "Severity",
     "Store",
     "TornTail",
     "Upsert",
     "Wal",
     "WalRecord",
     "Writer",
+    "check_directory",
     "decode_operation",
     "encode_operation",
     "file_refs",

@@ -53,6 +53,7 @@ SEGMENTS = "segments"
 
 _DERIVED = "index"
 _FOLDER = re.compile(r"c[0-9]{6,}")
+_COLLECTION_FILE = re.compile(_FOLDER.pattern + "/")
 _READ_BYTES = 16 << 20
 _UNREADABLE = (CorruptFileError, NewerFormatError, StoredFileNotFoundError, StorageIOError)
 
@@ -100,7 +101,7 @@ class CheckReport:
         """Whether everything that was written can be read."""
         return all(finding.severity is not Severity.DAMAGE for finding in self.findings)
 
-    def render(self) -> str:
+    def __str__(self) -> str:
         """Return the report as text for a terminal."""
         lines = [f"{f.severity}: {f.message}" for f in self.findings]
         damaged = sum(f.severity is Severity.DAMAGE for f in self.findings)
@@ -147,20 +148,25 @@ class _Check:
         self._repair = repair
 
     def run(self) -> None:
+        names = self._store.list()
+        folders = {name.split("/", 1)[0] for name in names if _COLLECTION_FILE.match(name)}
         catalog = self._manifests(CATALOG)
-        folders = {name.split("/", 1)[0] for name in self._store.list() if "/" in name} - {CATALOG}
-        if catalog is None:
-            if folders:
-                self._damage(CATALOG, f"{self._store.location(CATALOG)} has no readable manifest")
-            listed = dict.fromkeys(sorted(folders), "an unlisted collection")
-        else:
+        if catalog is not None:
             listed = self._listed(catalog)
+        elif folders:
+            self._damage(CATALOG, f"{self._store.location(CATALOG)} has no readable manifest")
+            listed = dict.fromkeys(sorted(folders), "an unlisted collection")
+        elif not self._report.findings:
+            self._note("", "holds no database")
+            return
+        else:
+            return
         for folder, name in listed.items():
             self._collection(folder, name)
         for folder in sorted(folders - listed.keys()):
             self._note(folder, "is in no catalog; it is deleted when the database is opened")
-        for name in self._store.list():
-            if "/" not in name:
+        for name in names:
+            if name.split("/", 1)[0] not in folders | {CATALOG}:
                 self._note(name, "is none of vecdb's files")
 
     def _listed(self, catalog: Manifest) -> dict[str, str]:
