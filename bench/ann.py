@@ -6,6 +6,7 @@ Batches give the queries per second, single calls from Python the latencies.
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from dataclasses import asdict, dataclass, field
@@ -93,7 +94,7 @@ def qps_at(points: list[dict[str, Any]], wanted: float) -> float | None:
     """Return the queries per second at a recall, between the neighbouring points of the sweep."""
     ordered = sorted(points, key=lambda p: p["recall"])
     best = None
-    for low, high in zip(ordered, ordered[1:], strict=False):
+    for low, high in itertools.pairwise(ordered):
         if low["recall"] < wanted <= high["recall"]:
             share = (wanted - low["recall"]) / (high["recall"] - low["recall"])
             logs = np.log([low["qps"], high["qps"]])
