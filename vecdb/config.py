@@ -66,6 +66,9 @@ COLLECTION_NAME_CHARS = Limits("collection name characters", 1, 255, 255)
 
 CHUNK_TOKENS = Limits("chunk tokens", 16, 200, 8_192)
 CHUNK_OVERLAP_TOKENS = Limits("chunk overlap tokens", 0, 0, 4_096)
+ENCODER_QUEUE_TOKENS = Limits("queue_tokens", 1, 1 << 18, 1 << 30)
+"""Tokens that may wait for the encoder: half a minute of work for two slow processors."""
+
 INGEST_FILE_BYTES = Limits("file bytes", 0, 64 << 20, 64 << 20)
 
 ANSWER_K = Limits("k", 1, 5, 100)

@@ -1,1 +1,9 @@
-"""Text to vectors: the model registry and the encoders."""
+"""Text to vectors: `load_encoder` gives an `Encoder`; `vecdb.encode.registry` knows the models.
+
+Importing this package imports neither onnxruntime nor anything else of the extras.
+"""
+
+from vecdb.encode.base import Encoded, Encoder
+from vecdb.encode.load import load_encoder
+
+__all__ = ["Encoded", "Encoder", "load_encoder"]
