@@ -1,8 +1,8 @@
 """Batches for the encoder, made of the texts of all callers who are waiting.
 
 A batch is measured in tokens, padding included, never in texts, and holds texts of about one
-length, so that little of the work is padding. It is made when the model is free, from what is
-there: nobody waits for a batch to fill.
+length, so that little of the work is padding. It is made when a worker is free, from what is
+there: nobody waits for a batch to fill. When little is there, the workers share it.
 
 Whose turn it is follows virtual time, counted in tokens computed. A request of t tokens that
 arrives at time c is due at c + t, and the request that is due first leads the next batch. So a
@@ -36,6 +36,9 @@ Run = Callable[[NDArray[np.int64], NDArray[np.int32], Output], NDArray[np.float3
 """Computes a padded batch: ids (batch, width), lengths (batch,), the output wanted."""
 
 T = TypeVar("T")
+
+_LEAST_SHARE_TOKENS = 128
+"""What is not worth dividing between workers: smaller matrices run at a lower speed."""
 
 
 @dataclass(eq=False)
@@ -85,20 +88,23 @@ class _Batch:
 
 
 class Batcher:
-    """Computes requests on one thread, batch by batch.
+    """Computes requests batch by batch, on threads of its own.
 
     Parameters
     ----------
     run
-        The model.
+        The model; called by all workers at once.
+    workers
+        Threads, and so batches that are computed at the same time.
     batch_tokens
         Tokens of a batch, padding included; a single longer text is a batch of its own.
     queue_tokens
         Tokens that may wait; with more, new requests are refused.
     """
 
-    def __init__(self, run: Run, *, batch_tokens: int, queue_tokens: int) -> None:
+    def __init__(self, run: Run, *, workers: int, batch_tokens: int, queue_tokens: int) -> None:
         self._run = run
+        self._workers = workers
         self._batch_tokens = batch_tokens
         self._queue_tokens = queue_tokens
         # Protects everything below; the model runs without it.
@@ -107,7 +113,7 @@ class Batcher:
         self._queued = 0
         self._clock = 0
         self._arrivals = itertools.count()
-        self._thread: threading.Thread | None = None
+        self._threads: list[threading.Thread] = []
         self._closed = False
 
     def submit(
@@ -150,35 +156,54 @@ class Batcher:
             request = _Request(sequences, output, finish, future, due)
             insort(self._requests, request, key=lambda waiting: waiting.due)
             self._queued += tokens
-            if self._thread is None:
+            if not self._threads:
                 self._start()
             self._changed.notify()
         return future
 
     def close(self) -> None:
-        """Fail what is waiting with ClosedError, and end the thread after the batch under way."""
+        """Fail what is waiting with ClosedError; batches under way are finished first."""
         with self._changed:
             self._closed = True
             abandoned, self._requests, self._queued = self._requests, [], 0
-            self._changed.notify()
+            self._changed.notify_all()
         for request in abandoned:
             _fail(request, ClosedError("the encoder was closed"))
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join()
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join()
         atexit.unregister(self.close)
 
     def _start(self) -> None:
-        self._thread = threading.Thread(target=self._work, name="vecdb-encoder", daemon=True)
-        self._thread.start()
+        for number in range(self._workers):
+            name = f"vecdb-encoder-{number}"
+            self._threads.append(threading.Thread(target=self._work, name=name, daemon=True))
+            self._threads[-1].start()
         # A daemon that is inside onnxruntime while the interpreter ends would crash it.
         atexit.register(self.close)
 
     def _work(self) -> None:
         while (batch := self._next_batch()) is not None:
             try:
-                _deliver(batch, self._run(*batch.padded(), batch.output))
+                self._deliver(batch, self._run(*batch.padded(), batch.output))
             except BaseException as error:  # it belongs to the callers, who are waiting for it
                 self._abandon(batch, error)
+
+    def _deliver(self, batch: _Batch, result: NDArray[np.float32]) -> None:
+        """Hand each member its row, and each caller who has all of them the result."""
+        complete = []
+        with self._changed:
+            for row, (request, index) in enumerate(batch.members):
+                length = len(request.sequences[index])
+                whole = batch.output == "sentence"
+                request.rows[index] = result[row] if whole else result[row, :length].copy()
+                request.missing -= 1
+                if request.missing == 0:
+                    complete.append(request)
+        for request in complete:
+            finished = request.finish(request.rows)
+            if request.future.set_running_or_notify_cancel():
+                request.future.set_result(finished)
 
     def _next_batch(self) -> _Batch | None:
         """Wait for work and return a batch of it, or None once closed."""
@@ -195,6 +220,8 @@ class Batcher:
             self._queued -= computed
             self._clock += computed
             self._requests = [request for request in self._requests if request.waiting]
+            if self._requests:
+                self._changed.notify()  # there is work for another worker
             return batch
 
     def _fill(self) -> _Batch:
@@ -203,6 +230,8 @@ class Batcher:
         Texts that differ by more than a quarter (and 8 tokens) wait for a batch of their own
         length: padding costs as much as tokens.
         """
+        share = -(-self._queued // self._workers)
+        budget = min(self._batch_tokens, max(share, _LEAST_SHARE_TOKENS))
         leader = self._requests[0]
         longest = leader.lengths[-1]
         batch = _Batch(leader.output, longest)
@@ -215,10 +244,10 @@ class Batcher:
             high = bisect_right(request.lengths, longest + spread)
             for position in range(high - 1, low - 1, -1):
                 rows = len(batch.members) + 1
-                if rows > 1 and batch.width * rows > self._batch_tokens:
+                if rows > 1 and batch.width * rows > budget:
                     return batch
                 width = max(batch.width, request.lengths[position])
-                if rows == 1 or width * rows <= self._batch_tokens:
+                if rows == 1 or width * rows <= budget:
                     batch.width = width
                     batch.members.append((request, request.take(position)))
         return batch
@@ -240,20 +269,6 @@ class Batcher:
             self._requests = [each for each in self._requests if id(each) not in failed]
         for request in failed.values():
             _fail(request, error)
-
-
-def _deliver(batch: _Batch, result: NDArray[np.float32]) -> None:
-    """Hand each member its row, and each caller who has all of them the result."""
-    for row, (request, index) in enumerate(batch.members):
-        length = len(request.sequences[index])
-        request.rows[index] = (
-            result[row] if batch.output == "sentence" else result[row, :length].copy()
-        )
-        request.missing -= 1
-        if request.missing == 0:
-            finished = request.finish(request.rows)
-            if request.future.set_running_or_notify_cancel():
-                request.future.set_result(finished)
 
 
 def _fail(request: _Request[Any], error: BaseException) -> None:

@@ -37,7 +37,7 @@ def load_encoder(
     cache_dir
         Where model files and graphs are kept; None is this user's cache directory.
     threads
-        Threads of the CPU; None is one per processor this process may use.
+        Threads that compute on the CPU; None is one per processor this process may use.
     progress
         Show the progress of downloads on stderr.
 
@@ -52,7 +52,7 @@ def load_encoder(
     MissingDependencyError
         If the extra of the package that this needs is not installed.
     InvalidParameterError
-        If the directory's model is of a kind that vecdb does not know, or `device` is.
+        If `device` or `threads` cannot be, or the directory's model is of another kind.
     """
     if "/" in name and Path(name).is_dir():
         folder = Path(name).resolve()
@@ -92,7 +92,7 @@ def _start(
         export(files[WEIGHTS], settings, path)
 
     graph = cache.derive(digests[WEIGHTS], _graph_name(settings), export)
-    session = EncoderSession(graph, device=device, threads=threads)
+    session = EncoderSession(graph, device=device)
     info = EncoderInfo(
         model=name,
         weights_sha256=digests[WEIGHTS],
@@ -103,7 +103,8 @@ def _start(
         dim=session.dim,
         max_tokens=settings.max_tokens,
     )
-    return TransformerEncoder(info, TextTokenizer(files[TOKENIZER], settings.max_tokens), session)
+    tokenizer = TextTokenizer(files[TOKENIZER], settings.max_tokens)
+    return TransformerEncoder(info, tokenizer, session, threads=threads)
 
 
 def _graph_name(settings: BertSettings) -> str:

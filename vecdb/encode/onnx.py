@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.config import THREADS
 from vecdb.encode.base import Output
 from vecdb.encode.extras import needs_extra
 from vecdb.errors import DeviceUnavailableError, InternalError, InvalidParameterError
@@ -32,13 +30,6 @@ _ERRORS = (
 """What onnxruntime raises; the classes have no common base below Exception."""
 
 
-def default_threads() -> int:
-    """Return the number of processors this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 class EncoderSession:
     """Runs the graph of `vecdb.encode.bert_graph`.
 
@@ -48,30 +39,26 @@ class EncoderSession:
         The ONNX file.
     device
         ``auto`` takes CUDA if it works here, ``cuda`` insists on it, ``cpu`` does without.
-    threads
-        Threads of one run on the CPU; None is one per processor.
 
     Raises
     ------
     DeviceUnavailableError
         If `device` is ``cuda`` and CUDA does not work here; the message says why.
     InvalidParameterError
-        If `device` is none of the three, or `threads` is out of range.
+        If `device` is none of the three.
     """
 
-    def __init__(self, graph: Path, *, device: str = "auto", threads: int | None = None) -> None:
+    def __init__(self, graph: Path, *, device: str = "auto") -> None:
         if device not in {"auto", "cpu", "cuda"}:
             raise InvalidParameterError(f"device={device!r}: must be 'auto', 'cpu' or 'cuda'")
-        self.threads = default_threads() if threads is None else THREADS.check(threads)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
-        options.intra_op_num_threads = self.threads
+        # One thread a run, and as many runs at once as there are processors: that needs no
+        # barrier behind each operator, so a busy machine slows it down in proportion, not to a
+        # crawl (measured: bench/notes/encoder.md).
+        options.intra_op_num_threads = 1
         # Every batch has its own shape: patterns kept per shape would only grow.
         options.enable_mem_pattern = False
-        # Spinning between two operators is worth 15 % of the speed; between two runs it would
-        # take the processors from the rest of vecdb.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "1")
-        options.add_session_config_entry("session.force_spinning_stop", "1")
         self._session = _open(graph, options, device)
         self.provider: str = self._session.get_providers()[0]
         self.dim: int = self._session.get_outputs()[0].shape[1]
@@ -79,7 +66,7 @@ class EncoderSession:
     def run(
         self, ids: NDArray[np.int64], lengths: NDArray[np.int32], output: Output
     ) -> NDArray[np.float32]:
-        """Return one output of the graph for a padded batch.
+        """Return one output of the graph for a padded batch; any threads may call at once.
 
         Parameters
         ----------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -10,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.config import ENCODER_QUEUE_TOKENS
+from vecdb.config import ENCODER_QUEUE_TOKENS, THREADS
 from vecdb.encode.base import Encoded, Output
 from vecdb.encode.batcher import Batcher, Rows
 from vecdb.encode.onnx import CPU, EncoderSession
@@ -21,7 +22,6 @@ _WINDOW_TEXTS = 256
 """Texts of one call that are queued at a time: enough to find neighbours in length."""
 _WINDOWS_AHEAD = 2
 """One is computed while the next is tokenized."""
-_CPU_BATCH_TOKENS_PER_THREAD = 256
 _CPU_BATCH_TOKENS = 512
 """Measured: the activations of more tokens leave the caches (bench/notes/encoder.md)."""
 _CUDA_BATCH_TOKENS = 32_768
@@ -30,7 +30,16 @@ T = TypeVar("T")
 
 
 class TransformerEncoder:
-    """An `Encoder` that runs a BERT-like model in this process."""
+    """An `Encoder` that runs a BERT-like model in this process.
+
+    Parameters
+    ----------
+    threads
+        Batches computed at once on the CPU, on a thread each; None is one per processor that
+        this process may use.
+    batch_tokens, queue_tokens
+        See `Batcher`; None is what suits the device, and the default.
+    """
 
     def __init__(
         self,
@@ -38,20 +47,16 @@ class TransformerEncoder:
         tokenizer: TextTokenizer,
         session: EncoderSession,
         *,
+        threads: int | None = None,
         batch_tokens: int | None = None,
         queue_tokens: int | None = None,
     ) -> None:
         self._info = info
         self._tokenizer = tokenizer
         self._provider = session.provider
-        if batch_tokens is None:
-            batch_tokens = _CUDA_BATCH_TOKENS
-            if session.provider == CPU:
-                batch_tokens = max(
-                    _CPU_BATCH_TOKENS, _CPU_BATCH_TOKENS_PER_THREAD * session.threads
-                )
         self._batcher = Batcher(
             session.run,
+            workers=_workers(session, threads),
             batch_tokens=batch_tokens or _best_batch_tokens(session),
             queue_tokens=ENCODER_QUEUE_TOKENS.check(queue_tokens),
         )
@@ -139,6 +144,14 @@ class TransformerEncoder:
 
 
 def _best_batch_tokens(session: EncoderSession) -> int:
-    if session.provider == CPU:
-        return max(_CPU_BATCH_TOKENS, _CPU_BATCH_TOKENS_PER_THREAD * session.threads)
-    return _CUDA_BATCH_TOKENS
+    return _CPU_BATCH_TOKENS if session.provider == CPU else _CUDA_BATCH_TOKENS
+
+
+def _workers(session: EncoderSession, threads: int | None) -> int:
+    if session.provider != CPU:
+        return 1
+    if threads is not None:
+        return THREADS.check(threads)
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
