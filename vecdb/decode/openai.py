@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import threading
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
@@ -26,12 +27,12 @@ from vecdb.types import FinishReason
 
 with needs_extra():
     import httpx
-    from httpx_sse import EventSource, SSEError
+    from httpx_sse import EventSource
 
 _CONTEXT_FIELDS = ("max_model_len", "context_length", "context_window", "max_context_length")
 """Where servers put the size of a model's context in their list of models (vLLM's is the first)."""
 
-_BYTES_PER_TOKEN = 3
+_ALONE = re.compile(r"[^A-Za-z \x80-\U0010ffff]| (?=[0-9])")
 _TOKENS_PER_MESSAGE = 8
 _NAMES_SHOWN = 20
 
@@ -39,13 +40,14 @@ _NAMES_SHOWN = 20
 def estimated_tokens(text: str) -> int:
     """Return more tokens than the usual tokenizers make of `text`, in nearly all cases.
 
-    Digits, ASCII punctuation and line ends count one each; everything else, one per three bytes
-    of UTF-8. English words take about one token per four or five bytes, and a Chinese or Japanese
-    character, three bytes, about one token.
+    Digits, ASCII punctuation, line ends and blanks before digits count one each; ASCII letters and
+    other blanks, one per three (English words take one token per four or five); other characters,
+    two per three bytes of UTF-8 (a Chinese character has three, and takes one to three tokens).
     """
-    single = sum(1 for c in text if c < "\x80" and not (c.isalpha() or c == " "))
-    others = len(text.encode("utf-8", "replace")) - single
-    return single + math.ceil(others / _BYTES_PER_TOKEN)
+    alone = len(_ALONE.findall(text))
+    characters = sum(character < "\x80" for character in text)
+    others = len(text.encode("utf-8", "replace")) - characters
+    return alone + math.ceil((characters - alone + 2 * others) / 3)
 
 
 class OpenAIChatModel:
@@ -246,8 +248,6 @@ class RemoteStream:
             try:
                 with transport_errors(self._request.url):
                     yield from self._events(EventSource(self._response))
-            except SSEError as error:
-                raise DecoderError(f"{self._request.url}: {error}") from error
             except (httpx.StreamError, VecdbError):
                 # Closing the response under a thread that reads it makes the read fail.
                 if not self._closed.is_set():

@@ -21,6 +21,7 @@ from vecdb.errors import (
 
 with needs_extra():
     import httpx
+    from httpx_sse import SSEError
 
 _ATTEMPTS = 3
 _BACKOFF_SECONDS = 0.25
@@ -78,6 +79,8 @@ def transport_errors(url: httpx.URL) -> Generator[None]:
         if isinstance(error, httpx.ConnectTimeout):
             raise UnavailableError(f"{url}: no connection within the timeout") from error
         raise DeadlineExceededError(f"{url}: nothing came within the timeout") from error
+    except SSEError as error:
+        raise DecoderError(f"{url}: {error}") from error
     except httpx.TransportError as error:
         raise UnavailableError(f"{url}: {error or type(error).__name__}") from error
 

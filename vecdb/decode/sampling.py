@@ -59,15 +59,14 @@ def distribution(
 
     The order of the filters is that of most engines: top-k, then temperature, min-p, top-p.
     """
+    # Tokens below have, together, less than 1e-12 of the probability; sorting them would take
+    # longer than the model does.
+    least = logits.max() - _NEGLIGIBLE * params.temperature
     if 0 < params.top_k < logits.size:
-        tokens = np.argpartition(logits, -params.top_k)[-params.top_k :]
-    else:
-        # The others together have less than 1e-12 of the probability, and sorting them takes longer
-        # than the model.
-        least = logits.max() - _NEGLIGIBLE * params.temperature
-        tokens = np.flatnonzero(logits >= least)
+        least = max(least, np.partition(logits, -params.top_k)[-params.top_k])
+    tokens = np.flatnonzero(logits >= least)
     # Ties are broken by token id, so that a seed gives one answer on every machine.
-    tokens = tokens[np.lexsort((tokens, -logits[tokens]))]
+    tokens = tokens[np.lexsort((tokens, -logits[tokens]))][: params.top_k or None]
     scaled = logits[tokens].astype(np.float64) / params.temperature
     probabilities = np.exp(scaled - scaled[0])
     probabilities /= probabilities.sum()

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.decode.tiny_gguf import write_tiny_gguf
+from vecdb.decode import load_chat_model
+from vecdb.encode.registry import fetch, find_model
+from vecdb.errors import ModelNotFoundError
+
+
+@pytest.fixture(scope="session")
+def smollm2_path():
+    try:
+        return fetch(find_model("SmolLM2-135M-Instruct").files[0], progress=False)
+    except ModelNotFoundError as error:
+        pytest.skip(f"SmolLM2 cannot be had: {error}")
+
+
+@pytest.fixture(scope="session")
+def smollm2(smollm2_path):
+    """The real model in its default mode."""
+    model = load_chat_model("SmolLM2-135M-Instruct", device="cpu")
+    yield model
+    model.close()
+
+
+@pytest.fixture(scope="session")
+def tiny_path(tmp_path_factory):
+    return write_tiny_gguf(tmp_path_factory.mktemp("tiny") / "tiny.gguf")
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_path, tmp_path_factory):
+    """A chat model of a few thousand random weights, with float32 activations."""
+    cache = tmp_path_factory.mktemp("cache")
+    model = load_chat_model(
+        str(tiny_path), device="cpu", activations="float32", cache_dir=cache, threads=1
+    )
+    yield model
+    model.close()

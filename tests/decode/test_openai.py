@@ -1,0 +1,280 @@
+"""The OpenAI-compatible chat model against a stand-in server."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import socket
+import threading
+import time
+
+import pytest
+
+from tests.decode import stand_in as server_side
+from tests.decode.make_golden import QUESTIONS
+from tests.decode.stand_in import StandIn, chunk, says, sends, status
+from vecdb.decode import GenerationParams, load_chat_model, openai_http
+from vecdb.decode.openai import estimated_tokens
+from vecdb.errors import (
+    ClosedError,
+    DeadlineExceededError,
+    DecoderError,
+    InvalidParameterError,
+    InvalidTextError,
+    ModelNotFoundError,
+    OverloadedError,
+    UnauthenticatedError,
+    UnavailableError,
+)
+from vecdb.types import FinishReason
+
+MESSAGES = [{"role": "user", "content": "hello"}]
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setattr(openai_http, "_BACKOFF_SECONDS", 0.001)
+    stand_in = StandIn()
+    yield stand_in
+    stand_in.close()
+
+
+@pytest.fixture
+def chat(server):
+    model = load_chat_model(server.url)
+    yield model
+    model.close()
+
+
+def test_an_answer(server, chat):
+    server.responses = [says("Bon", "jour", " 🙂")]
+    stream = chat.stream(MESSAGES)
+    assert list(stream) == ["Bon", "jour", " 🙂"]
+    assert stream.finish_reason is FinishReason.STOP
+    assert stream.completion_tokens == 3
+    assert (chat.name, chat.provider) == ("stand-in", server.url)
+
+
+def test_the_request(server, chat):
+    list(chat.stream(MESSAGES, GenerationParams(max_tokens=7)))
+    assert server.requests == [
+        {
+            "model": "stand-in",
+            "messages": MESSAGES,
+            "stream": True,
+            "max_tokens": 7,
+            "temperature": 0.0,
+            "top_p": 1.0,
+        }
+    ]
+    params = GenerationParams(stop=("\n",), seed=3, top_k=5, min_p=0.1, repetition_penalty=1.2)
+    list(chat.stream(MESSAGES, params))
+    sent = server.requests[1]
+    assert sent["stop"] == ["\n"]
+    assert [sent[key] for key in ("seed", "top_k", "min_p", "repetition_penalty")] == [
+        3, 5, 0.1, 1.2,
+    ]  # fmt: skip
+
+
+def test_length_and_usage(server, chat):
+    usage = json.dumps({"choices": [], "usage": {"prompt_tokens": 11, "completion_tokens": 5}})
+    server.responses = [sends(chunk("x"), chunk(reason="length"), usage, "[DONE]")]
+    stream = chat.stream(MESSAGES)
+    assert "".join(stream) == "x"
+    assert stream.finish_reason is FinishReason.LENGTH
+    assert (stream.prompt_tokens, stream.completion_tokens) == (11, 5)
+
+
+def test_key(server):
+    server.api_key = "s3cret"
+    assert list(load_chat_model(server.url, api_key="s3cret").stream(MESSAGES)) == ["Hi"]
+    with pytest.raises(UnauthenticatedError, match=r"401: bad key.*API key") as raised:
+        load_chat_model(server.url, api_key="wr0ng")
+    assert "wr0ng" not in str(raised.value)
+
+
+def test_choosing_a_model(server):
+    server.models = [{"id": "a", "max_model_len": 9_000}, {"id": "b:latest"}]
+    assert load_chat_model(server.url + "#a").context_tokens == 9_000
+    assert load_chat_model(server.url + "#b").context_tokens == 4_096
+    assert load_chat_model(server.url, model="a", context_tokens=100).context_tokens == 100
+    with pytest.raises(InvalidParameterError, match=r"2 models \(a, b:latest\)"):
+        load_chat_model(server.url)
+    with pytest.raises(ModelNotFoundError, match=r"no model 'c'; it has: a, b:latest"):
+        load_chat_model(server.url + "#c")
+    with pytest.raises(InvalidParameterError, match="context_tokens=3"):
+        load_chat_model(server.url + "#a", context_tokens=3)
+
+
+def test_server_without_a_list_of_models(server):
+    server.models = []
+    assert load_chat_model(server.url + "#a").name == "a"
+    with pytest.raises(ModelNotFoundError, match="404: no such page"):
+        load_chat_model(server.url)
+
+
+def test_url_without_a_path(server):
+    assert load_chat_model(server.url.removesuffix("/v1") + "/").provider == server.url
+    with pytest.raises(InvalidParameterError, match="http://host:port/v1#model"):
+        load_chat_model("http://")
+
+
+@pytest.mark.parametrize("code", [429, 502, 503, 504])
+def test_not_now_is_retried(server, chat, code):
+    server.responses = [status(code), status(code, retry_after="0"), says("at last")]
+    assert list(chat.stream(MESSAGES)) == ["at last"]
+    assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "requests"),
+    [
+        (401, UnauthenticatedError, 1),
+        (403, UnauthenticatedError, 1),
+        (404, ModelNotFoundError, 1),
+        (429, OverloadedError, 3),
+        (503, UnavailableError, 3),
+        (400, DecoderError, 1),
+        (500, DecoderError, 1),
+    ],
+)
+def test_statuses(server, chat, code, error, requests):
+    server.responses = [status(code, "because")]
+    with pytest.raises(error, match=f"{code}: because"):
+        list(chat.stream(MESSAGES))
+    assert len(server.requests) == requests
+
+
+def test_error_that_is_not_json(server, chat):
+    server.responses = [lambda handler: server_side.send_text(handler, 500, "<p>oh", "text/html")]
+    with pytest.raises(DecoderError, match="500: <p>oh"):
+        list(chat.stream(MESSAGES))
+
+
+@pytest.mark.parametrize(
+    ("events", "message"),
+    [
+        (["{not json"], "not JSON"),
+        (["[1]"], "expected a JSON object"),
+        (['{"choices": 3}'], "no list 'choices'"),
+        (['{"choices": [{}]}'], "unexpected chunk"),
+        (['{"choices": [{"delta": {"content": 5}}]}'], "not a string"),
+        (['{"error": {"message": "out of memory"}}'], "out of memory"),
+        ([chunk("half an ans")], "broke off"),
+        ([], "broke off"),
+    ],
+)
+def test_malformed_answers(server, chat, events, message):
+    server.responses = [sends(*events)]
+    with pytest.raises(DecoderError, match=message):
+        list(chat.stream(MESSAGES))
+    assert len(server.requests) == 1
+
+
+def test_an_answer_that_is_no_stream(server, chat):
+    server.responses = [lambda handler: server_side.send_json(handler, 200, {"choices": []})]
+    with pytest.raises(DecoderError, match="text/event-stream"):
+        list(chat.stream(MESSAGES))
+
+
+def test_nothing_is_retried_once_text_has_come(server, chat):
+    def breaks_off(handler):
+        handler.send_response(200)
+        handler.send_header("content-type", "text/event-stream")
+        handler.send_header("content-length", "100000")
+        handler.end_headers()
+        handler.wfile.write(f"data: {chunk('half')}\n\n".encode())
+        handler.wfile.flush()
+        handler.connection.shutdown(socket.SHUT_RDWR)
+
+    server.responses = [breaks_off]
+    stream = chat.stream(MESSAGES)
+    assert next(stream) == "half"
+    with pytest.raises(UnavailableError):
+        next(stream)
+    assert len(server.requests) == 1
+
+
+def test_nobody_listens():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
+    with pytest.raises(UnavailableError, match=url):
+        load_chat_model(url)
+
+
+def test_silence_ends_at_the_timeout(server):
+    from vecdb.decode.openai import OpenAIChatModel
+
+    chat = OpenAIChatModel(server.url, timeout=0.2)
+    done = threading.Event()
+
+    def silent(handler):
+        sends(chunk("Wait"))(handler)
+        done.wait(5)
+
+    server.responses = [silent]
+    stream = chat.stream(MESSAGES)
+    assert next(stream) == "Wait"
+    with pytest.raises(DeadlineExceededError, match="within the timeout"):
+        next(stream)
+    done.set()
+
+
+def endless(handler):
+    sends()(handler)
+    for number in itertools.count():
+        handler.wfile.write(f"data: {chunk(str(number))}\n\n".encode())
+        time.sleep(0.001)
+
+
+def test_closing_hangs_up(server, chat):
+    server.responses = [endless]
+    stream = chat.stream(MESSAGES)
+    assert next(stream) == "0"
+    stream.close()
+    assert server.hung_up.wait(5)
+    assert list(stream) == []
+    assert stream.finish_reason is FinishReason.CANCELLED
+    unread = chat.stream(MESSAGES)
+    unread.close()
+    assert list(unread) == []
+    assert len(server.requests) == 1
+
+
+def test_another_thread_may_close(server, chat):
+    server.responses = [endless]
+    stream = chat.stream(MESSAGES)
+    next(stream)
+    timer = threading.Timer(0.05, stream.close)
+    timer.start()
+    for _ in stream:
+        pass
+    timer.join()
+    assert stream.finish_reason is FinishReason.CANCELLED
+
+
+def test_prompt_over_the_context(server):
+    chat = load_chat_model(server.url, context_tokens=64)
+    with pytest.raises(InvalidTextError, match=r"about \d+ tokens.*64 tokens"):
+        chat.stream([{"role": "user", "content": "word " * 100}])
+    room = 64 - chat.count(MESSAGES)
+    list(chat.stream(MESSAGES))
+    assert server.requests[0]["max_tokens"] == room
+
+
+def test_closed(chat):
+    chat.close()
+    with pytest.raises(ClosedError):
+        chat.stream(MESSAGES)
+
+
+def test_the_estimate_is_not_below_a_real_tokenizer(smollm2):
+    texts = [
+        *QUESTIONS,
+        "1234567890 " * 20,
+        "if (a[i] != b[j]) { return -1; }\n" * 9,
+        "中文字符" * 30,
+    ]
+    for text in texts:
+        assert estimated_tokens(text) >= len(smollm2.tokenizer.encode(text)), text
