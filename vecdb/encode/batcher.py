@@ -114,6 +114,7 @@ class Batcher:
         self._clock = 0
         self._arrivals = itertools.count()
         self._threads: list[threading.Thread] = []
+        self._computing = 0  # workers that have a batch
         self._closed = False
 
     def submit(
@@ -188,6 +189,8 @@ class Batcher:
                 self._deliver(batch, self._run(*batch.padded(), batch.output))
             except BaseException as error:  # it belongs to the callers, who are waiting for it
                 self._abandon(batch, error)
+            with self._changed:
+                self._computing -= 1
 
     def _deliver(self, batch: _Batch, result: NDArray[np.float32]) -> None:
         """Hand each member its row, and each caller who has all of them the result."""
@@ -220,6 +223,7 @@ class Batcher:
             self._queued -= computed
             self._clock += computed
             self._requests = [request for request in self._requests if request.waiting]
+            self._computing += 1
             if self._requests:
                 self._changed.notify()  # there is work for another worker
             return batch
@@ -230,7 +234,7 @@ class Batcher:
         Texts that differ by more than a quarter (and 8 tokens) wait for a batch of their own
         length: padding costs as much as tokens.
         """
-        share = -(-self._queued // self._workers)
+        share = -(-self._queued // (self._workers - self._computing))
         budget = min(self._batch_tokens, max(share, _LEAST_SHARE_TOKENS))
         leader = self._requests[0]
         longest = leader.lengths[-1]

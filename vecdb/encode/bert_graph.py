@@ -108,7 +108,7 @@ class _GraphBuilder:
     def constant(self, name: str, value: NDArray[Any]) -> str:
         """Add `value` to the graph once and return its name."""
         if name not in self._constants:
-            self._constants[name] = numpy_helper.from_array(np.ascontiguousarray(value), name)
+            self._constants[name] = numpy_helper.from_array(np.asarray(value, order="C"), name)
         return name
 
     def ints(self, *values: int) -> str:
