@@ -94,12 +94,11 @@ def queries_message(queries: Sequence[str]) -> pb.Texts:
 
 def payloads_message(payloads: Sequence[Payload | None]) -> pb.Payloads:
     """Return the payloads of points as a message."""
-    return pb.Payloads(
-        json=[
-            "" if each is None else encode_payload(each, f"payloads[{row}]").decode()
-            for row, each in enumerate(_entries(payloads, "payloads"))
-        ]
+    objects = (
+        "null" if each is None else encode_payload(each, f"payloads[{row}]").decode()
+        for row, each in enumerate(_entries(payloads, "payloads"))
     )
+    return pb.Payloads(json=f"[{','.join(objects)}]")
 
 
 def _entries(values: Sequence[Any], name: str) -> Sequence[Any]:

@@ -51,6 +51,7 @@ _METRIC_OF = {number: metric for metric, number in METRICS.items()}
 _LONG_TEXT_OF = {number: long_text for long_text, number in LONG_TEXTS.items()}
 _FINISH_REASON_OF = {number: reason for reason, number in FINISH_REASONS.items()}
 
+_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 _WIRE_FLOAT = np.dtype("<f4")
 
 
@@ -198,7 +199,7 @@ def texts_value(message: pb.Texts) -> list[str | None]:
 
 def json_text(value: object) -> str:
     """Return a value that is known to have a JSON form as compact JSON text."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return _JSON.encode(value)
 
 
 def hits_message(hits: Sequence[Hit]) -> pb.Hits:
@@ -388,7 +389,7 @@ def _texts_if_any(texts: list[str | None]) -> pb.Texts | None:
 def _payloads_if_any(payloads: list[Payload | None]) -> pb.Payloads | None:
     if all(payload is None for payload in payloads):
         return None
-    return pb.Payloads(json=["" if each is None else json_text(each) for each in payloads])
+    return pb.Payloads(json=json_text(payloads))
 
 
 def _texts_or_none(message: pb.Hits | pb.GetResponse) -> Iterable[str | None]:
@@ -398,7 +399,8 @@ def _texts_or_none(message: pb.Hits | pb.GetResponse) -> Iterable[str | None]:
 def _payloads_or_none(message: pb.Hits | pb.GetResponse) -> Iterable[Payload | None]:
     if not message.HasField("payloads"):
         return itertools.repeat(None)
-    return [json.loads(text) if text else None for text in message.payloads.json]
+    payloads: list[Payload | None] = json.loads(message.payloads.json)
+    return payloads
 
 
 def _payload(message: pb.Source) -> Payload | None:

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import grpc
 from google.protobuf.message import Message
 
-from vecdb.errors import InvalidFilterError, MessageTooLargeError, VecdbError
-from vecdb.payload.encoding import decode_payload
+from vecdb.errors import InvalidFilterError, InvalidPayloadError, MessageTooLargeError, VecdbError
 from vecdb.types import Payload
 from vecdb_proto import codec
 from vecdb_proto.status import wire_error
@@ -239,21 +238,29 @@ def _log_call(rpc: str, started: float, outcome: str) -> None:
 
 
 def _payloads(message: pb.Payloads) -> list[Payload | None]:
-    return [
-        decode_payload(text.encode(), f"payload {row}") if text else None
-        for row, text in enumerate(message.json)
-    ]
+    """Return the entries of the array; the engine judges what each of them is."""
+    payloads = _decoded(message.json, "payloads", InvalidPayloadError)
+    if not isinstance(payloads, list):
+        raise InvalidPayloadError("payloads is not a JSON array of objects and nulls")
+    return payloads
 
 
 def _filter(request: Any) -> Any:
     """Return a request's filter, or None without one; the engine judges what it is."""
     if not request.HasField("filter_json"):
         return None
+    return _decoded(request.filter_json, "filter", InvalidFilterError)
+
+
+def _decoded(text: str, name: str, refusal: type[VecdbError]) -> Any:
     try:
-        return json.loads(request.filter_json, parse_constant=_refuse_constant)
+        return _JSON.decode(text)
     except (ValueError, RecursionError) as error:
-        raise InvalidFilterError(f"filter is not JSON: {error}") from None
+        raise refusal(f"{name} is not JSON: {error}") from None
 
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON number")
+
+
+_JSON = json.JSONDecoder(parse_constant=_refuse_constant)

@@ -81,8 +81,8 @@ class Vectors(_message.Message):
 class Payloads(_message.Message):
     __slots__ = ("json",)
     JSON_FIELD_NUMBER: _ClassVar[int]
-    json: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, json: _Optional[_Iterable[str]] = ...) -> None: ...
+    json: str
+    def __init__(self, json: _Optional[str] = ...) -> None: ...
 
 class EncoderInfo(_message.Message):
     __slots__ = ("model", "weights_sha256", "tokenizer_sha256", "pooling", "prefix", "normalized", "dim", "max_tokens")
