@@ -132,9 +132,7 @@ class CollectionMachine(RuleBasedStateMachine):
         assert len(hits) == min(k, len(model))
         base = np.array(list(model.values()), np.float32).reshape(-1, DIM)
         asked = np.array(query, np.float32)
-        scores = (
-            np.linalg.norm(base - asked, axis=1) if self.metric is Metric.L2 else base @ asked
-        )
+        scores = np.linalg.norm(base - asked, axis=1) if self.metric is Metric.L2 else base @ asked
         best = np.sort(scores) if self.metric is Metric.L2 else -np.sort(-scores)
         assert [hit.score for hit in hits] == pytest.approx(best[:k].tolist(), abs=1e-4)
         true_scores = dict(zip(model, scores.tolist(), strict=True))

@@ -296,7 +296,7 @@ class Collection:
         matrix = self._matrix(vector, "vector")
         if len(matrix) != 1:
             raise InvalidArgumentError(
-                f"vector has shape {np.asarray(vector).shape}: must be one vector; search_batch takes more"
+                f"vector has {len(matrix)} rows: must be one vector; search_batch takes more"
             )
         return self._search(matrix, k, filter, ef)[0]
 

@@ -56,6 +56,18 @@ class GrowingRows:
         """Return the id of a row."""
         return self.ids[row]
 
+    def ids_at(self, rows: NDArray[np.int64]) -> list[PointId]:
+        """Return the ids of rows."""
+        return [self.ids[row] for row in rows.tolist()]
+
+    def texts_at(self, rows: NDArray[np.int64]) -> list[str | None]:
+        """Return the texts of rows."""
+        return [self.texts[row] for row in rows.tolist()]
+
+    def payloads_at(self, rows: NDArray[np.int64]) -> list[bytes | None]:
+        """Return the payloads of rows as JSON."""
+        return [self.payloads[row] for row in rows.tolist()]
+
     def text_at(self, row: int) -> str | None:
         """Return the text of a row."""
         return self.texts[row]

@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 
 import numpy as np
 
@@ -288,13 +289,12 @@ class Maintenance:
         kept = [(s.rows, np.flatnonzero(mask)) for s, mask in parts]
         if not any(len(rows) for _, rows in kept):
             return None, None
-        each = [(part, row) for part, rows in kept for row in rows.tolist()]
         ref = write_segment(
             self._store, f"segments/{number:010d}.data",
-            [part.id_at(row) for part, row in each],
+            list(chain.from_iterable(part.ids_at(rows) for part, rows in kept)),
             np.concatenate([part.vectors[rows] for part, rows in kept]),
-            [part.text_at(row) for part, row in each],
-            [part.payload_at(row) for part, row in each],
+            list(chain.from_iterable(part.texts_at(rows) for part, rows in kept)),
+            list(chain.from_iterable(part.payloads_at(rows) for part, rows in kept)),
         )  # fmt: skip
         return SegmentFile.open(self._store, ref, verify=False), ref
 

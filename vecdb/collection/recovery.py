@@ -46,6 +46,8 @@ def read_stored(store: Store, manifests: ManifestLog) -> StoredCollection:
                 f"{store.location()} has segments and no manifest that names them: run "
                 "`vecdb check`"
             )
+        # From now on segments without a manifest are damage, and no crash between the two.
+        manifests.publish(StoredCollection().to_body())
         return StoredCollection()
     stored = StoredCollection.from_body(latest.body, store.location("manifest"))
     reachable = manifests.reachable()

@@ -54,6 +54,18 @@ class SealedRows:
         """Return the id of a row."""
         return self.file.id_at(row)
 
+    def ids_at(self, rows: NDArray[np.int64]) -> list[PointId]:
+        """Return the ids of rows."""
+        return self.file.ids_at(rows)
+
+    def texts_at(self, rows: NDArray[np.int64]) -> list[str | None]:
+        """Return the texts of rows."""
+        return self.file.texts_at(rows)
+
+    def payloads_at(self, rows: NDArray[np.int64]) -> list[bytes | None]:
+        """Return the payloads of rows as JSON."""
+        return self.file.payloads_at(rows)
+
     def text_at(self, row: int) -> str | None:
         """Return the text of a row."""
         return self.file.text_at(row)

@@ -47,11 +47,20 @@ class Rows(Protocol):
     def id_at(self, row: int) -> PointId:
         """Return the id of a row."""
 
+    def ids_at(self, rows: NDArray[np.int64]) -> list[PointId]:
+        """Return the ids of rows."""
+
     def text_at(self, row: int) -> str | None:
         """Return the text of a row."""
 
+    def texts_at(self, rows: NDArray[np.int64]) -> list[str | None]:
+        """Return the texts of rows."""
+
     def payload_at(self, row: int) -> bytes | None:
         """Return the payload of a row as JSON."""
+
+    def payloads_at(self, rows: NDArray[np.int64]) -> list[bytes | None]:
+        """Return the payloads of rows as JSON."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,7 +116,7 @@ class MatchedRows:
         first = 0 if known is None else len(known)
         if first < rows.count:
             judged = np.fromiter(
-                (condition.holds(rows.payload_at(row)) for row in range(first, rows.count)),
+                map(condition.holds, rows.payloads_at(np.arange(first, rows.count))),
                 np.bool_,
                 rows.count - first,
             )
@@ -211,8 +220,7 @@ class Snapshot:
         for part in self.parts:
             mask = part.mask(condition)
             if mask is not None:
-                for row in np.flatnonzero(mask).tolist():
-                    yield part.rows.id_at(row)
+                yield from part.rows.ids_at(np.flatnonzero(mask))
 
 
 def record_at(rows: Rows, row: int) -> Record:
