@@ -172,7 +172,7 @@ def test_limits_are_refused_at_once() -> None:
 def test_closing_stops_the_model() -> None:
     chat = ScriptedChat("one two three four")
     events = answer(QUESTION, ScriptedRetriever([INDENT]), chat, Params())
-    assert next(events) == "one "
+    assert next(events) == "one"
     events.close()
     assert chat.stopped
     assert chat.streams[0].completion_tokens == 1
@@ -200,14 +200,14 @@ def test_another_thread_may_close_while_one_waits() -> None:
     events.close()
     reader.join(10)
     assert not reader.is_alive()
-    assert got == ["one "]
+    assert got == ["one"]
 
 
 def test_cancelling_keeps_what_was_written() -> None:
     found = ask(ScriptedChat("one two three"))
-    assert next(iter(found)) == "one "
+    assert next(iter(found)) == "one"
     found.cancel()
-    assert found.text == "one "
+    assert found.text == "one"
     assert found.finish_reason is FinishReason.CANCELLED
 
 

@@ -10,9 +10,10 @@ from typing import Protocol, TypeVar
 from vecdb.config import K
 from vecdb.errors import InvalidParameterError, InvalidTextError
 from vecdb.rag.cite import cite
+from vecdb.rag.guard import AnswerGuard
 from vecdb.rag.prompt import NO_ANSWER, Message, Prompt, pack
 from vecdb.rag.retrieve import Relevance, Retriever, relevant_hits
-from vecdb.types import AnswerEnd, Filter, FinishReason
+from vecdb.types import AnswerEnd, Citation, Filter, FinishReason
 
 
 class GenerationLimit(Protocol):
@@ -179,16 +180,21 @@ def _no_answer() -> Iterator[str | AnswerEnd]:
 
 
 def _generate(prompt: Prompt, stream: ChatStream, min_support: float) -> Iterator[str | AnswerEnd]:
-    text = ""
+    guard = AnswerGuard()
     try:
-        for piece in stream:
-            text += piece
-            yield piece
+        yield from guard.passed(stream)
+        reason = FinishReason.STOP if guard.ended else stream.finish_reason
     finally:
         stream.close()
-    if NO_ANSWER.rstrip(".").casefold() in text.casefold():
-        citations, reason = [], FinishReason.NO_SOURCE
+    citations: list[Citation] = []
+    if NO_ANSWER.rstrip(".").casefold() in guard.text.casefold():
+        reason = FinishReason.NO_SOURCE
     else:
-        citations = cite(text, prompt.sources, min_support)
-        reason = stream.finish_reason or FinishReason.STOP
-    yield AnswerEnd(citations, prompt.sources, reason, prompt.tokens, stream.completion_tokens)
+        citations = cite(guard.text, prompt.sources, min_support)
+    yield AnswerEnd(
+        citations,
+        prompt.sources,
+        reason or FinishReason.STOP,
+        prompt.tokens,
+        stream.completion_tokens,
+    )
