@@ -1,7 +1,12 @@
-"""A BERT sentence encoder in plain numpy: one text at a time, no padding, no identities."""
+"""A BERT sentence encoder in plain numpy: one text at a time, no padding, no identities.
+
+``python reference.py WEIGHTS IDS OUT`` computes MiniLM's vectors of the id arrays in IDS (npz).
+"""
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -44,19 +49,21 @@ def tokens(weights: Mapping[str, Array], settings: BertSettings, ids: Array) -> 
     for layer in range(settings.layers):
         name = f"encoder.layer.{layer}"
         q, k, v = (
-            linear(x, f"{name}.attention.self.{part}").reshape(len(ids), settings.heads, size)
+            linear(x, f"{name}.attention.self.{part}")
+            .reshape(len(ids), settings.heads, size)
+            .swapaxes(0, 1)
             for part in ("query", "key", "value")
         )
-        scores = np.einsum("ihd,jhd->hij", q, k) / np.sqrt(np.array(size, x.dtype))
+        scores = q @ k.swapaxes(1, 2) / math.sqrt(size)
         shares = np.exp(scores - scores.max(-1, keepdims=True))
         shares /= shares.sum(-1, keepdims=True)
-        mixed = np.einsum("hij,jhd->ihd", shares, v).reshape(x.shape)
+        mixed = (shares @ v).swapaxes(0, 1).reshape(x.shape)
         x = norm(
             x + linear(mixed, f"{name}.attention.output.dense"),
             f"{name}.attention.output.LayerNorm",
         )
         inner = linear(x, f"{name}.intermediate.dense")
-        inner = (inner * (1 + erf(inner / np.sqrt(2))) / 2).astype(x.dtype)
+        inner = inner * (1 + erf(inner / math.sqrt(2))) / 2
         x = norm(x + linear(inner, f"{name}.output.dense"), f"{name}.output.LayerNorm")
     return x
 
@@ -66,3 +73,14 @@ def sentence(weights: Mapping[str, Array], settings: BertSettings, ids: Array) -
     rows = tokens(weights, settings, ids)
     pooled = rows.mean(0) if settings.pooling == "mean" else rows[0]
     return pooled / np.linalg.norm(pooled) if settings.normalized else pooled
+
+
+if __name__ == "__main__":
+    from safetensors.numpy import load_file
+
+    from vecdb.encode.settings import KNOWN
+
+    loaded = load_file(sys.argv[1])
+    with np.load(sys.argv[2]) as texts:
+        vectors = [sentence(loaded, KNOWN["all-MiniLM-L6-v2"], texts[name]) for name in texts]
+    np.save(sys.argv[3], np.stack(vectors))

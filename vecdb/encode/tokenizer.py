@@ -102,8 +102,9 @@ class TextTokenizer:
     def split(self, text: str) -> list[tuple[int, int]]:
         """Return spans of characters, in order, that each fit the limit.
 
-        A span ends between words, except inside a single word that alone exceeds the limit.
-        Characters that make no token (white space, controls) between two spans are in neither.
+        A span ends at white space where there is some in its second half, else between two
+        words or signs, else (in a word that alone exceeds the limit) anywhere. White space
+        between two spans is in neither.
         """
         encoding = self._tokenizer.encode(text, add_special_tokens=False)
         if len(encoding) <= self._room:
@@ -114,7 +115,7 @@ class TextTokenizer:
         while first < len(offsets):
             end = min(first + self._room, len(offsets))
             while True:
-                end = _word_boundary(words, first, end)
+                end = _boundary(offsets, words, first, end)
                 span = (offsets[first][0], offsets[end - 1][1])
                 # Cut inside a word, its rest may become more pieces than it was before.
                 excess = self.count(text[span[0] : span[1]]) - self.max_tokens
@@ -126,9 +127,16 @@ class TextTokenizer:
         return spans
 
 
-def _word_boundary(words: Sequence[int | None], first: int, end: int) -> int:
-    """Return the last place in (first, end] that is not inside a word, else `end`."""
-    at = end
-    while first < at < len(words) and words[at] is not None and words[at] == words[at - 1]:
-        at -= 1
-    return at if at > first else end
+def _boundary(
+    offsets: Sequence[tuple[int, int]], words: Sequence[int | None], first: int, end: int
+) -> int:
+    """Return the best place in (first, end] to end a span of tokens that begins at `first`."""
+    if end == len(offsets):
+        return end
+    for at in range(end, first + (end - first) // 2, -1):
+        if offsets[at - 1][1] < offsets[at][0]:
+            return at
+    for at in range(end, first, -1):
+        if words[at - 1] != words[at]:
+            return at
+    return end
