@@ -4,6 +4,7 @@ from vecdb.index.flat import FlatIndex, exact_search, reciprocal_norms
 from vecdb.index.hnsw import HnswIndex
 from vecdb.index.ivf import IvfIndex
 from vecdb.index.validate import as_matrix, as_metric
+from vecdb.index.warm import warm_up
 
 __all__ = [
     "FlatIndex",
@@ -13,4 +14,5 @@ __all__ = [
     "as_metric",
     "exact_search",
     "reciprocal_norms",
+    "warm_up",
 ]

@@ -49,7 +49,7 @@ class InvertedLists:
         rng = np.random.default_rng(seed)
         sampled = min(len(vectors), count * _ROWS_PER_LIST_SAMPLED)
         chosen = np.sort(rng.choice(len(vectors), sampled, replace=False))
-        sample = vectors if sampled == len(vectors) else vectors[chosen]
+        sample = frozen(vectors if sampled == len(vectors) else vectors[chosen])
         centroids = kmeans(
             sample, count, iterations=_ITERATIONS, spherical=metric is Metric.COSINE, rng=rng
         )

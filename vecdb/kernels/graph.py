@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from vecdb.kernels.bitset import Bits, has_bit, set_bit
 from vecdb.kernels.distance import distance, distances_to_four
 from vecdb.kernels.jit import inline, kernel
-from vecdb.kernels.pool import EXPANDED, insert_key, key_row, pack_key
+from vecdb.kernels.pool import EXPANDED, insert_key, key_distance, key_row, pack_key
 from vecdb.kernels.scan import unpack_pool
 from vecdb.kernels.simd import prefetch
 
@@ -107,7 +107,10 @@ def search_layer(
             a, b, c = batch[i], batch[min(i + 1, last)], batch[min(i + 2, last)]
             d = batch[min(i + 3, last)]
             four = distances_to_four(metric, queries, q, rows, a, b, c, d, column)
+            worst = key_distance(pool[ef - 1]) if size == ef else np.float32(np.inf)
             for j in range(min(4, count - i)):
+                if four[j] > worst:
+                    continue
                 key = pack_key(four[j], batch[i + j])
                 if size < ef or key < pool[ef - 1]:
                     place = insert_key(pool, size, ef, key)
