@@ -11,7 +11,7 @@ from vecdb.kernels.jit import COMPILED
 
 METRICS = ["cosine", "dot", "l2"]
 
-MANY = 3_000 if COMPILED else 250
+MANY = 3_000 if COMPILED else 160
 """Enough vectors for a graph with layers; few enough for kernels run as Python."""
 
 
@@ -76,11 +76,13 @@ def check_graph(index: HnswIndex) -> None:
     levels, starts = arrays["levels"].astype(int), arrays["upper_start"]
     column = -(-index.dim // 16) * 16
     base = arrays["rows"].view(np.int32)[:, column : column + m0]
-    assert levels.max() == top == levels[entry]
+    assert top == levels[entry]
+    twins = _check_twins(arrays["twins"], arrays["rows"][:, :column])
+    assert not twins[entry]
     assert (arrays["rows"][:, index.dim : column] == 0).all()
     for layer in range(top + 1):
-        nodes = np.flatnonzero(levels >= layer)
-        lists = base if layer == 0 else arrays["upper"][starts[nodes] + layer - 1]
+        nodes = np.flatnonzero((levels >= layer) & ~twins)
+        lists = base[nodes] if layer == 0 else arrays["upper"][starts[nodes] + layer - 1]
         assert lists.shape == (len(nodes), m0 if layer == 0 else m)
         for node, links in zip(nodes.tolist(), lists.tolist(), strict=True):
             used = [link for link in links if link >= 0]
@@ -88,3 +90,20 @@ def check_graph(index: HnswIndex) -> None:
             assert len(set(used)) == len(used), "a link twice"
             assert node not in used, "a link to itself"
             assert all(levels[link] >= layer for link in used), "a link off its layer"
+            assert not twins[used].any(), "a link to a twin"
+
+
+def _check_twins(following: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """Check the lists of rows with equal vectors; return which rows are behind another."""
+    behind = following[following >= 0]
+    assert len(set(behind.tolist())) == len(behind), "a row twice among twins"
+    before = np.flatnonzero(following >= 0)
+    np.testing.assert_array_equal(vectors[before], vectors[following[before]])
+    is_behind = np.zeros(len(following), np.bool_)
+    is_behind[behind] = True
+    for row in np.flatnonzero(~is_behind & (following >= 0)).tolist():
+        steps = 0
+        while row >= 0:
+            row, steps = int(following[row]), steps + 1
+            assert steps <= len(following), "twins in a circle"
+    return is_behind

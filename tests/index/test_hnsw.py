@@ -32,6 +32,7 @@ def _graph(metric: str, vectors: np.ndarray, links: np.ndarray) -> Graph:
     nothing = frozen(np.empty((0, 2), np.int32))
     return Graph(
         frozen(rows), frozen(rows.view(np.int32)), nothing, frozen(np.empty(0, np.int32)),
+        frozen(np.full(len(rows), -1, np.int32)),
         vectors.shape[1], links.shape[1], METRIC_NUMBERS[Metric(metric)],
     )  # fmt: skip
 
@@ -175,6 +176,46 @@ def test_few_matches_are_scanned_and_many_walked_for(monkeypatch: pytest.MonkeyP
     # The walk sees more nodes than match before it has found them all, and is given up.
     index.search(vectors[:3], 5, ef=5, filter=mask)
     assert calls == [3, 3]
+
+
+@EVERY_METRIC
+@pytest.mark.parametrize("kind", ["one value often", "each value often", "all equal", "grid"])
+@pytest.mark.parametrize("threads", [1, 4])
+def test_equal_vectors_are_all_found(
+    metric: str, kind: str, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hnsw, "scan_is_cheaper", _never_scan)
+    rng = np.random.default_rng(0)
+    vectors = clustered(MANY, 8)
+    if kind == "one value often":
+        vectors[rng.random(MANY) < 0.3] = vectors[0]
+    elif kind == "each value often":
+        vectors = vectors[rng.integers(0, MANY // 50, MANY)]
+    elif kind == "all equal":
+        vectors[:] = vectors[0]
+    else:
+        vectors = (rng.integers(0, 3, (MANY, 4)) + 1).astype(np.float32)
+    queries = vectors[:: MANY // 30] + np.float32(0.05)
+    index, exact = HnswIndex(vectors.shape[1], metric), FlatIndex(vectors.shape[1], metric)
+    index.build(vectors[: MANY // 2], threads=threads)
+    index.add(vectors[MANY // 2 :], threads=threads)
+    exact.build(vectors)
+    check_graph(index)
+    for mask in (None, rng.random(MANY) < 0.4):
+        _, truth = exact.search(queries, 20, filter=mask)
+        ids, found = index.search(queries, 20, ef=60, filter=mask)
+        assert mask is None or mask[ids].all()
+        assert (np.abs(found - truth) <= 1e-5 * (1 + np.abs(truth))).mean() > 0.97
+
+
+def test_a_removed_vector_does_not_hide_its_twins() -> None:
+    vectors = np.repeat(clustered(20, 6), 3, axis=0)
+    index = HnswIndex(6, "l2")
+    index.build(vectors)
+    index.remove(range(0, 60, 3))
+    ids, found = index.search(vectors[::3], 2)
+    assert (found == 0).all()
+    assert not (ids % 3 == 0).any()
 
 
 def test_nodes_that_cannot_be_reached_are_still_found(monkeypatch: pytest.MonkeyPatch) -> None:

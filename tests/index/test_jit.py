@@ -5,8 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from tests.index.samples import clustered
+from vecdb.index import HnswIndex, IvfIndex, warm_up
+from vecdb.kernels import distance, graph, graph_build, graph_filtered, ivf, kmeans, scan
 from vecdb.kernels.jit import COMPILED
 
 pytestmark = pytest.mark.skipif(not COMPILED, reason="without the JIT nothing is cached")
@@ -44,3 +48,29 @@ def test_a_folder_that_cannot_be_made_means_no_cache(tmp_path: Path) -> None:
     in_the_way = tmp_path / "file"
     in_the_way.write_text("")
     assert _folders(XDG_CACHE_HOME=str(in_the_way))[0] == "None"
+
+
+def test_each_kernel_is_compiled_for_one_set_of_types(tmp_path: Path) -> None:
+    """A second set would be a second wait on somebody's first call."""
+    index = HnswIndex(17, m=4, ef_construction=10)
+    warm_up()
+    index.build(clustered(300, 17), threads=2)
+    index.save(tmp_path / "i")
+    loaded = HnswIndex.load(tmp_path / "i")
+    for ef, mask in ((2, None), (2, np.arange(300) % 3 > 0), (300, None)):
+        loaded.search(clustered(3, 17), 2, ef=ef, filter=mask)
+    loaded.add(clustered(3, 17, seed=1))
+    lists = IvfIndex(17)
+    for start in range(0, 300, 30):
+        lists.add(clustered(300, 17)[start : start + 30])
+    lists.search(clustered(1, 17)[0], 2)
+    kernels = {
+        f"{module.__name__}.{name}": thing
+        for module in (distance, graph, graph_build, graph_filtered, ivf, kmeans, scan)
+        for name, thing in vars(module).items()
+        if getattr(thing, "__module__", "") == module.__name__
+        and getattr(thing, "_cache", None) is not None
+        and type(thing._cache).__name__ == "FunctionCache"
+    }
+    assert len(kernels) == 7
+    assert {name: len(k.signatures) for name, k in kernels.items()} == dict.fromkeys(kernels, 1)

@@ -61,8 +61,9 @@ def _raise_entry(state: HnswState, first: int, ef: int) -> int:
             state.graph(writeable=True), state.levels, highest, highest + 1, -1, state.entry,
             state.top, state.m, ef, np.zeros(len(state.table), np.int32), _memory(state, ef),
         )  # fmt: skip
-    state.entry, state.top = highest, level
-    return highest
+    if first == 0 or state.graph().links[highest, state.column] >= 0:
+        state.entry, state.top = highest, level
+    return highest  # without a link it is a twin of another node, and cannot be entered by
 
 
 def _memory(state: HnswState, ef: int) -> Insertion:

@@ -53,6 +53,7 @@ class HnswState:
     upper: NDArray[np.int32]
     upper_start: NDArray[np.int32]
     levels: NDArray[np.uint8]
+    twins: NDArray[np.int32]
     slots: int = 0
     entry: int = -1
     top: int = 0
@@ -64,6 +65,7 @@ class HnswState:
         return cls(
             RowTable(dim, row_stride(dim, m0), metric), m, m0,
             np.empty((0, m), np.int32), np.empty(0, np.int32), np.empty(0, np.uint8),
+            np.empty(0, np.int32),
         )  # fmt: skip
 
     @property
@@ -79,10 +81,11 @@ class HnswState:
             vectors.view(np.int32),
             self.upper,
             self.upper_start,
+            self.twins,
         )
-        rows, links, upper, upper_start = given if writeable else map(frozen, given)
+        rows, links, upper, upper_start, twins = given if writeable else map(frozen, given)
         metric = METRIC_NUMBERS[self.table.metric]
-        return Graph(rows, links, upper, upper_start, self.column, self.m0, metric)
+        return Graph(rows, links, upper, upper_start, twins, self.column, self.m0, metric)
 
     def unlinked(self, first: int, levels: NDArray[np.uint8]) -> None:
         """Give the rows from `first` on, already in the table, their levels and empty lists."""
@@ -90,6 +93,8 @@ class HnswState:
         self.table.vectors[first:last, self.column :].view(np.int32)[:] = -1
         self.levels = reserve(self.levels, first, last)
         self.levels[first:last] = levels
+        self.twins = reserve(self.twins, first, last)
+        self.twins[first:last] = -1
         ends = self.slots + np.cumsum(levels, dtype=np.int64)
         self.upper_start = reserve(self.upper_start, first, last)
         self.upper_start[first:last] = np.where(levels > 0, ends - levels, -1)
@@ -111,6 +116,7 @@ class HnswState:
             "upper": self.upper[: self.slots],
             "upper_start": self.upper_start[:count],
             "levels": self.levels[:count],
+            "twins": self.twins[:count],
             "ids": table.ids.array,
             "alive": table.alive.view(np.uint8),
         }
@@ -137,6 +143,7 @@ def from_arrays(arrays: Arrays) -> tuple[HnswState, int, int]:
             "upper": (np.int32, (slots, m)),
             "upper_start": (np.int32, (count,)),
             "levels": (np.uint8, (count,)),
+            "twins": (np.int32, (count,)),
             "ids": (np.int64, (count,)),
             "alive": (np.uint8, (count,)),
         },
@@ -145,6 +152,8 @@ def from_arrays(arrays: Arrays) -> tuple[HnswState, int, int]:
     if count and not (0 <= entry < count and int(levels[entry]) == top):
         raise CorruptFileError(f"entry point {entry} on layer {top} is not a row of that layer")
     table = RowTable.of(dim, metric, arrays["rows"], arrays["ids"], arrays["alive"])
-    upper, upper_start = arrays["upper"], arrays["upper_start"]
-    state = HnswState(table, m, m0, upper, upper_start, levels, slots, entry, top)
+    state = HnswState(
+        table, m, m0, arrays["upper"], arrays["upper_start"], levels, arrays["twins"],
+        slots, entry, top,
+    )  # fmt: skip
     return state, ef_construction, seed

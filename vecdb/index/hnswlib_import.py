@@ -69,6 +69,7 @@ def read_hnswlib(index: Any) -> tuple[HnswState, int]:
         np.ascontiguousarray(_without_unused(lists[:, 1:], lists[:, :1])),
         np.where(levels > 0, ends - levels, -1).astype(np.int32),
         levels.astype(np.uint8),
+        np.full(count, -1, np.int32),
         slots,
         int(memory["enterpoint_node"]) if count else -1,
         int(memory["max_level"]) if count else 0,

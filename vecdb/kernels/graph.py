@@ -6,6 +6,9 @@ so that expanding a node and comparing with it touch one stretch of memory::
     | vector, `column` float32 | links, `m0` int32, -1 after the last | padding to 64 bytes |
 
 The few nodes that are on higher layers have `m` links for each of them in `upper`.
+
+Rows with equal vectors are one node: the first has the links, and the others, its twins, hang on
+it as a list. Were each a node, they would link only to each other, and none of them be found.
 """
 
 from __future__ import annotations
@@ -19,7 +22,6 @@ from vecdb.kernels.bitset import Bits, has_bit, set_bit
 from vecdb.kernels.distance import distance, distances_to_four
 from vecdb.kernels.jit import inline, kernel
 from vecdb.kernels.pool import EXPANDED, insert_key, key_distance, key_row, pack_key
-from vecdb.kernels.scan import unpack_pool
 from vecdb.kernels.simd import prefetch
 
 
@@ -34,6 +36,8 @@ class Graph(NamedTuple):
     """(slots, m): links on higher layers, -1 after the last."""
     upper_start: NDArray[np.int32]
     """(capacity,): a node's slot on layer 1; layer l is l - 1 slots further. -1 without any."""
+    twins: NDArray[np.int32]
+    """(capacity,): the next row with the same vector, -1 after the last."""
     column: int
     """Where the links start in a row; the floats before it are compared."""
     m0: int
@@ -156,6 +160,25 @@ def start_pool(node: Any, its_distance: Any, scratch: Any) -> None:
     scratch.pool[0] = pack_key(its_distance, node)
 
 
+@inline
+def _unpack_with_twins(
+    graph: Any, pool: Any, size: Any, correction: Any, out_rows: Any, out_distances: Any, q: Any
+) -> None:
+    """Write the nodes of a pool and their twins to line `q`, as `unpack_pool` does."""
+    wanted = out_rows.shape[1]
+    written = 0
+    for i in range(size):
+        row = key_row(pool[i])
+        while row >= 0 and written < wanted:
+            out_rows[q, written] = row
+            out_distances[q, written] = key_distance(pool[i]) + correction
+            written += 1
+            row = np.int64(graph.twins[row])
+    for i in range(written, wanted):
+        out_rows[q, i] = -1
+        out_distances[q, i] = np.float32(np.inf)
+
+
 @kernel
 def search_graph(
     graph: Any, entry: Any, top: Any, queries: Any, ef: Any, correction: Any, scratch: Any,
@@ -183,4 +206,6 @@ def search_graph(
         node, its_distance = descend(graph, queries, q, entry, top, 0)
         start_pool(node, its_distance, scratch)
         size = search_layer(graph, 0, queries, q, ef, 1, scratch)
-        unpack_pool(scratch.pool, size, correction, out_rows, out_distances, q)
+        _unpack_with_twins(
+            graph, scratch.pool, size, correction, out_rows, out_distances, q
+        )  # fmt: skip

@@ -122,6 +122,22 @@ def _link(graph: Any, level: Any, owner: Any, node: Any, locks: Any, memory: Any
 
 
 @inline
+def _find_twin(graph: Any, node: Any, pool: Any, size: Any) -> Any:
+    """Return the node among those found that has the same vector as `node`, or -1."""
+    rows = graph.rows
+    to_itself = distance(graph.metric, rows, node, rows, node, graph.column)
+    for i in range(size):
+        if key_distance(pool[i]) == to_itself:
+            other = key_row(pool[i])
+            same = 0
+            while same < graph.column and rows[node, same] == rows[other, same]:
+                same += 1
+            if same == graph.column:
+                return other
+    return np.int64(-1)
+
+
+@inline
 def _enter_next_layer(size: Any, scratch: Any) -> None:
     """Make the nodes found on one layer the entry points of the layer below."""
     scratch.visited[:] = 0
@@ -143,21 +159,34 @@ def _insert(
     locks: Any,
     memory: Any,
 ) -> None:
-    """Algorithm 1: link a node that is on the layers 0 to `level` into the graph."""
+    """Algorithm 1: link a node that is on the layers 0 to `level` into the graph.
+
+    A node whose vector is there already becomes a twin of the node that has it.
+    """
     rows, scratch = graph.rows, memory.search
+    links, column = graph.links, graph.column
     highest = min(level, top)
     start, its_distance = descend(graph, rows, node, entry, top, highest)
     start_pool(start, its_distance, scratch)
     size = 1
     for layer in range(highest, -1, -1):
         size = search_layer(graph, layer, rows, node, ef, size, scratch)
+        if layer == 0:
+            twin = _find_twin(graph, node, scratch.pool, size)
+            if twin >= 0:
+                while not try_lock(locks, twin):
+                    pass
+                graph.twins[node] = graph.twins[twin]
+                graph.twins[twin] = node
+                unlock(locks, twin)
+                return
         memory.counts[layer] = select_neighbours(graph, scratch.pool, size, m, memory.chosen[layer])
         if layer > 0:
             _enter_next_layer(size, scratch)
     for layer in range(highest + 1):
         for j in range(memory.counts[layer]):
             if layer == 0:
-                graph.links[node, graph.column + j] = memory.chosen[layer, j]
+                links[node, column + j] = memory.chosen[layer, j]
             else:
                 slot = np.int64(graph.upper_start[node]) + layer - 1
                 graph.upper[slot, j] = memory.chosen[layer, j]

@@ -11,8 +11,23 @@ from vecdb.kernels.distance import distances_to_four
 from vecdb.kernels.graph import collect_unvisited, descend
 from vecdb.kernels.heap import heap_pop, heap_push
 from vecdb.kernels.jit import inline, kernel
-from vecdb.kernels.pool import insert_key, key_row, pack_key
+from vecdb.kernels.pool import insert_key, key_distance, key_row, pack_key
 from vecdb.kernels.scan import unpack_pool
+
+
+@inline
+def _insert_allowed(
+    graph: Any, allowed: Any, distance: Any, node: Any, pool: Any, size: Any, ef: Any
+) -> Any:
+    """Insert those of a node and its twins that are allowed; return the pool's new size."""
+    row = node
+    while row >= 0:
+        key = pack_key(distance, row)
+        if has_bit(allowed, row) and (size < ef or key < pool[ef - 1]):
+            insert_key(pool, size, ef, key)
+            size = min(size + 1, ef)
+        row = np.int64(graph.twins[row])
+    return size
 
 
 @inline
@@ -33,10 +48,7 @@ def _search_base(
     visited[:] = 0
     set_bit(visited, key_row(start))
     waiting = heap_push(heap, 0, start)
-    size = 0
-    if has_bit(allowed, key_row(start)):
-        pool[0] = start
-        size = 1
+    size = _insert_allowed(graph, allowed, key_distance(start), key_row(start), pool, 0, ef)
     compared = 1
     while waiting > 0:
         key, waiting = heap_pop(heap, waiting)
@@ -58,9 +70,7 @@ def _search_base(
                 key = pack_key(four[j], node)
                 if size < ef or key < pool[ef - 1]:
                     waiting = heap_push(heap, waiting, key)
-                    if has_bit(allowed, node):
-                        insert_key(pool, size, ef, key)
-                        size = min(size + 1, ef)
+                    size = _insert_allowed(graph, allowed, four[j], node, pool, size, ef)
     return size, True
 
 
