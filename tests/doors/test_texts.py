@@ -10,8 +10,8 @@ from vecdb import FinishReason, errors
 
 ENCODER = "all-MiniLM-L6-v2"
 FACTS = {
-    "walrus": "PEP 572 added assignment expressions, written with the walrus operator :=, to Python.",
-    "match": "PEP 634 specifies structural pattern matching: the match statement and its case blocks.",
+    "walrus": "PEP 572 added assignment expressions to Python, written with the walrus operator.",
+    "match": "PEP 634 specifies structural pattern matching: the match statement and its blocks.",
     "zen": "The Zen of Python, by Tim Peters, says that explicit is better than implicit.",
     "typing": "PEP 484 introduced a standard syntax for type hints in function signatures.",
     "bread": "Sourdough bread is made from flour, water, salt and a fermented starter.",

@@ -39,9 +39,7 @@ def _isort_key(name: str) -> tuple[int, str]:
 def loaded_by(statement: str) -> set[str]:
     """Return the top-level modules that a fresh process has after `statement`."""
     code = f"import sys; {statement}; print(*sorted(m.split('.')[0] for m in sys.modules))"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return set(done.stdout.split())
 
 
@@ -93,7 +91,7 @@ def test_the_readmes_vector_examples_run(tmp_path: Path, monkeypatch: pytest.Mon
     assert blocks
     names: dict[str, object] = {}
     for block in blocks:
-        exec(compile(block, "README.md", "exec"), names)  # noqa: S102 - our own documentation
+        exec(compile(block, "README.md", "exec"), names)
 
 
 @pytest.mark.parametrize(

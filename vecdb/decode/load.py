@@ -21,8 +21,8 @@ ActivationType = Literal["int8", "float32"]
 def load_chat_model(
     name_or_url: str,
     *,
-    device: Device = "auto",
-    activations: ActivationType = "int8",
+    device: str = "auto",
+    activations: str = "int8",
     cache_dir: Path | str | None = None,
     threads: int | None = None,
     progress: bool = True,
@@ -97,8 +97,8 @@ def _load(
     name: str,
     path: Path,
     sha256: str,
-    device: Device,
-    activations: ActivationType,
+    device: str,
+    activations: str,
     cache_dir: Path | str | None,
     threads: int | None,
 ) -> LocalChatModel:
@@ -127,7 +127,7 @@ def _load(
 def cached_graph(
     path: Path,
     sha256: str,
-    activations: ActivationType,
+    activations: str,
     device: Literal["cpu", "cuda"],
     cache_dir: Path | str | None,
 ) -> Path:
