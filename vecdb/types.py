@@ -142,8 +142,8 @@ class Citation:
     chunk_start, chunk_end
         The span of the point's text that supports it best, in characters.
     score
-        How well that span supports it: the share of the answer span's content words found
-        in it, from 0 to 1.
+        How well that span supports it, from 0 to 1: the weighted share of the answer span's
+        content words that it holds; see `vecdb.rag.cite`.
     """
 
     source: int

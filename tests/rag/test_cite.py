@@ -66,6 +66,30 @@ def test_an_invented_number_is_not_supported() -> None:
     assert cite("Use eight spaces per indentation level, as PEP 8 says.", [WALRUS]) == []
 
 
+def test_the_line_of_context_does_not_stand_for_the_passage() -> None:
+    source = Source(
+        1, "x", 0.6, "Style Guide > Maximum Line Length\n\nLimit all lines to 79 characters. Rest."
+    )
+    answer = "The maximum line length in the style guide is 79 characters."
+    (citation,) = cite(answer, [source], question="What is the maximum line length?")
+    cited = source.text[citation.chunk_start : citation.chunk_end]
+    assert cited == "Limit all lines to 79 characters."
+
+
+def test_repeating_the_question_is_no_support() -> None:
+    source = Source(1, "x", 0.6, "Copies of the Mona Lisa are painted every day.")
+    answer = "The Mona Lisa was painted by Leonardo."
+    assert cite(answer, [source], question="Who painted the Mona Lisa?") == []
+
+
+def test_a_terse_answer_is_about_the_question() -> None:
+    other = Source(3, "other", 0.4, "The offset of the field is 4 bytes.")
+    (citation,) = cite(
+        "The answer is 4.", [other, *SOURCES], question="How many spaces per indentation level?"
+    )
+    assert citation.id == STYLE.id
+
+
 def test_empty_things() -> None:
     assert cite("", SOURCES) == []
     assert cite("Yes.", []) == []

@@ -73,7 +73,9 @@ def test_the_model_is_not_asked_for_more_after_a_repetition() -> None:
 
 
 @given(
-    st.lists(st.sampled_from([FIRST + " ", "Quite so. ", "c", " ", "\n\n", "Question: ", "The style"])),
+    st.lists(
+        st.sampled_from([FIRST + " ", "Quite so. ", "c", " ", "\n\n", "Question: ", "The style"])
+    ),
     st.integers(1, 9),
 )
 def test_what_is_shown_is_a_beginning_of_what_was_written(parts: list[str], size: int) -> None:

@@ -24,6 +24,8 @@ _PARAGRAPH_END = re.compile(r"\n[ \t]*\n")
 _WINDOW = 3
 _WORTH_A_SENTENCE_MORE = 0.1
 _ELSEWHERE = 0.5
+_ASKED = 0.5
+_SHORT = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,9 @@ class _Support:
     score: float
 
 
-def cite(answer: str, sources: Sequence[Source], min_support: float = 0.5) -> list[Citation]:
+def cite(
+    answer: str, sources: Sequence[Source], min_support: float = 0.5, question: str = ""
+) -> list[Citation]:
     """Attribute the sentences of `answer` to `sources`.
 
     Parameters
@@ -52,8 +56,12 @@ def cite(answer: str, sources: Sequence[Source], min_support: float = 0.5) -> li
     min_support
         The least score, from 0 to 1, at which a source is said to support a sentence: the
         weighted share of the sentence's content words that the cited stretch holds, where words
-        that only the rest of the same source holds (its title, say) count half. In addition every
-        number in the sentence must stand in the source.
+        that only the rest of the same source holds count half. Every number must be in the
+        stretch itself or the source's first line.
+    question
+        What was asked. Its words count half, since an answer may repeat them without knowing
+        anything; the words that the answer adds have to reach `min_support` by themselves. A
+        sentence of one or two words of its own ("The answer is 4.") is read as being about them.
 
     Returns
     -------
@@ -62,10 +70,11 @@ def cite(answer: str, sources: Sequence[Source], min_support: float = 0.5) -> li
         source supports has none.
     """
     index = _SupportIndex(sources)
+    asked = stems(content_words(question))
     citations: list[Citation] = []
     for start, end in sentence_spans(answer):
         sentence, named = _without_markers(answer[start:end])
-        found = index.supports(content_words(sentence), min_support)
+        found = index.supports(content_words(sentence), asked, min_support)
         found.sort(key=lambda s: (-s.score, s.source.number not in named, s.source.number))
         citations.extend(
             Citation(
@@ -103,17 +112,46 @@ def _sentences(text: str) -> list[_Sentence]:
     return sentences
 
 
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    """What a sentence says, as weighted stems.
+
+    Attributes
+    ----------
+    weights
+        Every stem, with its weight.
+    added
+        The stems that the question did not have.
+    numbers
+        The numbers among `added`.
+    """
+
+    weights: dict[str, float]
+    added: frozenset[str]
+    numbers: frozenset[str]
+
+    def share(self, held: frozenset[str], everywhere: frozenset[str]) -> float:
+        """Return how much of the claim a stretch holds, what the source has elsewhere at half."""
+        return self._share(frozenset(self.weights), held, everywhere)
+
+    def added_share(self, held: frozenset[str], everywhere: frozenset[str]) -> float:
+        """Return the same of what the claim adds to the question; 1 when it adds nothing."""
+        return self._share(self.added, held, everywhere) if self.added else 1.0
+
+    def _share(
+        self, claimed: frozenset[str], held: frozenset[str], everywhere: frozenset[str]
+    ) -> float:
+        total = sum(self.weights[stem] for stem in claimed)
+        inside = sum(self.weights[stem] for stem in claimed & held)
+        elsewhere = sum(self.weights[stem] for stem in (claimed & everywhere) - held)
+        return min(1.0, (inside + _ELSEWHERE * elsewhere) / total)
+
+
 class _SupportIndex:
     """The sentences of the sources, with the stems that each holds."""
 
     def __init__(self, sources: Sequence[Source]) -> None:
-        self._sources = [
-            (
-                source,
-                _sentences(source.text),
-            )
-            for source in sources
-        ]
+        self._sources = [(source, _sentences(source.text)) for source in sources]
         self._sentences = sum(len(sentences) for _, sentences in self._sources)
         self._frequency = Counter(
             stem
@@ -122,47 +160,58 @@ class _SupportIndex:
             for stem in sentence.stems
         )
 
-    def _weight(self, stem: str) -> float:
-        return math.log(1 + (self._sentences + 1) / (self._frequency[stem] + 1))
-
-    def supports(self, words: Sequence[Word], min_support: float) -> list[_Support]:
+    def supports(
+        self, words: Sequence[Word], asked: frozenset[str], min_support: float
+    ) -> list[_Support]:
         """Return the best stretch of every source that supports `words` well enough."""
-        weights = {word.stem: self._weight(word.stem) for word in words}
-        numbers = {word.stem for word in words if word.is_number}
-        total = sum(weights.values())
+        claim = self._claim(words, asked)
+        if not claim.weights:
+            return []
         found = []
         for source, sentences in self._sources:
-            everywhere = frozenset().union(*(sentence.stems for sentence in sentences))
-            if not weights or not numbers <= everywhere:
-                continue
-            span, score = _best_stretch(sentences, weights, everywhere)
-            if score / total >= min_support:
-                found.append(_Support(source, span, min(1.0, score / total)))
+            support = _best_stretch(source, sentences, claim, min_support)
+            if support is not None:
+                found.append(support)
         return found
+
+    def _claim(self, words: Sequence[Word], asked: frozenset[str]) -> _Claim:
+        said = stems(words)
+        added = said - asked
+        if added and len(said) < _SHORT:
+            said |= asked
+        return _Claim(
+            weights={s: self._rarity(s) * (_ASKED if s in asked else 1.0) for s in said},
+            added=added,
+            numbers=frozenset(word.stem for word in words if word.is_number) - asked,
+        )
+
+    def _rarity(self, stem: str) -> float:
+        return math.log(1 + (self._sentences + 1) / (self._frequency[stem] + 1))
 
 
 def _best_stretch(
-    sentences: Sequence[_Sentence],
-    weights: dict[str, float],
-    everywhere: frozenset[str],
-) -> tuple[Span, float]:
-    """Return the stretch of at most `_WINDOW` sentences of a paragraph with the most weight.
+    source: Source, sentences: Sequence[_Sentence], claim: _Claim, min_support: float
+) -> _Support | None:
+    """Return the stretch of at most `_WINDOW` sentences of a paragraph that supports best.
 
     A longer stretch has to earn each further sentence, so that the cited span stays short.
     """
-    background = _ELSEWHERE * sum(w for stem, w in weights.items() if stem in everywhere)
-    toll = _WORTH_A_SENTENCE_MORE * sum(weights.values())
-    best_span, best_score, best_worth = (0, 0), 0.0, -math.inf
+    everywhere = frozenset().union(*(sentence.stems for sentence in sentences))
+    best, best_worth = None, -math.inf
     for first in range(len(sentences)):
         held: frozenset[str] = frozenset()
         for last in range(first, min(first + _WINDOW, len(sentences))):
             if sentences[last].paragraph != sentences[first].paragraph:
                 break
             held |= sentences[last].stems
-            inside = sum(w for stem, w in weights.items() if stem in held)
-            score = background + (1 - _ELSEWHERE) * inside
-            worth = score - toll * (last - first)
-            if worth > best_worth:
-                best_span = (sentences[first].span[0], sentences[last].span[1])
-                best_score, best_worth = score, worth
-    return best_span, best_score
+            score = claim.share(held, everywhere)
+            worth = score - _WORTH_A_SENTENCE_MORE * (last - first)
+            if (
+                worth > best_worth
+                and score >= min_support
+                and claim.added_share(held, everywhere) >= min_support
+                and claim.numbers <= held | sentences[0].stems
+            ):
+                span = (sentences[first].span[0], sentences[last].span[1])
+                best, best_worth = _Support(source, span, score), worth
+    return best

@@ -162,7 +162,7 @@ def answer(
             "shorten the question, or ask for a shorter answer (max_tokens)"
         )
     stream = chat.stream(prompt.messages, params)
-    return AnswerEvents(_generate(prompt, stream, options.min_support), stream.close)
+    return AnswerEvents(_generate(question, prompt, stream, options.min_support), stream.close)
 
 
 def _prompt_budget(context: int, max_tokens: int, wanted: int | None) -> int:
@@ -179,7 +179,9 @@ def _no_answer() -> Iterator[str | AnswerEnd]:
     yield AnswerEnd([], [], FinishReason.NO_SOURCE, 0, 0)
 
 
-def _generate(prompt: Prompt, stream: ChatStream, min_support: float) -> Iterator[str | AnswerEnd]:
+def _generate(
+    question: str, prompt: Prompt, stream: ChatStream, min_support: float
+) -> Iterator[str | AnswerEnd]:
     guard = AnswerGuard()
     try:
         yield from guard.passed(stream)
@@ -190,7 +192,7 @@ def _generate(prompt: Prompt, stream: ChatStream, min_support: float) -> Iterato
     if NO_ANSWER.rstrip(".").casefold() in guard.text.casefold():
         reason = FinishReason.NO_SOURCE
     else:
-        citations = cite(guard.text, prompt.sources, min_support)
+        citations = cite(guard.text, prompt.sources, min_support, question)
     yield AnswerEnd(
         citations,
         prompt.sources,
