@@ -143,7 +143,8 @@ def cached_graph(
             from vecdb.decode.gguf_file import GgufFile
             from vecdb.decode.llama_graph import build_llama
         cache_type: Literal["float16", "float32"] = "float16" if device == "cuda" else "float32"
-        onnx.save(build_llama(GgufFile(path), activations, cache_type), str(target))
+        kind: ActivationType = "int8" if activations == "int8" else "float32"
+        onnx.save(build_llama(GgufFile(path), kind, cache_type), str(target))
 
     version = _source_version("gguf_file.py", "llama_graph.py")
     name = f"decoder-{version}-{activations}-{device}.onnx"
