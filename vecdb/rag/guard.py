@@ -10,7 +10,8 @@ from vecdb.rag.sentences import sentence_spans
 _LEAST_REPETITION = 20
 """Characters; a shorter sentence ("Yes.") may well come twice."""
 
-_USERS_TURN = "question:"
+_PROMPTS_OWN = ("question:", "<source", "</source")
+"""What begins the user's part of the prompt; a model that writes it goes on with the prompt."""
 
 
 class AnswerGuard:
@@ -56,8 +57,10 @@ class AnswerGuard:
             self._said.append(sentence)
             self._sentence_start = base + following
         current = self._current()
-        self.ended = bool(current) and current[-1] in ".!?:" and self._ends_answer(current)
-        if self.ended or self._is_repetition(current) or _USERS_TURN.startswith(current):
+        self.ended = self._ends_answer(current) and (
+            current.startswith(_PROMPTS_OWN) or current.endswith((".", "!", "?"))
+        )
+        if self.ended or self._is_repetition(current) or self._may_be_prompt(current):
             return self._sentence_start
         return len(self._written)
 
@@ -65,9 +68,12 @@ class AnswerGuard:
         return _normalised(self._written[self._sentence_start :])
 
     def _ends_answer(self, sentence: str) -> bool:
-        if sentence.startswith(_USERS_TURN):
+        if sentence.startswith(_PROMPTS_OWN):
             return bool(self._said)
         return len(sentence) >= _LEAST_REPETITION and sentence in self._said
+
+    def _may_be_prompt(self, beginning: str) -> bool:
+        return bool(self._said) and any(own.startswith(beginning) for own in _PROMPTS_OWN)
 
     def _is_repetition(self, beginning: str) -> bool:
         """Whether `beginning` could become, or was cut off in, a sentence said before."""
