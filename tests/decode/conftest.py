@@ -4,8 +4,8 @@ import pytest
 
 from tests.decode.tiny_gguf import write_tiny_gguf
 from vecdb.decode import load_chat_model
-from vecdb.encode.registry import fetch, find_model
 from vecdb.errors import ModelNotFoundError
+from vecdb.registry.models import fetch, find_model
 
 
 @pytest.fixture(scope="session")

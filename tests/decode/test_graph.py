@@ -14,7 +14,7 @@ from tests.decode.tiny_gguf import CONTEXT, write_tiny_gguf
 from vecdb.decode import GenerationParams
 from vecdb.decode import onnx as decode_onnx
 from vecdb.decode.gguf_file import BlockMatrix, GgufFile
-from vecdb.decode.llama_graph import build_llama, nearest_zero_points, pack_codes
+from vecdb.decode.llama_graph import build_llama, fold_remainder, nearest_zero_points, pack_codes
 from vecdb.decode.onnx import OnnxDecoder
 from vecdb.errors import DecoderError
 
@@ -22,9 +22,9 @@ TOKENS = np.random.default_rng(7).integers(0, 260, size=CONTEXT).tolist()
 GREEDY = GenerationParams(max_tokens=40)
 
 
-def decoder(gguf, folder, activations="float32", cache_type="float32"):
-    path = folder / f"{activations}-{cache_type}.onnx"
-    onnx.save(build_llama(GgufFile(gguf), activations, cache_type), path)
+def decoder(gguf, folder, activations="float32", target="cpu"):
+    path = folder / f"{activations}-{target}.onnx"
+    onnx.save(build_llama(GgufFile(gguf), activations, target), path)
     return OnnxDecoder(path, threads=1)
 
 
@@ -57,10 +57,10 @@ def test_int8_activations_are_near_it(tmp_path, kind):
     assert abs(scores.mean() - expected.mean()) < 0.01
 
 
-def test_half_precision_cache_is_near_it(tmp_path, tiny_path):
-    """What runs on CUDA; the CPU has kernels for it too."""
+def test_the_graph_for_cuda_is_near_it(tmp_path, tiny_path):
+    """Half-precision attention; the CPU has kernels for this graph too."""
     expected = ReferenceDecoder(tiny_path).log_probabilities(TOKENS)
-    ours = decoder(tiny_path, tmp_path, "float32", "float16")
+    ours = decoder(tiny_path, tmp_path, "float32", "cuda")
     np.testing.assert_allclose(ours.log_probabilities(TOKENS), expected, atol=0.02)
 
 
@@ -80,7 +80,7 @@ def test_four_bit_weights_stay_four_bit(tmp_path, tiny_path):
     ]
     assert bits == [4] * (len(products) - 1) + [8]
     shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
-    assert shapes["blk.0.ffn_down.product.codes"] == (64, 3, 16)
+    assert shapes["blk.0.ffn_down.codes"] == (64, 4, 16)
 
 
 @given(st.integers(0, 2**32 - 1))
@@ -95,6 +95,26 @@ def test_zero_point_and_remainder_are_the_minimum(seed):
     centred = codes.astype(np.float64) - zero_points[..., None]
     weights = matrix.scales[..., None] * centred + remainder[..., None]
     np.testing.assert_allclose(weights.reshape(3, -1), matrix.dequantized(), atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("blocks", [3, 32, 40])
+def test_folded_remainder_is_near_it(blocks):
+    random = np.random.default_rng(blocks)
+    remainder = random.uniform(-0.1, 0.1, size=(4, blocks)).astype(np.float32)
+    remainder[1] = 0
+    matrix = BlockMatrix(
+        np.zeros((4, blocks, 32), np.uint8),
+        np.ones((4, blocks), np.float32),
+        np.zeros((4, blocks), np.float32),
+        4,
+    )
+    folded, zero_points = fold_remainder(matrix, np.zeros((4, blocks), np.uint8), remainder)
+    columns = folded.dequantized()[:, blocks * 32 :]
+    assert folded.shape == (4, 32 * (blocks + -(-blocks // 32)))
+    assert zero_points.shape == folded.scales.shape
+    np.testing.assert_allclose(columns[:, :blocks], remainder, atol=0.1 / 14 + 1e-6)
+    assert not columns[:, blocks:].any()
+    assert not columns[1].any()
 
 
 def test_codes_are_packed_low_half_first():

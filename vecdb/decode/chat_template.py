@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from vecdb.decode.base import Message
-from vecdb.encode.extras import needs_extra
 from vecdb.errors import DecoderError, InvalidParameterError, InvalidTextError
+from vecdb.registry.extras import needs_extra
 
 with needs_extra():
     from jinja2 import TemplateError

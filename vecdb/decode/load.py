@@ -40,8 +40,8 @@ def load_chat_model(
     device
         "auto" takes CUDA when it is there; "cuda" fails when it is not. Not for a URL.
     activations
-        "int8" quantises the inputs of matrix products by blocks of 32, as most engines do;
-        "float32" does not and is slower. Not for a URL.
+        "int8" quantises the inputs of matrix products by blocks of 32, as most engines do on a
+        CPU; "float32" does not and is slower. Neither for CUDA nor for a URL.
     cache_dir
         Where model files and the graphs made from them are kept; None is this user's cache.
     threads
@@ -77,14 +77,14 @@ def load_chat_model(
             name_or_url, api_key=api_key, model=model, context_tokens=context_tokens
         )
     if name_or_url.endswith(".gguf"):
-        from vecdb.encode.cache import sha256_of
+        from vecdb.registry.cache import sha256_of
 
         path = Path(name_or_url)
         if not path.is_file():
             raise InvalidParameterError(f"{name_or_url!r}: there is no such file")
         name, sha256 = path.stem, sha256_of(path)
     else:
-        from vecdb.encode.registry import fetch, find_model
+        from vecdb.registry.models import fetch, find_model
 
         known = find_model(name_or_url, role="decoder")
         file = known.files[0]
@@ -132,19 +132,18 @@ def cached_graph(
     cache_dir: Path | str | None,
 ) -> Path:
     """Return the ONNX graph of a GGUF file, made now unless an earlier call left it."""
-    from vecdb.encode.cache import ModelCache
+    from vecdb.registry.cache import ModelCache
 
     def build(target: Path) -> None:
-        from vecdb.encode.extras import needs_extra
+        from vecdb.registry.extras import needs_extra
 
         with needs_extra():
             import onnx
 
             from vecdb.decode.gguf_file import GgufFile
             from vecdb.decode.llama_graph import build_llama
-        cache_type: Literal["float16", "float32"] = "float16" if device == "cuda" else "float32"
         kind: ActivationType = "int8" if activations == "int8" else "float32"
-        onnx.save(build_llama(GgufFile(path), kind, cache_type), str(target))
+        onnx.save(build_llama(GgufFile(path), kind, device), str(target))
 
     version = _source_version("gguf_file.py", "llama_graph.py")
     name = f"decoder-{version}-{activations}-{device}.onnx"
@@ -153,10 +152,10 @@ def cached_graph(
 
 def cached_tokenizer(path: Path, sha256: str, cache_dir: Path | str | None) -> Path:
     """Return the description of a GGUF file's tokenizer, made now unless it is there."""
-    from vecdb.encode.cache import ModelCache
+    from vecdb.registry.cache import ModelCache
 
     def build(target: Path) -> None:
-        from vecdb.encode.extras import needs_extra
+        from vecdb.registry.extras import needs_extra
 
         with needs_extra():
             from vecdb.decode.gguf_file import GgufFile

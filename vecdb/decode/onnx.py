@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from vecdb.decode.base import GenerationParams
 from vecdb.decode.sampling import Sampler
-from vecdb.encode.extras import needs_extra
 from vecdb.errors import (
     ClosedError,
     DecoderError,
@@ -25,6 +24,7 @@ from vecdb.errors import (
     InvalidParameterError,
     ResourceExhaustedError,
 )
+from vecdb.registry.extras import needs_extra
 
 with needs_extra():
     import onnxruntime as ort

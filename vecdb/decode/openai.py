@@ -14,7 +14,6 @@ from vecdb.config import CONTEXT_TOKENS
 from vecdb.decode.base import GenerationParams, Message
 from vecdb.decode.chat_template import check_messages
 from vecdb.decode.openai_http import parse_object, read_json, send, transport_errors
-from vecdb.encode.extras import needs_extra
 from vecdb.errors import (
     ClosedError,
     DecoderError,
@@ -23,6 +22,7 @@ from vecdb.errors import (
     ModelNotFoundError,
     VecdbError,
 )
+from vecdb.registry.extras import needs_extra
 from vecdb.types import FinishReason
 
 with needs_extra():

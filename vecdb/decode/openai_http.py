@@ -8,7 +8,6 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
-from vecdb.encode.extras import needs_extra
 from vecdb.errors import (
     DeadlineExceededError,
     DecoderError,
@@ -18,6 +17,7 @@ from vecdb.errors import (
     UnavailableError,
     VecdbError,
 )
+from vecdb.registry.extras import needs_extra
 
 with needs_extra():
     import httpx

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from vecdb.decode.base import Message
 from vecdb.decode.chat_template import ChatTemplate
-from vecdb.encode.extras import needs_extra
+from vecdb.registry.extras import needs_extra
 
 with needs_extra():
     from tokenizers import Tokenizer
@@ -31,18 +31,18 @@ class DecoderTokenizer:
 
     def __init__(self, description: str) -> None:
         parts = json.loads(description)
-        self._bpe = Tokenizer.from_str(parts["bpe"])
+        self.bpe = Tokenizer.from_str(parts["bpe"])
         self._controls: dict[str, int] = parts["controls"]
         self.end_token_ids: tuple[int, ...] = tuple(parts["end_token_ids"])
         self._prefix: list[int] = parts["prefix"]
         self._template = ChatTemplate(parts["chat_template"], parts["special_tokens"])
         longest_first = sorted(self._controls, key=len, reverse=True)
         self._control_pattern = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
-        self._token_bytes = _token_bytes(self._bpe.get_vocab(), set(self._controls.values()))
+        self._token_bytes = _token_bytes(self.bpe.get_vocab(), set(self._controls.values()))
 
     def encode(self, text: str) -> list[int]:
         """Return the tokens of plain text; it has no control tokens, whatever it says."""
-        ids: list[int] = self._bpe.encode(text, add_special_tokens=False).ids
+        ids: list[int] = self.bpe.encode(text, add_special_tokens=False).ids
         return ids
 
     def encode_messages(self, messages: Sequence[Message]) -> list[int]:
