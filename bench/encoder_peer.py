@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.encode.registry import fetch_all, find_model
+from vecdb.registry.models import fetch_all, find_model
 
 _TYPES = "sentence_transformers.models"
 _FILES: dict[str, Any] = {

@@ -171,8 +171,8 @@ def models() -> None:
 @_reported
 def list_models() -> None:
     """List the models, their sizes, licences and whether they are on this machine."""
-    from vecdb.encode.registry import is_cached
-    from vecdb.encode.registry import list_models as known
+    from vecdb.registry.models import is_cached
+    from vecdb.registry.models import list_models as known
 
     for model in known():
         here = "here" if all(is_cached(file) for file in model.files) else "not here"
@@ -186,8 +186,8 @@ def list_models() -> None:
 @_reported
 def pull(names: tuple[str, ...]) -> None:
     """Fetch models by name, or all of them; each file's SHA-256 is checked."""
-    from vecdb.encode.registry import fetch_all, find_model
-    from vecdb.encode.registry import list_models as known
+    from vecdb.registry.models import fetch_all, find_model
+    from vecdb.registry.models import list_models as known
 
     for model in [find_model(name) for name in names] or known():
         for name, path in fetch_all(model).items():

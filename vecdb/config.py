@@ -51,7 +51,7 @@ HNSW_M = Limits("m", 2, 16, 512)
 HNSW_EF_CONSTRUCTION = Limits("ef_construction", 4, 200, 10_000)
 HNSW_EF = Limits("ef", 1, 64, 100_000)
 COLLECTION_EF = Limits("ef", 1, 128, 100_000)
-"""Wider than an index's own default: people who search a collection have not measured its recall."""
+"""Wider than an index's: people who search a collection have not measured its recall."""
 SEED = Limits("seed", 0, 0, (1 << 63) - 1)
 IVF_NLIST = Limits("nlist", 1, 1_024, 1_000_000)
 IVF_NPROBE = Limits("nprobe", 1, 16, 1_000_000)

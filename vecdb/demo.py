@@ -79,7 +79,7 @@ def run_demo(data: Path, write: Callable[[str], object] | None = None) -> None:
 
 def fetch_models(show: Callable[[str], object]) -> None:
     """Bring the two models onto this machine, here rather than in the server, to show progress."""
-    from vecdb.encode.registry import fetch_all, find_model
+    from vecdb.registry.models import fetch_all, find_model
 
     for name in (ENCODER, DECODER):
         model = find_model(name)

@@ -15,7 +15,6 @@ from safetensors.numpy import load_file
 from tests.encode import reference, tiny
 from tests.encode.conftest import TINY
 from vecdb.encode import Encoder, load_encoder
-from vecdb.encode.cache import sha256_of
 from vecdb.encode.transformer import TransformerEncoder
 from vecdb.errors import (
     ClosedError,
@@ -26,6 +25,7 @@ from vecdb.errors import (
     MissingDependencyError,
     ModelNotFoundError,
 )
+from vecdb.registry.cache import sha256_of
 
 TEXTS = ["the cat sat on a mat", "a dog", "unbelievable . the dog ran , the cat ran", "😀 日本語"]
 LONG = "the cat sat on a mat . " * 5
@@ -201,7 +201,7 @@ def test_imports_stay_cheap(tiny_folder: Path, tmp_path: Path) -> None:
 import sys
 heavy = ("onnx", "onnxruntime", "tokenizers", "safetensors", "httpx", "torch", "tqdm")
 import vecdb.encode
-import vecdb.encode.registry
+import vecdb.registry.models
 print([name for name in heavy if name in sys.modules])
 vecdb.encode.load_encoder(sys.argv[1], cache_dir=sys.argv[2]).encode(["the cat"])
 print([name for name in heavy if name in sys.modules])

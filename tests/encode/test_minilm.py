@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 
 from tests.encode import reference
 from vecdb.encode import Encoder
-from vecdb.encode.registry import fetch_all, find_model
+from vecdb.registry.models import fetch_all, find_model
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 

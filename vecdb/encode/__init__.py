@@ -1,4 +1,4 @@
-"""Text to vectors: `load_encoder` gives an `Encoder`; `vecdb.encode.registry` knows the models.
+"""Text to vectors: `load_encoder` gives an `Encoder`; `vecdb.registry` knows the models.
 
 Importing this package imports neither onnxruntime nor anything else of the extras.
 """

@@ -31,9 +31,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.encode.extras import needs_extra
 from vecdb.encode.settings import BertSettings
 from vecdb.errors import InvalidParameterError
+from vecdb.registry.extras import needs_extra
 
 with needs_extra():
     import onnx

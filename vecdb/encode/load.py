@@ -6,10 +6,10 @@ import hashlib
 from pathlib import Path
 
 from vecdb.encode.base import Encoder
-from vecdb.encode.cache import ModelCache, sha256_of
-from vecdb.encode.registry import fetch_all, find_model
 from vecdb.encode.settings import KNOWN, BertSettings, read_settings
 from vecdb.errors import ModelNotFoundError
+from vecdb.registry.cache import ModelCache, sha256_of
+from vecdb.registry.models import fetch_all, find_model
 from vecdb.types import EncoderInfo
 
 WEIGHTS = "model.safetensors"

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.encode.base import Output
-from vecdb.encode.extras import needs_extra
 from vecdb.errors import DeviceUnavailableError, InternalError, InvalidParameterError
+from vecdb.registry.extras import needs_extra
 
 with needs_extra():
     import onnxruntime

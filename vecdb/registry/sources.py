@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from vecdb.encode.extras import needs_extra
 from vecdb.errors import UnavailableError
+from vecdb.registry.extras import needs_extra
 
 with needs_extra():
     import httpx

