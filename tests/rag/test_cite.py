@@ -76,6 +76,21 @@ def test_the_line_of_context_does_not_stand_for_the_passage() -> None:
     assert cited == "Limit all lines to 79 characters."
 
 
+def test_the_supported_part_of_a_sentence_is_cited() -> None:
+    walrus = Source(
+        1, "w", 0.7,
+        "PEP 572 added assignment expressions to Python, written with the walrus operator.",
+    )  # fmt: skip
+    supported = (
+        "The PEP 572 addition of assignment expressions to Python, written with the walrus operator"
+    )
+    answer = supported + ", is a significant improvement over previous versions of the PEP 484."
+    question = "Which PEP added assignment expressions?"
+    (citation,) = cite(answer, [walrus], question=question)
+    assert answer[citation.start : citation.end] == supported + ","
+    assert cite("Bananas are yellow, in Python, and so on.", [walrus], question=question) == []
+
+
 def test_repeating_the_question_is_no_support() -> None:
     source = Source(1, "x", 0.6, "Copies of the Mona Lisa are painted every day.")
     answer = "The Mona Lisa was painted by Leonardo."

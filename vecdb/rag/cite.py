@@ -14,6 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from vecdb.rag.sentences import Span, sentence_spans
 from vecdb.rag.words import Word, content_words, stems
@@ -21,6 +22,8 @@ from vecdb.types import Citation, Source
 
 _MARKER = re.compile(r"\[\s*(?:source\s*)?(\d{1,3}(?:\s*,\s*\d{1,3})*)\s*\]", re.IGNORECASE)
 _PARAGRAPH_END = re.compile(r"\n[ \t]*\n")
+_CLAUSE_END = re.compile(r"[,;:](?=\s)|\s[-\u2013\u2014]{1,2}(?=\s)")
+_LEAST_CLAUSE = 2
 _WINDOW = 3
 _WORTH_A_SENTENCE_MORE = 0.1
 _ELSEWHERE = 0.5
@@ -40,6 +43,18 @@ class _Support:
     source: Source
     span: Span
     score: float
+
+    def citation(self, span: Span) -> Citation:
+        """Return the citation of this support for a span of the answer."""
+        return Citation(
+            source=self.source.number,
+            id=self.source.id,
+            start=span[0],
+            end=span[1],
+            chunk_start=self.span[0],
+            chunk_end=self.span[1],
+            score=self.score,
+        )
 
 
 def cite(
@@ -66,30 +81,60 @@ def cite(
     Returns
     -------
     list[Citation]
-        In the order of the answer's text, the best source of a sentence first. A sentence that no
-        source supports has none.
+        In the order of the answer's text, the best source of a sentence first. When no source
+        supports a sentence, those of its clauses that one does are cited; the rest is not.
     """
-    index = _SupportIndex(sources)
-    asked = stems(content_words(question))
+    index = _SupportIndex(sources, stems(content_words(question)), min_support)
+    return [
+        citation
+        for span in sentence_spans(answer)
+        for citation in _of_sentence(answer, span, index) or _of_clauses(answer, span, index)
+    ]
+
+
+def _of_sentence(answer: str, span: Span, index: _SupportIndex) -> list[Citation]:
+    """Cite a whole sentence: its best source, and any other that it names and that supports it."""
+    sentence, named = _without_markers(answer[slice(*span)])
+    found = index.supports(content_words(sentence))
+    found.sort(key=lambda s: (-s.score, s.source.number not in named, s.source.number))
+    return [
+        support.citation(span)
+        for rank, support in enumerate(found)
+        if rank == 0 or support.source.number in named
+    ]
+
+
+def _of_clauses(answer: str, span: Span, index: _SupportIndex) -> list[Citation]:
+    """Cite what is supported of a sentence that is not as a whole: runs of its clauses.
+
+    A model often goes on from what it read to what it makes up in one sentence.
+    """
+    ends = [span[0] + found.end() for found in _CLAUSE_END.finditer(answer[slice(*span)])]
     citations: list[Citation] = []
-    for start, end in sentence_spans(answer):
-        sentence, named = _without_markers(answer[start:end])
-        found = index.supports(content_words(sentence), asked, min_support)
-        found.sort(key=lambda s: (-s.score, s.source.number not in named, s.source.number))
-        citations.extend(
-            Citation(
-                source=support.source.number,
-                id=support.source.id,
-                start=start,
-                end=end,
-                chunk_start=support.span[0],
-                chunk_end=support.span[1],
-                score=support.score,
-            )
-            for rank, support in enumerate(found)
-            if rank == 0 or support.source.number in named
-        )
+    for start, end in pairwise([span[0], *ends, span[1]]):
+        clause = _stripped(answer, start, end)
+        best = _best(answer, clause, index)
+        if best is None:
+            continue
+        if citations and citations[-1].source == best.source and citations[-1].end == start:
+            joined = _best(answer, (citations[-1].start, best.end), index)
+            if joined is not None and joined.source == best.source:
+                citations[-1] = joined
+                continue
+        citations.append(best)
     return citations
+
+
+def _best(answer: str, span: Span, index: _SupportIndex) -> Citation | None:
+    words = content_words(_without_markers(answer[slice(*span)])[0])
+    found = index.supports(words) if index.adds(words) >= _LEAST_CLAUSE else []
+    best = max(found, key=lambda s: (s.score, -s.source.number), default=None)
+    return None if best is None else best.citation(span)
+
+
+def _stripped(text: str, start: int, end: int) -> Span:
+    piece = text[start:end]
+    return start + len(piece) - len(piece.lstrip()), start + len(piece.rstrip())
 
 
 def _without_markers(sentence: str) -> tuple[str, frozenset[int]]:
@@ -150,7 +195,11 @@ class _Claim:
 class _SupportIndex:
     """The sentences of the sources, with the stems that each holds."""
 
-    def __init__(self, sources: Sequence[Source]) -> None:
+    def __init__(
+        self, sources: Sequence[Source], asked: frozenset[str], min_support: float
+    ) -> None:
+        self._asked = asked
+        self._min_support = min_support
         self._sources = [(source, _sentences(source.text)) for source in sources]
         self._sentences = sum(len(sentences) for _, sentences in self._sources)
         self._frequency = Counter(
@@ -160,22 +209,24 @@ class _SupportIndex:
             for stem in sentence.stems
         )
 
-    def supports(
-        self, words: Sequence[Word], asked: frozenset[str], min_support: float
-    ) -> list[_Support]:
+    def adds(self, words: Sequence[Word]) -> int:
+        """Return how many distinct words the question did not have."""
+        return len(stems(words) - self._asked)
+
+    def supports(self, words: Sequence[Word]) -> list[_Support]:
         """Return the best stretch of every source that supports `words` well enough."""
-        claim = self._claim(words, asked)
+        claim = self._claim(words)
         if not claim.weights:
             return []
         found = []
         for source, sentences in self._sources:
-            support = _best_stretch(source, sentences, claim, min_support)
+            support = _best_stretch(source, sentences, claim, self._min_support)
             if support is not None:
                 found.append(support)
         return found
 
-    def _claim(self, words: Sequence[Word], asked: frozenset[str]) -> _Claim:
-        said = stems(words)
+    def _claim(self, words: Sequence[Word]) -> _Claim:
+        said, asked = stems(words), self._asked
         added = said - asked
         if added and len(said) < _SHORT:
             said |= asked
