@@ -68,7 +68,11 @@ def test_an_invented_number_is_not_supported() -> None:
 
 def test_the_line_of_context_does_not_stand_for_the_passage() -> None:
     source = Source(
-        1, "x", 0.6, "Style Guide > Maximum Line Length\n\nLimit all lines to 79 characters. Rest."
+        1,
+        "x",
+        0.6,
+        "Style Guide > Maximum Line Length\n\nLimit all lines to 79 characters. Rest.",
+        {"title": "Style Guide"},
     )
     answer = "The maximum line length in the style guide is 79 characters."
     (citation,) = cite(answer, [source], question="What is the maximum line length?")

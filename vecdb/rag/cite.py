@@ -23,7 +23,8 @@ from vecdb.types import Citation, Source
 _MARKER = re.compile(r"\[\s*(?:source\s*)?(\d{1,3}(?:\s*,\s*\d{1,3})*)\s*\]", re.IGNORECASE)
 _PARAGRAPH_END = re.compile(r"\n[ \t]*\n")
 _CLAUSE_END = re.compile(r"[,;:](?=\s)|\s[-\u2013\u2014]{1,2}(?=\s)")
-_LEAST_CLAUSE = 2
+_LEAST_CLAUSE = 3
+_CLAUSE_MARGIN = 0.1
 _WINDOW = 3
 _WORTH_A_SENTENCE_MORE = 0.1
 _ELSEWHERE = 0.5
@@ -126,8 +127,10 @@ def _of_clauses(answer: str, span: Span, index: _SupportIndex) -> list[Citation]
 
 
 def _best(answer: str, span: Span, index: _SupportIndex) -> Citation | None:
+    # A clause has few words, which meet by chance more easily than a sentence's.
     words = content_words(_without_markers(answer[slice(*span)])[0])
-    found = index.supports(words) if index.adds(words) >= _LEAST_CLAUSE else []
+    enough = len(stems(words)) >= _LEAST_CLAUSE and index.adds(words)
+    found = index.supports(words, _CLAUSE_MARGIN) if enough else []
     best = max(found, key=lambda s: (s.score, -s.source.number), default=None)
     return None if best is None else best.citation(span)
 
@@ -209,18 +212,19 @@ class _SupportIndex:
             for stem in sentence.stems
         )
 
-    def adds(self, words: Sequence[Word]) -> int:
-        """Return how many distinct words the question did not have."""
-        return len(stems(words) - self._asked)
+    def adds(self, words: Sequence[Word]) -> bool:
+        """Whether there is a word that the question did not have."""
+        return not stems(words) <= self._asked
 
-    def supports(self, words: Sequence[Word]) -> list[_Support]:
+    def supports(self, words: Sequence[Word], margin: float = 0.0) -> list[_Support]:
         """Return the best stretch of every source that supports `words` well enough."""
+        least = min(1.0, self._min_support + margin)
         claim = self._claim(words)
         if not claim.weights:
             return []
         found = []
         for source, sentences in self._sources:
-            support = _best_stretch(source, sentences, claim, self._min_support)
+            support = _best_stretch(source, sentences, claim, least)
             if support is not None:
                 found.append(support)
         return found
@@ -240,6 +244,17 @@ class _SupportIndex:
         return math.log(1 + (self._sentences + 1) / (self._frequency[stem] + 1))
 
 
+def _after_context(source: Source, sentences: Sequence[_Sentence]) -> int:
+    """Return the first sentence after the line of context that ingest begins a chunk with.
+
+    What a heading is about supports nothing by itself; its words count as the source's others do.
+    """
+    title = (source.payload or {}).get("title")
+    if not isinstance(title, str) or not source.text.startswith(title):
+        return 0
+    return next((n for n, sentence in enumerate(sentences) if sentence.paragraph), 0)
+
+
 def _best_stretch(
     source: Source, sentences: Sequence[_Sentence], claim: _Claim, min_support: float
 ) -> _Support | None:
@@ -249,7 +264,7 @@ def _best_stretch(
     """
     everywhere = frozenset().union(*(sentence.stems for sentence in sentences))
     best, best_worth = None, -math.inf
-    for first in range(len(sentences)):
+    for first in range(_after_context(source, sentences), len(sentences)):
         held: frozenset[str] = frozenset()
         for last in range(first, min(first + _WINDOW, len(sentences))):
             if sentences[last].paragraph != sentences[first].paragraph:

@@ -29,6 +29,11 @@ passages provided question questions source sources states stated text
 """
 _STOP_WORDS = frozenset(_STOP_WORD_LIST.split())
 
+_ENDINGS = (
+    "ations", "ation", "itions", "ition", "ions", "ion",
+    "ingly", "ings", "ing", "edly", "ied", "ies", "ed", "es",
+)  # fmt: skip
+
 # Not "one", which is far more often a pronoun than a number.
 _NUMBERS_FROM_TWO = "two three four five six seven eight nine ten eleven twelve"
 _NUMBER_WORDS = {
@@ -84,7 +89,7 @@ def _stem(word: str) -> str:
     word = word.removesuffix("'s")
     if word[0].isdigit():
         return word.replace(",", "")
-    for ending in ("ations", "ation", "ingly", "ings", "ing", "edly", "ied", "ies", "ed", "es"):
+    for ending in _ENDINGS:
         if word.endswith(ending) and len(word) - len(ending) >= 3:
             word = word[: -len(ending)] + ("y" if ending in ("ied", "ies") else "")
             break
