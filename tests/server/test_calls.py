@@ -138,6 +138,24 @@ def test_both_clients_have_the_same_methods():
             assert ours.__doc__
 
 
+def test_the_client_takes_what_the_engine_takes():
+    from vecdb.collection import Collection as EmbeddedCollection
+    from vecdb.database import Database
+
+    for remote, embedded in ((Client, Database), (Collection, EmbeddedCollection)):
+        for name in {name for name in vars(remote) if not name.startswith("_")}:
+            if name in ("ping", "close"):
+                continue
+            theirs = inspect.signature(getattr(embedded, name)).parameters
+            ours = inspect.signature(getattr(remote, name)).parameters
+            # The engine's methods begin with self, the functions behind ours with the collection.
+            given = [p for p in theirs.values() if p.name != "self"]
+            sent = [p for p in ours.values() if p.name not in ("timeout", "collection")]
+            assert [(p.name, p.kind, p.default) for p in sent] == [
+                (p.name, p.kind, p.default) for p in given
+            ], name
+
+
 BAD = [
     (errors.InvalidVectorError, lambda v: v.upsert([1], vectors=[["a", "b"]])),
     (errors.InvalidVectorError, lambda v: v.upsert([1], vectors=[[1.0, float("nan")]])),

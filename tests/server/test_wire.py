@@ -125,6 +125,20 @@ def test_vectors_are_little_endian_and_their_shape_is_checked():
         codec.vectors_value(pb.Vectors(rows=1, dim=3, data=message.data))
 
 
+@pytest.mark.parametrize(
+    "ids", [[], [1, 2], ["a", "b"], [1, "1", 2**64 - 1, "b", 0], ["0"], np.array([3, 4])]
+)
+def test_ids_come_back_in_their_order(ids):
+    message = pb.PointIds.FromString(codec.ids_message(ids).SerializeToString())
+    assert codec.ids_value(message) == list(ids)
+
+
+@pytest.mark.parametrize("flags", [[], [True], [True, True], [True, False, True]])
+def test_id_columns_that_do_not_fit_each_other(flags):
+    with pytest.raises(errors.InvalidIdError, match="is_text"):
+        codec.ids_value(pb.PointIds(numbers=[1], texts=["a"], is_text=flags))
+
+
 def test_an_empty_id_message_is_refused():
     with pytest.raises(errors.InvalidIdError):
         codec.id_value(pb.PointId())
