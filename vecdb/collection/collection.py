@@ -26,12 +26,21 @@ from vecdb.errors import (
     InvalidParameterError,
     InvalidTextError,
     LengthMismatchError,
+    MessageTooLargeError,
     VecdbError,
 )
 from vecdb.index import as_matrix
 from vecdb.models import Models
 from vecdb.rag import AnswerOptions, CollectionRetriever, answer
-from vecdb.storage import Delete, ManifestLog, Store, Upsert, Wal, encode_operation
+from vecdb.storage import (
+    RECORD_BYTES_LIMIT,
+    Delete,
+    ManifestLog,
+    Store,
+    Upsert,
+    Wal,
+    encode_operation,
+)
 from vecdb.types import (
     Answer,
     CollectionInfo,
@@ -193,6 +202,11 @@ class Collection:
 
     def _write(self, batch: Batch, truncated: list[PointId]) -> UpsertResult:
         record = encode_operation(Upsert(batch.ids, batch.vectors, batch.texts, batch.payloads))
+        if len(record[1]) > RECORD_BYTES_LIMIT:  # alone, not with the group it would be written in
+            raise MessageTooLargeError(
+                f"the batch takes {len(record[1])} bytes in the log, at most {RECORD_BYTES_LIMIT} "
+                "are possible: split it"
+            )
 
         def apply(sequence: int) -> int:
             self._segments.upsert(batch, sequence)

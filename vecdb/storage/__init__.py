@@ -13,8 +13,10 @@ from vecdb.storage.sections import Sections, open_sections, write_sections
 from vecdb.storage.segment import SegmentFile, read_tombstones, write_segment, write_tombstones
 from vecdb.storage.store import AppendFile, Durability, HeldLock, PosixStore, Store, Writer
 from vecdb.storage.wal import TornTail, Wal, WalRecord
+from vecdb.storage.wal_file import RECORD_BYTES_LIMIT
 
 __all__ = [
+    "RECORD_BYTES_LIMIT",
     "AppendFile",
     "CheckReport",
     "Delete",
