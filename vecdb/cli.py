@@ -234,6 +234,12 @@ def ingest(
         f"{len(report.unchanged)} unchanged, {len(report.failed)} failed; "
         f"{report.chunks} chunks written in {report.seconds:.1f} s"
     )
+    if report.truncated:
+        click.echo(
+            f"{len(report.truncated)} chunks are longer than the encoder's limit and were embedded "
+            "only up to it: pass a smaller --chunk-tokens",
+            err=True,
+        )
     if report.failed:
         sys.exit(1)
 

@@ -71,7 +71,8 @@ ENCODER_QUEUE_TOKENS = Limits("queue_tokens", 1, 1 << 18, 1 << 30)
 
 INGEST_FILE_BYTES = Limits("file bytes", 0, 64 << 20, 64 << 20)
 
-ANSWER_K = Limits("k", 1, 5, 100)
+ANSWER_K = Limits("k", 1, 3, 100)
+"""More sources made the default decoder's answers worse: bench/notes/answering.md."""
 ANSWER_TOKENS = Limits("max_tokens", 1, 160, 8_192)
 GENERATED_TOKENS = Limits("max_tokens", 1, 256, 131_072)
 TOP_K = Limits("top_k", 0, 0, 1_000_000)

@@ -17,6 +17,7 @@ import grpc
 from google.protobuf.message import Message
 
 from vecdb.errors import InvalidFilterError, InvalidPayloadError, MessageTooLargeError, VecdbError
+from vecdb.registry.models import find_model
 from vecdb.types import Payload
 from vecdb_proto import codec
 from vecdb_proto.status import wire_error
@@ -69,9 +70,14 @@ class VecdbService(VecdbServiceServicer):
     """Serves one database."""
 
     def __init__(
-        self, database: Database, gates: dict[CallClass, Gate], message_bytes: int
+        self,
+        database: Database,
+        gates: dict[CallClass, Gate],
+        message_bytes: int,
+        own_encoder: str | None = None,
     ) -> None:
         self._database = database
+        self._own_encoder = own_encoder  # the one the server was started with, even from a path
         self._gates = gates
         self._message_bytes = message_bytes
 
@@ -104,7 +110,15 @@ class VecdbService(VecdbServiceServicer):
 
     @_gated(CallClass.ADMIN)
     def CreateCollection(self, request: pb.CreateCollectionRequest) -> pb.CreateCollectionResponse:
-        """Create a collection."""
+        """Create a collection.
+
+        Raises
+        ------
+        ModelNotFoundError
+            If the encoder is a path: a caller from outside has no say in which files are read.
+        """
+        if "/" in request.encoder and request.encoder != self._own_encoder:
+            find_model(request.encoder, "encoder")  # some registered names have a slash too
         given = _given(request, "dim", "encoder", "m", "ef_construction")
         self._database.create_collection(
             request.name, metric=codec.metric_value(request.metric), **given

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -121,3 +122,16 @@ def test_a_large_k_gives_all_there_is(db: Any, name: str) -> None:
     points = db.create_collection(name, dim=3)
     points.upsert([1, 2], vectors=GOOD)
     assert len(points.search(vector=GOOD[0], k=10_000)) == 2
+
+
+def test_a_server_opens_no_model_that_a_caller_names_by_path(
+    both: tuple[Any, Any], tmp_path: Path
+) -> None:
+    """A folder that would be an encoder in this process is not even looked at for a caller."""
+    for name in ["config.json", "model.safetensors", "tokenizer.json"]:
+        (tmp_path / name).write_text("{}")
+    embedded, client = both
+    with pytest.raises(errors.CorruptFileError, match=r"model\.safetensors"):
+        embedded.create_collection("path", encoder=str(tmp_path))
+    with pytest.raises(errors.ModelNotFoundError, match=tmp_path.name):
+        client.create_collection("path", encoder=str(tmp_path))

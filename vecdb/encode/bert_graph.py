@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.encode.settings import BertSettings
-from vecdb.errors import InvalidParameterError
+from vecdb.errors import CorruptFileError, InvalidParameterError
 from vecdb.registry.extras import needs_extra
 
 with needs_extra():
@@ -46,11 +46,20 @@ Weights = Mapping[str, NDArray[Any]]
 
 
 def export(weights_path: Path, settings: BertSettings, graph_path: Path) -> None:
-    """Write the graph of a safetensors file to `graph_path`."""
+    """Write the graph of a safetensors file to `graph_path`.
+
+    Raises
+    ------
+    CorruptFileError
+        If the file is not in the safetensors format.
+    """
     with needs_extra():
-        from safetensors import safe_open
-    with safe_open(weights_path, framework="numpy") as file:
-        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 no __iter__
+        from safetensors import SafetensorError, safe_open
+    try:
+        with safe_open(weights_path, framework="numpy") as file:
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 no __iter__
+    except SafetensorError as error:
+        raise CorruptFileError(f"{weights_path} is not a safetensors file: {error}") from error
     graph_path.write_bytes(build(weights, settings).SerializeToString())
 
 

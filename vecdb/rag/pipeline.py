@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
-from vecdb.config import K
+from vecdb.config import ANSWER_K, K
 from vecdb.errors import InvalidParameterError, InvalidTextError
 from vecdb.rag.cite import cite
 from vecdb.rag.guard import AnswerGuard
@@ -79,7 +79,7 @@ class AnswerOptions:
         The most tokens of a prompt; by default, all that the context leaves beside the answer.
     """
 
-    k: int = 5
+    k: int = ANSWER_K.default
     filter: Filter | None = None
     relevance: Relevance = field(default_factory=Relevance)
     min_support: float = 0.5
