@@ -15,6 +15,10 @@ from vecdb.kernels.jit import COMPILED
 _STRETCH = 64
 """Rows that a thread takes at a time."""
 
+_ALONE = 1_000
+"""Rows that one thread links before others join: where there are hardly any nodes to link to,
+rows inserted at the same time see nothing of each other and may be left with no way to them."""
+
 
 def link_rows(state: HnswState, first: int, ef: int, threads: int) -> None:
     """Insert the rows from `first` on, which have their vectors and empty lists, into the graph.
@@ -27,18 +31,23 @@ def link_rows(state: HnswState, first: int, ef: int, threads: int) -> None:
     graph, levels = state.graph(writeable=True), state.levels
     locks = np.zeros(last, np.int32)
     memories = [_memory(state, ef) for _ in range(threads if COMPILED else 1)]
-    starts = itertools.count(first, _STRETCH)
+
+    def insert(memory: Insertion, start: int, stop: int) -> None:
+        insert_rows(
+            graph, levels, start, stop, skipped, state.entry, state.top, state.m, ef, locks, memory
+        )
+
+    shared = min(last, max(first, _ALONE))
+    insert(memories[0], first, shared)
+    starts = itertools.count(shared, _STRETCH)
 
     def work(memory: Insertion) -> None:
         for start in starts:
             if start >= last:
                 return
-            insert_rows(
-                graph, levels, start, min(start + _STRETCH, last), skipped, state.entry,
-                state.top, state.m, ef, locks, memory,
-            )  # fmt: skip
+            insert(memory, start, min(start + _STRETCH, last))
 
-    if len(memories) == 1 or last - first <= _STRETCH:
+    if len(memories) == 1 or last - shared <= _STRETCH:
         work(memories[0])
         return
     with ThreadPoolExecutor(len(memories)) as pool:
