@@ -56,7 +56,7 @@ def decode_payload(encoded: bytes, where: str = "payload") -> Payload:
         If `encoded` is not one JSON object in UTF-8, or holds NaN or Infinity.
     """
     try:
-        payload = json.loads(encoded.decode("utf-8"), parse_constant=_refuse_constant)
+        payload = _DECODER.decode(encoded.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise InvalidPayloadError(f"{where} is not UTF-8: {error}") from None
     except (ValueError, RecursionError) as error:
@@ -70,3 +70,7 @@ def decode_payload(encoded: bytes, where: str = "payload") -> Payload:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON number")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+"""Made once: `json.loads` would make one for each payload of each hit."""
