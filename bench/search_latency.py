@@ -4,7 +4,8 @@
 
 Every engine holds the same vectors under the same ids, with a text and a payload for each, and
 returns ids, scores, texts and payloads. The queries go one at a time, in one thread, and the
-engines take turns, so that noise hits all alike. Beside each latency stands the recall.
+engines take turns query by query, so that noise hits all alike and each finds the caches cold.
+Beside each latency stands the recall.
 """
 
 from __future__ import annotations
@@ -130,8 +131,8 @@ def measure(
         times: dict[str, list[float]] = {name: [] for name in searches}
         found = dict.fromkeys(searches, 0)
         for number in range(passes + 1):
-            for name, search in searches.items():
-                for query, nearest in zip(queries, truth, strict=True):
+            for query, nearest in zip(queries, truth, strict=True):
+                for name, search in searches.items():
                     started = time.perf_counter()
                     ids = search(query, ef)
                     took = time.perf_counter() - started

@@ -62,6 +62,20 @@ class Hit:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class HitColumns:
+    """The hits of one query, best first, as columns: entry i of each belongs to the i-th hit.
+
+    Payloads are JSON in UTF-8, as they are stored: the engine makes objects of them for a caller
+    in its process, and the server sends them on as they are.
+    """
+
+    ids: list[PointId]
+    scores: list[float]
+    texts: list[str | None]
+    payloads: list[bytes | None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Record:
     """One stored point as `get` returns it; `vector` is the one written, unnormalised."""
 

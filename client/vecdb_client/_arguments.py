@@ -95,10 +95,10 @@ def queries_message(queries: Sequence[str]) -> pb.Texts:
 def payloads_message(payloads: Sequence[Payload | None]) -> pb.Payloads:
     """Return the payloads of points as a message."""
     objects = (
-        "null" if each is None else encode_payload(each, f"payloads[{row}]").decode()
+        None if each is None else encode_payload(each, f"payloads[{row}]")
         for row, each in enumerate(_entries(payloads, "payloads"))
     )
-    return pb.Payloads(json=f"[{','.join(objects)}]")
+    return pb.Payloads(json=codec.json_array(objects))
 
 
 def _entries(values: Sequence[Any], name: str) -> Sequence[Any]:

@@ -18,6 +18,7 @@ from vecdb.types import (
     EncoderInfo,
     FinishReason,
     Hit,
+    HitColumns,
     LoadedModel,
     LongText,
     Matrix,
@@ -202,13 +203,18 @@ def json_text(value: object) -> str:
     return _JSON.encode(value)
 
 
-def hits_message(hits: Sequence[Hit]) -> pb.Hits:
+def json_array(objects: Iterable[bytes | None]) -> str:
+    """Return objects that are JSON already as one array, with null for None."""
+    return f"[{b','.join(each or b'null' for each in objects).decode()}]"
+
+
+def hits_message(hits: HitColumns) -> pb.Hits:
     """Return one query's results as a message."""
     return pb.Hits(
-        ids=ids_message([hit.id for hit in hits]),
-        scores=[hit.score for hit in hits],
-        texts=_texts_if_any([hit.text for hit in hits]),
-        payloads=_payloads_if_any([hit.payload for hit in hits]),
+        ids=ids_message(hits.ids),
+        scores=hits.scores,
+        texts=_texts_if_any(hits.texts),
+        payloads=pb.Payloads(json=json_array(hits.payloads)) if any(hits.payloads) else None,
     )
 
 

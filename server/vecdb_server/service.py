@@ -157,7 +157,7 @@ class VecdbService(VecdbServiceServicer):
     @_gated(CallClass.SEARCH)
     def Search(self, request: pb.SearchRequest) -> pb.SearchResponse:
         """Search for one or more queries."""
-        results = self._collection(request).search_batch(
+        results = self._collection(request).search_columns(
             list(request.texts.values) if request.HasField("texts") else None,
             vectors=codec.vectors_value(request.vectors) if request.HasField("vectors") else None,
             filter=_filter(request),

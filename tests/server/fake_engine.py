@@ -19,7 +19,7 @@ from vecdb.errors import (
     InvalidParameterError,
     InvalidVectorError,
 )
-from vecdb.payload import parse_filter
+from vecdb.payload import encode_payload, parse_filter
 from vecdb.types import (
     Answer,
     AnswerEnd,
@@ -27,7 +27,7 @@ from vecdb.types import (
     CollectionInfo,
     EncoderInfo,
     FinishReason,
-    Hit,
+    HitColumns,
     LoadedModel,
     Metric,
     Record,
@@ -68,7 +68,7 @@ class FakeCollection:
             self._points[point_id] = Record(point_id, vectors[i].copy(), text, payload)
         return UpsertResult(ids, ids[:1] if long_text == "chunk" else [])
 
-    def search_batch(self, queries=None, *, vectors=None, k=10, filter=None, ef=None):
+    def search_columns(self, queries=None, *, vectors=None, k=10, filter=None, ef=None):
         self._database.before("search")
         k = K.check(k)
         if (queries is None) == (vectors is None):
@@ -80,11 +80,15 @@ class FakeCollection:
         records = self._matching(filter)
         results = []
         for query in vectors:
-            scored = sorted(
-                (Hit(r.id, float(query @ r.vector), r.text, r.payload) for r in records),
-                key=lambda hit: -hit.score,
+            best = sorted(records, key=lambda r: -float(query @ r.vector))[:k]
+            results.append(
+                HitColumns(
+                    [r.id for r in best],
+                    [float(query @ r.vector) for r in best],
+                    [r.text for r in best],
+                    [None if r.payload is None else encode_payload(r.payload) for r in best],
+                )
             )
-            results.append(scored[:k])
         return results
 
     def get(self, ids):

@@ -16,7 +16,7 @@ from vecdb.collection.maintenance import Maintenance
 from vecdb.collection.recovery import open_segments, read_stored, replay
 from vecdb.collection.segments import Segments
 from vecdb.collection.settings import CollectionSettings
-from vecdb.collection.snapshot import Condition
+from vecdb.collection.snapshot import Condition, hits_of
 from vecdb.config import ANSWER_K, ANSWER_TOKENS, BATCH_ROWS, COLLECTION_EF, K
 from vecdb.decode import GenerationParams
 from vecdb.encode import Encoder
@@ -46,6 +46,7 @@ from vecdb.types import (
     CollectionInfo,
     Filter,
     Hit,
+    HitColumns,
     LongText,
     Matrix,
     MatrixLike,
@@ -306,13 +307,13 @@ class Collection:
         if (query is None) == (vector is None):
             raise InvalidArgumentError("search takes either a query text or a vector=: give one")
         if query is not None:
-            return self._search(self._embed([query]), k, filter, ef)[0]
+            return hits_of(self._search(self._embed([query]), k, filter, ef)[0])
         matrix = self._matrix(vector, "vector")
         if len(matrix) != 1:
             raise InvalidArgumentError(
                 f"vector has {len(matrix)} rows: must be one vector; search_batch takes more"
             )
-        return self._search(matrix, k, filter, ef)[0]
+        return hits_of(self._search(matrix, k, filter, ef)[0])
 
     def search_batch(
         self,
@@ -324,6 +325,19 @@ class Collection:
         ef: int | None = None,
     ) -> list[list[Hit]]:
         """Find the points nearest to each of several texts or vectors; see `search`."""
+        columns = self.search_columns(queries, vectors=vectors, k=k, filter=filter, ef=ef)
+        return [hits_of(each) for each in columns]
+
+    def search_columns(
+        self,
+        queries: Sequence[str] | None = None,
+        *,
+        vectors: MatrixLike | None = None,
+        k: int = K.default,
+        filter: Filter | None = None,
+        ef: int | None = None,
+    ) -> list[HitColumns]:
+        """Do what `search_batch` does, and leave the results in the form a server sends."""
         if (queries is None) == (vectors is None):
             raise InvalidArgumentError("search_batch takes either queries or vectors=: give one")
         if queries is None:
@@ -342,7 +356,7 @@ class Collection:
 
     def _search(
         self, queries: Matrix, k: int, filter: Filter | None, ef: int | None
-    ) -> list[list[Hit]]:
+    ) -> list[HitColumns]:
         k = K.check(k)
         COLLECTION_EF.check(ef)
         condition = None if filter is None else Condition.of(filter)

@@ -16,8 +16,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.payload import Predicate, decode_payload, parse_filter
-from vecdb.types import Filter, Hit, Matrix, Metric, PointId, Record
+from vecdb.payload import Predicate, decode_payload, decode_payloads, parse_filter
+from vecdb.types import Filter, Hit, HitColumns, Matrix, Metric, PointId, Record
 
 Mask = NDArray[np.bool_]
 
@@ -168,42 +168,51 @@ class Snapshot:
 
     def search(
         self, queries: Matrix, k: int, condition: Condition | None, ef: int | None, threads: int
-    ) -> list[list[Hit]]:
+    ) -> list[HitColumns]:
         """Return the nearest live points of each query that match, best first."""
         found = [
             (part, *part.rows.search(queries, k, part.mask(condition), ef, threads))
             for part in self.parts
             if part.live
         ]
+        if len(found) == 1:
+            return [self._of_one_part(*found[0], query) for query in range(len(queries))]
         return [self._merged(found, query, k) for query in range(len(queries))]
+
+    def _of_one_part(
+        self, part: Part, rows: NDArray[np.int64], distances: NDArray[np.float32], query: int
+    ) -> HitColumns:
+        there = [row for row in rows[query].tolist() if row >= 0]
+        at = part.rows
+        return HitColumns(
+            [at.id_at(row) for row in there],
+            scores_of(self.metric, distances[query, : len(there)].tolist()),
+            [at.text_at(row) for row in there],
+            [at.payload_at(row) for row in there],
+        )
 
     def _merged(
         self,
         found: list[tuple[Part, NDArray[np.int64], NDArray[np.float32]]],
         query: int,
         k: int,
-    ) -> list[Hit]:
-        nearest: list[tuple[float, int, Part]] = []
+    ) -> HitColumns:
+        nearest: list[tuple[float, int, Rows]] = []
         for part, rows, distances in found:
             nearest.extend(
-                (distance, row, part)
+                (distance, row, part.rows)
                 for row, distance in zip(
                     rows[query].tolist(), distances[query].tolist(), strict=True
                 )
                 if row >= 0
             )
-        if len(found) > 1:
-            nearest.sort(key=_distance)
-        return [self._hit(part, row, distance) for distance, row, part in nearest[:k]]
-
-    def _hit(self, part: Part, row: int, distance: float) -> Hit:
-        rows = part.rows
-        payload = rows.payload_at(row)
-        return Hit(
-            rows.id_at(row),
-            score_of(self.metric, distance),
-            rows.text_at(row),
-            None if payload is None else decode_payload(payload),
+        nearest.sort(key=_distance)
+        del nearest[k:]
+        return HitColumns(
+            [at.id_at(row) for _, row, at in nearest],
+            scores_of(self.metric, [distance for distance, _, _ in nearest]),
+            [at.text_at(row) for _, row, at in nearest],
+            [at.payload_at(row) for _, row, at in nearest],
         )
 
     def count(self, condition: Condition | None) -> int:
@@ -234,14 +243,20 @@ def record_at(rows: Rows, row: int) -> Record:
     )
 
 
-def score_of(metric: Metric, distance: float) -> float:
-    """Return a hit's score for an index distance: see `vecdb.types.Metric`."""
+def hits_of(columns: HitColumns) -> list[Hit]:
+    """Return the hits that columns hold."""
+    payloads = decode_payloads(columns.payloads)
+    return list(map(Hit, columns.ids, columns.scores, columns.texts, payloads))
+
+
+def scores_of(metric: Metric, distances: list[float]) -> list[float]:
+    """Return hits' scores for their index distances: see `vecdb.types.Metric`."""
     if metric is Metric.L2:
-        return float(max(distance, 0.0) ** 0.5)
-    return 1.0 - distance
+        return [max(distance, 0.0) ** 0.5 for distance in distances]
+    return [1.0 - distance for distance in distances]
 
 
-def _distance(entry: tuple[float, int, Part]) -> float:
+def _distance(entry: tuple[float, int, Rows]) -> float:
     return entry[0]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import NoReturn
 
 from vecdb.config import PAYLOAD_BYTES
@@ -66,6 +67,22 @@ def decode_payload(encoded: bytes, where: str = "payload") -> Payload:
             f"{where} is a JSON {type(payload).__name__}: must be a JSON object"
         )
     return payload
+
+
+def decode_payloads(encoded: Sequence[bytes | None]) -> list[Payload | None]:
+    """Return the objects that `encode_payload` wrote, None for None.
+
+    Raises
+    ------
+    InvalidPayloadError
+        As `decode_payload` does.
+    """
+    if not any(encoded):
+        return [None] * len(encoded)
+    try:  # one array takes a fraction of the time of its elements
+        return list(json.loads(b"[" + b",".join(each or b"null" for each in encoded) + b"]"))
+    except (ValueError, RecursionError):
+        return [None if each is None else decode_payload(each) for each in encoded]
 
 
 def _refuse_constant(name: str) -> NoReturn:
