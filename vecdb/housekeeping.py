@@ -46,6 +46,8 @@ class Housekeeping:
             for collection in self._collections():
                 if self._stop.is_set():
                     return
+                if collection.is_read_only:
+                    continue
                 try:
                     if step(collection):
                         wait = 0.0

@@ -420,6 +420,11 @@ class Collection:
         retriever = CollectionRetriever(self, self.settings.metric)
         return Answer(answer(question, retriever, self._models.chat(), params, options))
 
+    @property
+    def is_read_only(self) -> bool:
+        """Whether writes are refused: the disk failed earlier, or the database was closed."""
+        return self._commits.refusal is not None
+
     def stop_writing(self, error: VecdbError) -> None:
         """Take no more writes, because background work found that the disk fails."""
         self._commits.stop(error)
