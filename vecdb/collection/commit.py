@@ -93,6 +93,11 @@ class CommitQueue:
         with self._turn:
             pass
 
+    @property
+    def refusal(self) -> VecdbError | None:
+        """Why writes are refused, if they are."""
+        return self._refusal
+
     def stop(self, error: VecdbError) -> None:
         """Refuse every write from now on, because the disk failed."""
         with self._state:
