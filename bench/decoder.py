@@ -2,11 +2,13 @@
 
     python -m bench.decoder --out decoder.json
 
-onnxruntime-genai gets a folder made by its own model builder from the dequantised GGUF (int4,
-blocks of 32, int8 activations: its defaults on a CPU, which also put the output head in 4 bits,
-where the GGUF and vecdb have 8). The folder is kept beside the model cache; making it needs torch,
-transformers and onnx-ir, all of the extra `bench`. Engines take turns, so that noise hits all
-alike. Prompts are random tokens: speed does not depend on them.
+onnxruntime-genai gets folders made by its own model builder from the dequantised GGUF: int4 in
+blocks of 32 with int8 activations, and, where the GGUF and vecdb have 8 bits, the output head in 8
+("genai") or in 4, as the builder has it by default ("genai-int4-head"). Both run with as many
+threads as vecdb. "genai-defaults" is the latter with the threads that genai takes by itself. The
+folders are kept beside the model cache; making them needs torch, transformers and onnx-ir, all of
+the extra `bench`. Engines take turns, so that noise hits all alike. Prompts are random tokens:
+speed does not depend on them.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from vecdb.decode.onnx import OnnxDecoder, default_threads
 from vecdb.registry.cache import default_root
 from vecdb.registry.models import fetch, find_model
 
+ENGINES = ("vecdb", "vecdb-float32", "genai", "genai-int4-head", "genai-defaults")
 Run = Callable[[list[int], int], tuple[float, float]]
 """Takes a prompt and n; returns seconds to the first token and for the n after it."""
 
@@ -50,12 +53,15 @@ def vecdb_engine(gguf: Path, sha256: str, activations: str, device: str, threads
     return run
 
 
-def genai_engine(folder: Path, threads: int) -> Run:
+def genai_engine(gguf: Path, head_bits: int, threads: int | None) -> Run:
     import onnxruntime_genai as genai
 
+    name = f"genai-smollm2-head{head_bits}"
+    folder = make_genai_folder(gguf, default_root().parent / "bench" / name, head_bits)
     config = genai.Config(str(folder))
-    options = {"intra_op_num_threads": threads}
-    config.overlay(json.dumps({"model": {"decoder": {"session_options": options}}}))
+    if threads is not None:
+        options = {"intra_op_num_threads": threads}
+        config.overlay(json.dumps({"model": {"decoder": {"session_options": options}}}))
     model = genai.Model(config)
 
     def run(prompt: list[int], n: int) -> tuple[float, float]:
@@ -103,7 +109,7 @@ def measure(
 
 
 @click.command(help=__doc__)
-@click.option("--engines", default="vecdb,vecdb-float32,genai", show_default=True)
+@click.option("--engines", default=",".join(ENGINES), show_default=True)
 @click.option("--prompts", default="107,1222", show_default=True, help="Prompt lengths, in tokens.")
 @click.option("--new-tokens", default=64, show_default=True)
 @click.option("--repeats", default=5, show_default=True)
@@ -124,20 +130,20 @@ def main(
     gguf = fetch(file)
     runs: dict[str, Run] = {}
     for name in engines.split(","):
-        if name == "genai":
-            folder = make_genai_folder(gguf, default_root().parent / "bench" / "genai-smollm2")
-            runs[name] = genai_engine(folder, threads)
-        elif name in {"vecdb", "vecdb-float32"}:
+        if name not in ENGINES:
+            raise click.UsageError(f"unknown engine {name!r}: {', '.join(ENGINES)}")
+        if name.startswith("genai"):
+            head_bits = 8 if name == "genai" else 4
+            runs[name] = genai_engine(gguf, head_bits, None if "defaults" in name else threads)
+        else:
             activations = "float32" if name == "vecdb-float32" else "int8"
             runs[name] = vecdb_engine(gguf, file.sha256, activations, device, threads)
-        else:
-            raise click.UsageError(f"unknown engine {name!r}: vecdb, vecdb-float32, genai")
     rows = []
     for length in map(int, prompts.split(",")):
         for row in measure(runs, length, new_tokens, repeats):
             rows.append(row)
             print(
-                f"{row['prompt_tokens']:>6} {row['engine']:<14}"
+                f"{row['prompt_tokens']:>6} {row['engine']:<16}"
                 f" prefill {row['prefill_tokens_per_s']:>7} tokens/s (best {row['prefill_best']})"
                 f"  decode {row['decode_tokens_per_s']:>6} (best {row['decode_best']})",
                 flush=True,

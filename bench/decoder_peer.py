@@ -11,27 +11,32 @@ import click
 import numpy as np
 
 
-def make_genai_folder(gguf: Path, folder: Path) -> Path:
-    """Return `folder`, built now unless it is there."""
+def make_genai_folder(gguf: Path, folder: Path, head_bits: int) -> Path:
+    """Return `folder`, built now unless it is there, with an output head of 4 or 8 bits."""
     if (folder / "genai_config.json").exists():
         return folder
     with tempfile.TemporaryDirectory() as temporary:
         source = Path(temporary) / "transformers"
-        _write_transformers_folder(gguf, source)
+        _write_transformers_folder(gguf, source, tied=head_bits == 4)
         command = [
             *(sys.executable, "-m", "onnxruntime_genai.models.builder", "-m", "local"),
             *("-i", str(source), "-o", str(folder), "-c", str(Path(temporary) / "cache")),
             *("-p", "int4", "-e", "cpu", "--extra_options", "int4_accuracy_level=4"),
             *("int4_block_size=32", "hf_token=false"),
         ]
+        if head_bits == 8:
+            command.append("matmul_mixed_precision=last_matmul:int8")
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode != 0:
             raise click.ClickException(f"genai's builder failed:\n{done.stderr[-2_000:]}")
     return folder
 
 
-def _write_transformers_folder(gguf: Path, folder: Path) -> None:
-    """Write the dequantised weights as a Hugging Face model with its tokenizer."""
+def _write_transformers_folder(gguf: Path, folder: Path, tied: bool) -> None:
+    """Write the dequantised weights as a Hugging Face model with its tokenizer.
+
+    genai's builder loses an 8-bit head that is tied to the embedding.
+    """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -48,7 +53,7 @@ def _write_transformers_folder(gguf: Path, folder: Path) -> None:
         values = stored.dequantized() if isinstance(stored, BlockMatrix) else stored
         if name.endswith(("attn_q.weight", "attn_k.weight")):
             values = values[rotated_by_halves(len(values), shape.head_size)]
-        return torch.from_numpy(np.ascontiguousarray(values))
+        return torch.from_numpy(np.array(values))
 
     names = {
         "input_layernorm": "attn_norm",
@@ -79,10 +84,12 @@ def _write_transformers_folder(gguf: Path, folder: Path) -> None:
         max_position_embeddings=shape.context_tokens,
         rms_norm_eps=shape.norm_epsilon,
         rope_theta=shape.rope_base,
-        tie_word_embeddings=True,
+        tie_word_embeddings=tied,
         eos_token_id=2,
         pad_token_id=2,
     )
+    if not tied:
+        state["lm_head.weight"] = state["model.embed_tokens.weight"].clone()
     model = LlamaForCausalLM(config)
     model.load_state_dict(state, strict=False)
     model.save_pretrained(folder)

@@ -105,7 +105,7 @@ class OnnxDecoder:
             )
         metadata = session.get_modelmeta().custom_metadata_map
         self._context_tokens = int(metadata["context_tokens"])
-        self._vocabulary = int(session.get_outputs()[0].shape[1])
+        self._vocabulary = int(session.get_outputs()[0].shape[2])
         past = [value for value in session.get_inputs() if value.name.startswith("past_")]
         self._cache_names = [value.name for value in past]
         self._cache_heads, self._head_size = int(past[0].shape[1]), int(past[0].shape[3])
@@ -238,10 +238,10 @@ class _Steps:
         """Append `tokens` to the sequence; return the logits (R, vocabulary) at `rows` of them."""
         length = self._length + len(tokens)
         binding = self._binding
-        logits = np.empty((len(rows), self._vocabulary), dtype=np.float32)
+        logits = np.empty((1, len(rows), self._vocabulary), dtype=np.float32)
         # Values are bound anew at every step: a binding copies them to the device when it is made.
         bound = {
-            "input_ids": np.ascontiguousarray(tokens),
+            "input_ids": np.ascontiguousarray(tokens[None]),
             "logit_rows": rows,
             "seqlens_k": np.array([length - 1], dtype=np.int32),
             "total_sequence_length": np.array(length, dtype=np.int32),
@@ -255,7 +255,8 @@ class _Steps:
         except _RUNTIME_ERRORS as error:
             raise DecoderError(f"onnxruntime failed at token {length}: {error}") from error
         self._length = length
-        return logits
+        rows_logits: NDArray[np.float32] = logits[0]
+        return rows_logits
 
 
 class Generation:
