@@ -131,7 +131,7 @@ class Maintenance:
                     self._wal.rotate()
             while self._frozen:
                 self._write_frozen(*self._frozen[0])
-                self._frozen.popleft()
+                self._wal.drop_through(self._stored.applied_sequence)
 
     def _write_frozen(self, segment: Segment, sequence: int) -> None:
         kept = self._segments.alive_at(segment)
@@ -151,8 +151,9 @@ class Maintenance:
             sealed = self._segments.replace([segment], rows, [kept])
             if sealed is not None:
                 self._on_disk[sealed] = stored[-1]
+            # Before anything else can fail: written a second time, its points would be there twice.
+            self._frozen.popleft()
             self._discard(dropped)
-        self._wal.drop_through(sequence)
 
     def _with_tombstones(self, stored: StoredSegment, segment: Segment) -> StoredSegment:
         """Write down which rows of a segment are dead, if that has changed."""

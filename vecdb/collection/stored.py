@@ -58,10 +58,6 @@ class StoredCollection:
     applied_sequence: int = 0
     segments: tuple[StoredSegment, ...] = ()
 
-    def data_name(self) -> str:
-        """Return the name of the next segment's data file."""
-        return f"segments/{self.next_number:010d}.data"
-
     def with_segments(
         self, segments: list[StoredSegment], applied_sequence: int | None = None
     ) -> StoredCollection:
