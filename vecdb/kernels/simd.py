@@ -17,57 +17,29 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
 
-from vecdb.kernels.jit import COMPILED
+from vecdb.kernels.emit import BYTE, F32, I32, I64, REORDER, llvm, load, or_python, row_address
 
 LANES = 16
 """Floats handled at once. Rows padded with zeros to a multiple of it need no scalar tail."""
 
-_BIT, _BYTE, _I32, _I64 = (ir.IntType(bits) for bits in (1, 8, 32, 64))
-_F32 = ir.FloatType()
-_LANES_F32 = ir.VectorType(_F32, LANES)
-_REORDER = ("reassoc", "contract")
+_LANES_F32 = ir.VectorType(F32, LANES)
 _CACHE_LINE = 64
-
-
-def _or_python(typing: Callable[..., Any], python_form: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the intrinsic that `typing` describes, or its numpy twin when the JIT is off."""
-    return intrinsic(typing) if COMPILED else python_form
-
-
-def _row(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
-    """Emit the byte pointer to row `index` of a 2-D array, or element `index` of a 1-D one."""
-    struct = context.make_array(array_type)(context, builder, array)
-    offset = builder.mul(index, builder.extract_value(struct.strides, 0))
-    return cgutils.pointer_add(builder, struct.data, offset, return_type=_BYTE.as_pointer())
-
-
-def _load(builder: Any, base: Any, byte: Any, type_: Any) -> Any:
-    address = cgutils.pointer_add(builder, base, byte, return_type=type_.as_pointer())
-    return builder.load(address, align=4, typ=type_)
-
-
-def _llvm(builder: Any, name: str, result: Any, *arguments: Any) -> Any:
-    """Declare an LLVM intrinsic by its full name; llvmlite's own helper lacks vector types."""
-    return cgutils.get_or_insert_function(
-        builder.module, ir.FunctionType(result, arguments), f"llvm.{name}"
-    )
 
 
 def _emit_tile(builder: Any, l2: bool, queries: list[Any], rows: list[Any], dim: Any) -> list[Any]:
     """Emit the comparison of every query with every row; return the scalars, query-major."""
     wide = f"v{LANES}f32"
-    fma = _llvm(builder, f"fma.{wide}", _LANES_F32, *[_LANES_F32] * 3)
-    add_up = _llvm(builder, f"vector.reduce.fadd.{wide}", _F32, _F32, _LANES_F32)
+    fma = llvm(builder, f"fma.{wide}", _LANES_F32, *[_LANES_F32] * 3)
+    add_up = llvm(builder, f"vector.reduce.fadd.{wide}", F32, F32, _LANES_F32)
     pairs = [(q, r) for q in range(len(queries)) for r in range(len(rows))]
     zero = ir.Constant(_LANES_F32, [0.0] * LANES)
     sums = [cgutils.alloca_once_value(builder, zero) for _ in pairs]
-    chunks = builder.sdiv(dim, _I64(LANES))
+    chunks = builder.sdiv(dim, I64(LANES))
     with cgutils.for_range(builder, chunks) as loop:
-        byte = builder.mul(loop.index, _I64(4 * LANES))
-        left = [_load(builder, q, byte, _LANES_F32) for q in queries]
-        right = [_load(builder, r, byte, _LANES_F32) for r in rows]
+        byte = builder.mul(loop.index, I64(4 * LANES))
+        left = [load(builder, q, byte, _LANES_F32) for q in queries]
+        right = [load(builder, r, byte, _LANES_F32) for r in rows]
         for (q, r), total in zip(pairs, sums, strict=True):
             a, b = left[q], right[r]
             if l2:
@@ -76,21 +48,21 @@ def _emit_tile(builder: Any, l2: bool, queries: list[Any], rows: list[Any], dim:
     scalars = []
     for total in sums:
         lanes = builder.load(total, typ=_LANES_F32)
-        scalar = builder.call(add_up, [_F32(0.0), lanes], fastmath=_REORDER)
+        scalar = builder.call(add_up, [F32(0.0), lanes], fastmath=REORDER)
         scalars.append(cgutils.alloca_once_value(builder, scalar))
-    done = builder.mul(chunks, _I64(LANES))
+    done = builder.mul(chunks, I64(LANES))
     with cgutils.for_range(builder, builder.sub(dim, done)) as loop:
-        byte = builder.mul(builder.add(done, loop.index), _I64(4))
-        left = [_load(builder, q, byte, _F32) for q in queries]
-        right = [_load(builder, r, byte, _F32) for r in rows]
+        byte = builder.mul(builder.add(done, loop.index), I64(4))
+        left = [load(builder, q, byte, F32) for q in queries]
+        right = [load(builder, r, byte, F32) for r in rows]
         for (q, r), total in zip(pairs, scalars, strict=True):
             a, b = left[q], right[r]
             if l2:
                 a = b = builder.fsub(a, b)
-            product = builder.fmul(a, b, flags=_REORDER)
-            total_so_far = builder.load(total, typ=_F32)
-            builder.store(builder.fadd(total_so_far, product, flags=_REORDER), total)
-    return [builder.load(total, typ=_F32) for total in scalars]
+            product = builder.fmul(a, b, flags=REORDER)
+            total_so_far = builder.load(total, typ=F32)
+            builder.store(builder.fadd(total_so_far, product, flags=REORDER), total)
+    return [builder.load(total, typ=F32) for total in scalars]
 
 
 def _in_python(l2: bool, left: Any, right: Any) -> np.float32:
@@ -103,8 +75,8 @@ def _one_by_four(l2: bool) -> Callable[..., Any]:
 
     def typing(_: Any, qs: Any, q: Any, rows: Any, a: Any, b: Any, c: Any, d: Any, dim: Any) -> Any:
         def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            query = _row(context, builder, sig.args[0], args[0], args[1])
-            four = [_row(context, builder, sig.args[2], args[2], r) for r in args[3:7]]
+            query = row_address(context, builder, sig.args[0], args[0], args[1])
+            four = [row_address(context, builder, sig.args[2], args[2], r) for r in args[3:7]]
             return cgutils.pack_array(builder, _emit_tile(builder, l2, [query], four, args[7]))
 
         index = types.intp
@@ -114,7 +86,7 @@ def _one_by_four(l2: bool) -> Callable[..., Any]:
     def python(qs: Any, q: int, rows: Any, a: int, b: int, c: int, d: int, dim: int) -> Any:
         return tuple(_in_python(l2, qs[q, :dim], rows[r, :dim]) for r in (a, b, c, d))
 
-    return _or_python(typing, python)
+    return or_python(typing, python)
 
 
 def _four_by_two(l2: bool) -> Callable[..., Any]:
@@ -123,10 +95,10 @@ def _four_by_two(l2: bool) -> Callable[..., Any]:
     def typing(_: Any, qs: Any, q: Any, rows: Any, a: Any, b: Any, dim: Any) -> Any:
         def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
             four = [
-                _row(context, builder, sig.args[0], args[0], builder.add(args[1], _I64(i)))
+                row_address(context, builder, sig.args[0], args[0], builder.add(args[1], I64(i)))
                 for i in range(4)
             ]
-            two = [_row(context, builder, sig.args[2], args[2], r) for r in args[3:5]]
+            two = [row_address(context, builder, sig.args[2], args[2], r) for r in args[3:5]]
             return cgutils.pack_array(builder, _emit_tile(builder, l2, four, two, args[5]))
 
         index = types.intp
@@ -137,7 +109,7 @@ def _four_by_two(l2: bool) -> Callable[..., Any]:
             _in_python(l2, qs[q + i, :dim], rows[r, :dim]) for i in range(4) for r in (a, b)
         )
 
-    return _or_python(typing, python)
+    return or_python(typing, python)
 
 
 dot_one_by_four = _one_by_four(l2=False)
@@ -152,13 +124,13 @@ l2_four_by_two = _four_by_two(l2=True)
 
 def _type_prefetch(_: Any, array: Any, row: Any, first: Any, lines: Any) -> Any:
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        base = _row(context, builder, sig.args[0], args[0], args[1])
+        base = row_address(context, builder, sig.args[0], args[0], args[1])
         base = cgutils.pointer_add(builder, base, args[2])
-        fetch = _llvm(builder, "prefetch.p0", ir.VoidType(), _BYTE.as_pointer(), _I32, _I32, _I32)
+        fetch = llvm(builder, "prefetch.p0", ir.VoidType(), BYTE.as_pointer(), I32, I32, I32)
         with cgutils.for_range(builder, args[3]) as loop:
-            line = builder.mul(loop.index, _I64(_CACHE_LINE))
+            line = builder.mul(loop.index, I64(_CACHE_LINE))
             address = cgutils.pointer_add(builder, base, line)
-            builder.call(fetch, [address, _I32(0), _I32(3), _I32(1)])
+            builder.call(fetch, [address, I32(0), I32(3), I32(1)])
         return context.get_dummy_value()
 
     return types.void(array, types.intp, types.intp, types.intp), codegen
@@ -168,15 +140,15 @@ def _prefetch_in_python(array: Any, row: int, first: int, lines: int) -> None:
     """Do nothing: without the JIT there is nothing to hide the wait behind."""
 
 
-prefetch = _or_python(_type_prefetch, _prefetch_in_python)
+prefetch = or_python(_type_prefetch, _prefetch_in_python)
 """Ask for `lines` cache lines of a row from byte `first` on: (array, row, first, lines)."""
 
 
 def _type_shift_right(_: Any, array: Any, start: Any, stop: Any) -> Any:
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        source = _row(context, builder, sig.args[0], args[0], args[1])
+        source = row_address(context, builder, sig.args[0], args[0], args[1])
         width = sig.args[0].dtype.bitwidth // 8
-        target = cgutils.pointer_add(builder, source, _I64(width))
+        target = cgutils.pointer_add(builder, source, I64(width))
         cgutils.raw_memmove(builder, target, source, builder.sub(args[2], args[1]), width)
         return context.get_dummy_value()
 
@@ -187,15 +159,15 @@ def _shift_right_in_python(array: Any, start: int, stop: int) -> None:
     array[start + 1 : stop + 1] = array[start:stop].copy()
 
 
-shift_right = _or_python(_type_shift_right, _shift_right_in_python)
+shift_right = or_python(_type_shift_right, _shift_right_in_python)
 """Move ``array[start:stop]`` one place up, as one block: (array, start, stop)."""
 
 
 def _type_try_lock(_: Any, locks: Any, index: Any) -> Any:
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        address = _row(context, builder, sig.args[0], args[0], args[1])
-        address = builder.bitcast(address, _I32.as_pointer())
-        outcome = builder.cmpxchg(address, _I32(0), _I32(1), "acq_rel", "monotonic")
+        address = row_address(context, builder, sig.args[0], args[0], args[1])
+        address = builder.bitcast(address, I32.as_pointer())
+        outcome = builder.cmpxchg(address, I32(0), I32(1), "acq_rel", "monotonic")
         return builder.extract_value(outcome, 1)
 
     return types.boolean(locks, types.intp), codegen
@@ -207,15 +179,15 @@ def _try_lock_in_python(locks: Any, index: int) -> bool:
     return True
 
 
-try_lock = _or_python(_type_try_lock, _try_lock_in_python)
+try_lock = or_python(_type_try_lock, _try_lock_in_python)
 """Set ``locks[index]`` (int32) from 0 to 1 atomically; True when this call did: (locks, index)."""
 
 
 def _type_unlock(_: Any, locks: Any, index: Any) -> Any:
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        address = _row(context, builder, sig.args[0], args[0], args[1])
-        address = builder.bitcast(address, _I32.as_pointer())
-        builder.store_atomic(_I32(0), address, "release", 4)
+        address = row_address(context, builder, sig.args[0], args[0], args[1])
+        address = builder.bitcast(address, I32.as_pointer())
+        builder.store_atomic(I32(0), address, "release", 4)
         return context.get_dummy_value()
 
     return types.void(locks, types.intp), codegen
@@ -225,5 +197,5 @@ def _unlock_in_python(locks: Any, index: int) -> None:
     locks[index] = 0
 
 
-unlock = _or_python(_type_unlock, _unlock_in_python)
+unlock = or_python(_type_unlock, _unlock_in_python)
 """Set ``locks[index]`` back to 0, after everything written under the lock: (locks, index)."""
