@@ -86,6 +86,7 @@ class Database:
                 cache_dir=cache_dir,
             )  # fmt: skip
             self._catalog = ManifestLog.open(self._store.within("catalog"))
+            self._catalog.heal()
             self._entries = self._read_catalog()
             self._collections: dict[str, Collection] = {}
             self._damaged: dict[str, VecdbError] = {}

@@ -12,8 +12,8 @@ from tests.storage.make_fixtures import make
 from vecdb.errors import DirectoryLockedError
 from vecdb.storage import ManifestLog, PosixStore, Severity, Wal, check_directory
 
-CATALOG = "catalog/0000000001.json"
-MANIFEST = "c000001/manifest/0000000001.json"
+CATALOG = "catalog/0000000001"
+MANIFEST = "c000001/manifest/0000000001"
 DATA = "c000001/segments/0000000001.data"
 DEAD = "c000001/segments/0000000001.1.dead"
 LOG = "c000001/wal/00000000000000000005.wal"
@@ -28,7 +28,7 @@ def store(tmp_path: Path) -> PosixStore:
 def test_a_sound_directory_has_nothing_to_tell(store: PosixStore) -> None:
     report = check_directory(store)
     assert report.ok
-    assert report.files == 5
+    assert report.files == 7
     assert report.bytes == sum(store.size(name) for name in store.list())
     assert "everything that was written can be read" in str(report)
 
@@ -44,12 +44,32 @@ def flip(data: bytes) -> bytes:
 def test_a_damaged_file_is_named(
     store: PosixStore, name: str, change: Callable[[bytes], bytes]
 ) -> None:
-    store.put(name, change(store.read(name)), overwrite=True)
+    names = [name] if store.exists(name) else [f"{name}.json", f"{name}.copy"]
+    for each in names:
+        store.put(each, change(store.read(each)), overwrite=True)
     report = check_directory(store, repair=True)
     assert not report.ok
-    assert name in {f.file for f in report.findings if f.severity is Severity.DAMAGE}
-    assert store.location(name) in str(report)
+    assert set(names) <= {f.file for f in report.findings if f.severity is Severity.DAMAGE}
+    assert store.location(names[0]) in str(report)
     assert "restore what is named above from a backup" in str(report)
+
+
+@pytest.mark.parametrize("change", [flip, lambda data: data[:-1], lambda _: b""])
+@pytest.mark.parametrize("suffix", [".json", ".copy"])
+@pytest.mark.parametrize("name", [CATALOG, MANIFEST])
+def test_one_damaged_file_of_a_manifests_two_is_mended(
+    store: PosixStore, name: str, suffix: str, change: Callable[[bytes], bytes]
+) -> None:
+    whole = store.read(name + suffix)
+    store.put(name + suffix, change(whole), overwrite=True)
+    report = check_directory(store)
+    assert report.ok
+    assert "the other file of the two is sound" in str(report)
+    assert [f.file for f in report.findings] == [name + suffix]
+    report = check_directory(store, repair=True)
+    assert f"{name}{suffix} is written again from its copy; nothing lost" in str(report)
+    assert store.read(name + suffix) == whole
+    assert not check_directory(store).findings
 
 
 @pytest.mark.parametrize("name", [DATA, DEAD])
@@ -141,7 +161,8 @@ def test_a_directory_without_a_database_is_told(files: list[str]) -> None:
 
 
 def test_collections_without_a_catalog_are_damage_and_are_checked(store: PosixStore) -> None:
-    store.delete(CATALOG)
+    store.delete(CATALOG + ".copy")
+    store.delete(CATALOG + ".json")
     store.put(DATA, b"", overwrite=True)
     report = check_directory(store)
     assert {f.file for f in report.findings} == {"catalog", DATA}

@@ -144,8 +144,9 @@ def test_the_fixture_is_sound_and_its_generator_still_makes_it(
     monkeypatch.setattr("vecdb.storage.wal.new_tag", lambda: fixture.read(log)[24:28])
     made.make(tmp_path / "made")
     again = PosixStore(tmp_path / "made")
-    assert again.list() == fixture.list()
-    for name in again.list():
+    # The first vecdb of this format wrote neither copies of manifests nor ends of logs.
+    assert [n for n in again.list() if not n.endswith((".copy", ".end"))] == fixture.list()
+    for name in fixture.list():
         assert again.read(name) == fixture.read(name), name
 
 

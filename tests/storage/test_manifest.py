@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from tests.storage.faulty import ROOT, Faults, SimulatedDisk
@@ -15,7 +17,13 @@ from vecdb.errors import (
     StorageIOError,
 )
 from vecdb.storage import FileRef, ManifestLog, PosixStore, file_refs
-from vecdb.storage.manifest import decode_manifest, encode_manifest, manifest_name
+from vecdb.storage.manifest import (
+    decode_manifest,
+    encode_manifest,
+    manifest_copy,
+    manifest_name,
+    read_manifest_file,
+)
 
 REF = {"name": "segments/1.data", "size": 3, "sha256": "0" * 64}
 
@@ -23,6 +31,16 @@ REF = {"name": "segments/1.data", "size": 3, "sha256": "0" * 64}
 def simulated() -> tuple[SimulatedDisk, PosixStore]:
     disk = SimulatedDisk()
     return disk, PosixStore(ROOT, calls=disk)
+
+
+def files(*numbers: int) -> list[str]:
+    return [f(number) for number in numbers for f in (manifest_copy, manifest_name)]
+
+
+def corrupt(disk: SimulatedDisk, number: int, change: Callable[[bytes], bytes]) -> None:
+    """Change both files of a manifest."""
+    for name in files(number):
+        disk.corrupt(ROOT / name, change)
 
 
 def test_the_newest_counts() -> None:
@@ -34,10 +52,10 @@ def test_the_newest_counts() -> None:
     assert latest is not None
     assert (latest.number, latest.body) == (3, {"n": 3})
     log.prune(2)
-    assert store.list() == [manifest_name(2), manifest_name(3)]
+    assert store.list() == files(2, 3)
     assert log.publish({"n": 4}) == 4
     log.prune(0)
-    assert store.list() == [manifest_name(4)]
+    assert store.list() == files(4)
 
 
 def test_a_published_body_is_a_copy() -> None:
@@ -103,7 +121,7 @@ def test_a_damaged_newest_manifest_is_refused_and_named() -> None:
     log = ManifestLog.open(store)
     log.publish({"n": 1})
     log.publish({"n": 2})
-    disk.corrupt(ROOT / manifest_name(2), lambda data: data[:-3] + b"9\n}")
+    corrupt(disk, 2, lambda data: data[:-3] + b"9\n}")
     with pytest.raises(CorruptFileError) as raised:
         ManifestLog.open(store)
     assert f"{ROOT / manifest_name(2)} is damaged" in str(raised.value)
@@ -114,7 +132,7 @@ def test_a_damaged_newest_manifest_is_refused_and_named() -> None:
     assert [one.number for one in salvaged.damaged] == [2]
     assert salvaged.publish({"n": 3}) == 3  # the damaged number is not used again
     salvaged.prune(1)
-    assert store.list() == [manifest_name(2), manifest_name(3)]
+    assert store.list() == files(2, 3)
 
 
 def test_a_damaged_old_manifest_does_no_harm_unless_it_must_be_read() -> None:
@@ -122,7 +140,7 @@ def test_a_damaged_old_manifest_does_no_harm_unless_it_must_be_read() -> None:
     log = ManifestLog.open(store)
     log.publish({"n": 1})
     log.publish({"n": 2})
-    disk.corrupt(ROOT / manifest_name(1), lambda _: b"")
+    corrupt(disk, 1, lambda _: b"")
     assert ManifestLog.open(store).latest is not None
     with pytest.raises(CorruptFileError):
         log.reachable()
@@ -131,7 +149,7 @@ def test_a_damaged_old_manifest_does_no_harm_unless_it_must_be_read() -> None:
 def test_when_all_are_damaged_there_is_no_going_on() -> None:
     disk, store = simulated()
     ManifestLog.open(store).publish({})
-    disk.corrupt(ROOT / manifest_name(1), lambda _: b"junk")
+    corrupt(disk, 1, lambda _: b"junk")
     for allow in (False, True):
         with pytest.raises(CorruptFileError):
             ManifestLog.open(store, allow_damaged_newest=allow)
@@ -185,3 +203,38 @@ def test_after_a_failed_sync_nothing_is_published() -> None:
     assert disk.log[-2].startswith("sync directory")  # then it cleans up
     with pytest.raises(ReadOnlyError):
         log.publish({"n": 3})
+
+
+@pytest.mark.parametrize("which", [manifest_name, manifest_copy])
+@pytest.mark.parametrize("change", [lambda _: b"", lambda data: data[:-9], None])
+def test_one_of_a_manifests_two_files_is_enough(
+    which: Callable[[int], str], change: Callable[[bytes], bytes] | None
+) -> None:
+    disk, store = simulated()
+    log = ManifestLog.open(store)
+    log.publish({"n": 1})
+    log.publish({"n": 2})
+    if change is None:
+        store.delete(which(2))
+    else:
+        disk.corrupt(ROOT / which(2), change)
+    log = ManifestLog.open(store)
+    assert log.latest is not None
+    assert log.latest.body == {"n": 2}
+    assert log.heal() == [which(2)]
+    assert read_manifest_file(store, 2, which(2)) == log.latest
+    assert log.heal() == []
+    assert log.publish({"n": 3}) == 3
+
+
+def test_without_room_for_the_copy_a_manifest_is_published_all_the_same() -> None:
+    disk, store = simulated()
+    log = ManifestLog.open(store)
+    calls = disk.calls
+    log.publish({"n": 1})
+    each = (disk.calls - calls) // 2
+    disk.faults = Faults(full_from=disk.calls + each)
+    assert log.publish({"n": 2}) == 2
+    disk.faults = Faults()
+    assert not store.exists(manifest_copy(2))
+    assert log.heal() == [manifest_copy(2)]

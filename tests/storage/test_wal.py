@@ -18,7 +18,14 @@ from vecdb.errors import (
     MessageTooLargeError,
 )
 from vecdb.storage import PosixStore, Wal
-from vecdb.storage.wal_file import HEADER_BYTES, RECORD_HEADER_BYTES, encode_record, file_name
+from vecdb.storage.wal import wal_end
+from vecdb.storage.wal_file import (
+    HEADER_BYTES,
+    RECORD_HEADER_BYTES,
+    encode_record,
+    end_name,
+    file_name,
+)
 
 BODIES = [b"first", b"", b"third" * 3, b"4", b"fifth"]
 
@@ -328,3 +335,68 @@ def test_on_a_real_directory(tmp_path: Path) -> None:
         wal.append([(1, body)])
     assert bodies(Wal.open(store, file_bytes=10_000)) == written_bodies
     assert len(store.list()) > 3
+
+
+def closed_log() -> tuple[SimulatedDisk, PosixStore]:
+    """Return a log of three operations in two files, closed."""
+    disk, store = simulated()
+    wal = Wal.open(store)
+    wal.append([(1, b"one"), (1, b"two")])
+    wal.rotate()
+    wal.append([(1, b"three")])
+    wal.close()
+    return disk, store
+
+
+def test_a_closed_log_that_was_cut_short_anywhere_is_damage() -> None:
+    disk, store = closed_log()
+    name = file_name(3)
+    whole = store.read(name)
+    mark = len(whole) - RECORD_HEADER_BYTES
+    for length in range(len(whole)):
+        disk.corrupt(ROOT / name, lambda _, length=length: whole[:length])
+        if length < mark:
+            with pytest.raises(CorruptFileError):
+                Wal.open(store)
+        else:
+            assert bodies(Wal.open(store)) == [b"one", b"two", b"three"]
+        disk.corrupt(ROOT / name, lambda _: whole)
+    store.delete(name)
+    with pytest.raises(CorruptFileError, match="closed after record 3: it has been cut short"):
+        Wal.open(store)
+    store.delete(file_name(1))
+    with pytest.raises(CorruptFileError, match="cut short"):
+        Wal.open(store)
+
+
+@pytest.mark.parametrize("name", [file_name(1), file_name(3)])
+def test_damage_to_a_log_whose_operations_are_in_segments_is_no_loss(name: str) -> None:
+    length = closed_log()[1].size(name)
+    for offset in range(length):
+        for change in (lambda d, o=offset: d[:o], lambda d, o=offset: _flipped(d, o)):
+            disk, store = closed_log()
+            disk.corrupt(ROOT / name, change)
+            for _ in range(2):
+                wal = Wal.open(store, after_seq=3)
+                assert bodies(wal, 3) == []
+            assert wal.append([(1, b"more")]) > 3
+            assert bodies(Wal.open(store, after_seq=3), 3) == [b"more"]
+
+
+def _flipped(data: bytes, offset: int) -> bytes:
+    return data[:offset] + bytes([data[offset] ^ 8]) + data[offset + 1 :]
+
+
+def test_what_says_that_a_log_has_ended_goes_before_it_is_written_to() -> None:
+    disk, store = closed_log()
+    assert store.exists(end_name(3))
+    assert bodies(Wal.open(store)) == [b"one", b"two", b"three"]
+    assert store.exists(end_name(3))  # reading changes nothing
+    wal = Wal.open(store)
+    wal.append([(1, b"four")])
+    assert not store.exists(end_name(3))
+    for keep in (True, False):
+        after = PosixStore(ROOT, calls=disk.after_power_loss(lambda keep=keep: keep))
+        assert bodies(Wal.open(after)) == [b"one", b"two", b"three", b"four"]
+    wal.close()
+    assert wal_end(store) == wal.last_seq - 1  # the mark is no operation

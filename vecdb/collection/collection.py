@@ -86,6 +86,7 @@ class Collection:
         self._models = models
         store.discard_unfinished()
         manifests = ManifestLog.open(store.within("manifest"))
+        manifests.heal()
         stored = read_stored(store, manifests)
         on_disk = open_segments(store, stored, settings)
         self._segments = Segments(

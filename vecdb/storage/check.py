@@ -30,13 +30,14 @@ from vecdb.storage.fileref import FileRef
 from vecdb.storage.manifest import (
     Manifest,
     ManifestLog,
+    manifest_copy,
     manifest_name,
     manifest_numbers,
-    read_manifest,
+    read_manifest_file,
 )
 from vecdb.storage.operations import decode_operation
 from vecdb.storage.sections import open_sections
-from vecdb.storage.wal import wal_files
+from vecdb.storage.wal import wal_end, wal_files
 from vecdb.storage.wal_file import (
     HEADER_BYTES,
     KIND_MARK,
@@ -199,18 +200,40 @@ class _Check:
                 self._note(file, "is named by no manifest; it is deleted at the next opening")
 
     def _manifests(self, folder: str) -> Manifest | None:
-        """Read every manifest of a folder; return the newest valid one."""
+        """Read every manifest of a folder, and its copy; return the newest valid one."""
         store = self._store.within(folder)
         for number in manifest_numbers(store):
-            self._count(f"{folder}/{manifest_name(number)}")
-            try:
-                read_manifest(store, number)
-            except _UNREADABLE as error:
-                self._damage(f"{folder}/{manifest_name(number)}", str(error))
+            self._both_files(store, folder, number)
         try:
-            return ManifestLog.open(store, allow_damaged_newest=True).latest
+            log = ManifestLog.open(store, allow_damaged_newest=True)
         except _UNREADABLE:
             return None  # each was reported above
+        for name in log.heal() if self._repair else []:
+            message = f"{store.location(name)} is written again from its copy; nothing lost"
+            self._report.add(Severity.REPAIRED, f"{folder}/{name}", message)
+        return log.latest
+
+    def _both_files(self, store: Store, folder: str, number: int) -> None:
+        """Report what is wrong with a manifest's file and its copy; one of them is enough."""
+        wrong: dict[str, str] = {}
+        missing = set()
+        for name in (manifest_name(number), manifest_copy(number)):
+            try:
+                self._count(f"{folder}/{name}")
+                read_manifest_file(store, number, name)
+            except StoredFileNotFoundError as error:
+                missing.add(name)
+                wrong[name] = str(error)
+            except _UNREADABLE as error:
+                wrong[name] = str(error)
+        if missing == wrong.keys() == {manifest_copy(number)}:
+            return  # as the first vecdb wrote it, or a crash came before the copy
+        for name, reason in wrong.items():
+            if len(wrong) < 2:
+                advice = "the other file of the two is sound; this one is written again at opening"
+                self._note(f"{folder}/{name}", f"is unusable ({reason}); {advice}")
+            elif name not in missing:
+                self._damage(f"{folder}/{name}", reason)
 
     def _referenced(self, folder: str, role: str, ref: FileRef) -> None:
         file = f"{folder}/{ref.name}"
@@ -244,24 +267,35 @@ class _Check:
     def _wal(self, folder: str, name: str, applied: int) -> None:
         store = self._store.within(f"{folder}/{WAL}")
         firsts = wal_files(store)
-        expected = applied + 1
+        end = wal_end(store)
+        settled = end is not None and end <= applied
+        expected, reached = applied + 1, applied
         for first, following in zip(firsts, [*firsts[1:], None], strict=True):
             file = f"{folder}/{WAL}/{file_name(first)}"
             self._count(file)
-            if first > expected:
+            if first > expected and not settled:
                 self._damage(file, f"{name}: records {expected} to {first - 1} are missing")
             try:
-                self._wal_file(WalFile(store, file_name(first)), file, following, applied)
+                reached = self._wal_file(WalFile(store, file_name(first)), file, following, applied)
             except _UNREADABLE as error:
-                self._damage(file, str(error))
+                reached = end or 0
+                if settled:
+                    advice = "everything in it is in segments; it is begun anew at opening"
+                    self._note(file, f"is damaged ({error}); {advice}")
+                else:
+                    self._damage(file, str(error))
             expected = max(expected, following or 0)
+        if end is not None and reached < end and not settled:
+            message = f"{name}: the log was closed after record {end} and ends with {reached}"
+            self._damage(f"{folder}/{WAL}", f"{message}: it has been cut short")
 
-    def _wal_file(self, wal: WalFile, file: str, following: int | None, applied: int) -> None:
-        expected, end = wal.first_seq, HEADER_BYTES
+    def _wal_file(self, wal: WalFile, file: str, following: int | None, applied: int) -> int:
+        """Read a log file; return the number of its last valid record."""
+        last, end = wal.first_seq - 1, HEADER_BYTES
         for span in wal.spans():
             if following is not None and span.seq >= following:
                 break
-            expected, end = span.seq + 1, span.end
+            last, end = span.seq, span.end
             if span.kind != KIND_MARK and span.seq > applied:
                 record = wal.record(span)
                 decode_operation(record.kind, record.body, record.where)
@@ -269,8 +303,9 @@ class _Check:
             torn = scan_last(wal).torn
             if torn is not None:
                 self._torn(file, torn)
-        elif expected < following:
-            raise wal.damage(end, expected, f"the log goes on until record {following - 1}")
+        elif last + 1 < following:
+            raise wal.damage(end, last + 1, f"the log goes on until record {following - 1}")
+        return last
 
     def _torn(self, file: str, torn: TornTail) -> None:
         what = f"{torn.where} ends, from offset {torn.offset} on, in {torn.length} bytes of a write"

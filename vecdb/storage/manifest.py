@@ -4,14 +4,19 @@ A manifest appears as a whole or not at all, so a damaged one never comes from a
 has changed bytes that were once right. To fall back to an older manifest would then silently take
 back deletes, and name files that have been dropped since. Therefore `ManifestLog.open` refuses,
 unless the caller asks for what is left.
+
+Everything hangs on the newest manifest, so each is written twice, ``N.json`` and then ``N.copy``:
+what the disk does to one file of the two is noticed, told and mended.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -20,7 +25,10 @@ from vecdb.errors import (
     InvalidArgumentError,
     NewerFormatError,
     ReadOnlyError,
+    ResourceExhaustedError,
     StorageIOError,
+    StoredFileNotFoundError,
+    VecdbError,
 )
 from vecdb.storage.base import Store
 from vecdb.storage.crc import crc32c
@@ -31,9 +39,12 @@ VERSION = 1
 MANIFEST_BYTES_LIMIT = 64 << 20
 
 _NAME_DIGITS = 10
-_NAME = re.compile(r"([0-9]{10})\.json", re.ASCII)
+_NAME = re.compile(r"([0-9]{10})\.(?:json|copy)", re.ASCII)
 _OPENING = re.compile(rb"(vecdb-manifest ([1-9][0-9]{0,8})) ([0-9a-f]{8}) ")
 _FIRST_LINE = re.compile(rb"vecdb-manifest [0-9]+ [0-9a-f]{8} ([0-9]{10}) ([0-9a-f]{64})\n")
+_LOST = (CorruptFileError, StoredFileNotFoundError, StorageIOError)
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +68,15 @@ def manifest_name(number: int) -> str:
     return f"{number:0{_NAME_DIGITS}d}.json"
 
 
+def manifest_copy(number: int) -> str:
+    """Return the name of a manifest's second file."""
+    return f"{number:0{_NAME_DIGITS}d}.copy"
+
+
 def manifest_numbers(store: Store) -> list[int]:
     """Return the numbers of the manifests in a store, ascending."""
     found = (_NAME.fullmatch(name) for name in store.list())
-    return sorted(int(match[1]) for match in found if match is not None)
+    return sorted({int(match[1]) for match in found if match is not None})
 
 
 def encode_manifest(number: int, body: Mapping[str, Any]) -> bytes:
@@ -125,8 +141,20 @@ def _digest(number: int, text: bytes) -> bytes:
 
 
 def read_manifest(store: Store, number: int) -> Manifest:
-    """Read one manifest of a store, as `decode_manifest` does."""
-    name = manifest_name(number)
+    """Read one manifest of a store, as `decode_manifest` does: its file, else its copy."""
+    try:
+        return read_manifest_file(store, number, manifest_name(number))
+    except _LOST as error:
+        try:
+            found = read_manifest_file(store, number, manifest_copy(number))
+        except _LOST:
+            raise error from None  # the copy of an old or half-finished one is simply not there
+        _log.warning("%s; its copy is sound and is used", error)
+        return found
+
+
+def read_manifest_file(store: Store, number: int, name: str) -> Manifest:
+    """Read the file `name`, one of the two that hold the manifest `number`."""
     where = store.location(name)
     if store.size(name) > MANIFEST_BYTES_LIMIT + 1_024:
         raise CorruptFileError(f"{where} has {store.size(name)} bytes: not a manifest")
@@ -179,7 +207,7 @@ class ManifestLog:
         for number in reversed(numbers):
             try:
                 return cls(store, numbers, read_manifest(store, number), damaged)
-            except CorruptFileError as error:
+            except (CorruptFileError, StoredFileNotFoundError) as error:
                 if not allow_damaged_newest:
                     raise CorruptFileError(_refusal(error, store, numbers)) from error
                 damaged.append(DamagedManifest(number, str(error)))
@@ -219,12 +247,51 @@ class ManifestLog:
         self._numbers.append(number)
         # Read back from the bytes: later changes of the caller's objects must not show.
         self.latest = decode_manifest(number, data, where=self._store.location())
+        self._write(manifest_copy(number), data)
         return number
+
+    def heal(self) -> list[str]:
+        """Write the newest manifest's file or copy again where one is missing or damaged.
+
+        Returns
+        -------
+        list of str
+            The names of the files written.
+
+        Raises
+        ------
+        StorageIOError
+            If that failed.
+        """
+        if self.latest is None or self.damaged:
+            return []
+        number, healed = self.latest.number, []
+        for name in (manifest_name(number), manifest_copy(number)):
+            try:
+                if read_manifest_file(self._store, number, name) == self.latest:
+                    continue
+            except _LOST:
+                pass
+            if self._write(name, encode_manifest(number, self.latest.body)):
+                healed.append(name)
+        return healed
+
+    def _write(self, name: str, data: bytes) -> bool:
+        """Write a file that is there once more in another form; a full disk can wait."""
+        try:
+            with suppress(ResourceExhaustedError):
+                self._store.put(name, data, overwrite=True)
+                return True
+        except StorageIOError:
+            self._failed = True
+            raise
+        return False
 
     def prune(self, keep: int = 2) -> None:
         """Delete all manifests but the newest `keep`, oldest first; damaged ones stay."""
         damaged = {one.number for one in self.damaged}
         for number in [n for n in self._numbers if n not in damaged][: -max(keep, 1)]:
+            self._store.delete(manifest_copy(number))  # first: a copy alone is one half of damage
             self._store.delete(manifest_name(number))
             self._numbers.remove(number)
 
@@ -244,7 +311,7 @@ class ManifestLog:
         return names
 
 
-def _refusal(error: CorruptFileError, store: Store, numbers: list[int]) -> str:
+def _refusal(error: VecdbError, store: Store, numbers: list[int]) -> str:
     older = len(numbers) - 1
     return (
         f"{error}. It is the newest manifest in {store.location()}, and it was written whole, so "

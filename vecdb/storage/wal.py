@@ -28,13 +28,15 @@ from vecdb.storage.wal_file import (
     WalScan,
     encode_header,
     encode_record,
+    end_name,
     file_name,
     first_seq_of,
+    last_operation_of,
     new_tag,
     scan_last,
 )
 
-__all__ = ["FILE_BYTES", "TornTail", "Wal", "WalRecord", "wal_files"]
+__all__ = ["FILE_BYTES", "TornTail", "Wal", "WalRecord", "wal_end", "wal_files"]
 
 FILE_BYTES = 64 << 20
 """A file that has reached this length is followed by a new one."""
@@ -43,6 +45,12 @@ FILE_BYTES = 64 << 20
 def wal_files(store: Store) -> list[int]:
     """Return the first sequence numbers of a store's log files, ascending."""
     return sorted(seq for name in store.list() if (seq := first_seq_of(name)) is not None)
+
+
+def wal_end(store: Store) -> int | None:
+    """Return the last operation of a log that was closed and not written to since, else None."""
+    ends = [seq for name in store.list() if (seq := last_operation_of(name)) is not None]
+    return max(ends, default=None)
 
 
 class Wal:
@@ -57,6 +65,10 @@ class Wal:
     or its sync may have failed, after which the kernel may show bytes that it will not write
     again. So `open` copies the records that nothing vouches for into a new file and makes that
     durable, before anyone can see them.
+
+    A log that is closed leaves an empty file whose name is the number of its last operation, and
+    takes it away before it is written to again. With it, a log that was cut short is told from one
+    that ended there, and damage to a log whose operations are all in segments is no loss.
     """
 
     def __init__(self, store: Store, file_bytes: int) -> None:
@@ -71,6 +83,9 @@ class Wal:
         self._kept: tuple[WalFile, WalScan] | None = None
         self._failed = False
         self._closed = False
+        self._end: int | None = None  # the last operation, as the file of the last close says
+        self._last_operation = 0
+        self._obsolete: list[str] = []
         self.torn_tail: TornTail | None = None
         self._syncing = threading.Lock()  # one sync at a time; protects _active, _synced
 
@@ -103,10 +118,37 @@ class Wal:
         wal = cls(store, file_bytes)
         firsts = wal_files(store)
         wal._files = {first: store.size(file_name(first)) for first in firsts}
-        wal._written = wal._synced = wal._opened = after_seq
-        if firsts:
-            wal._recover(WalFile(store, file_name(firsts[-1])), after_seq)
+        wal._written = wal._synced = wal._opened = wal._last_operation = after_seq
+        wal._end = wal_end(store)
+        needed = wal._end is None or wal._end > after_seq
+        try:
+            if firsts:
+                wal._recover(WalFile(store, file_name(firsts[-1])), after_seq)
+            if not needed:
+                for _ in wal.replay(after_seq):
+                    pass
+        except CorruptFileError:
+            if needed:
+                raise
+            wal._start_over(after_seq)
+        if wal._end is not None and wal._written < wal._end:
+            raise CorruptFileError(
+                f"{store.location()} is damaged: the write-ahead log ends with record "
+                f"{wal._written}, and was closed after record {wal._end}: it has been cut short; "
+                "run `vecdb check`, or restore a backup"
+            )
         return wal
+
+    def _start_over(self, after_seq: int) -> None:
+        """Begin an empty log: the segments have everything that the damaged one held."""
+        active, self._active, self._kept = self._active, None, None
+        if active is not None:
+            active.close()
+        self._written = self._synced = self._opened = self._last_operation = after_seq
+        self._obsolete = [file_name(first) for first in sorted(self._files)]
+        self._files = {}
+        with suppress(DiskFullError):  # tried again at the first write
+            self._begin_file()
 
     def _recover(self, last: WalFile, after_seq: int) -> None:
         scan = scan_last(last)
@@ -114,6 +156,7 @@ class Wal:
         if scan.last_seq < after_seq:  # only weaker durability loses what a segment was made of
             return
         self._written = self._synced = self._opened = scan.last_seq
+        self._last_operation = scan.last_operation
         if scan.unproven or scan.torn is not None:
             self._kept = (last, scan)
             try:
@@ -190,10 +233,24 @@ class Wal:
                     f"{RECORD_BYTES_LIMIT} are possible: split it"
                 )
         self._check_usable()
+        self._reopen()
         full = self._active is not None and self._active.length >= self._file_bytes
         if self._active is None or (full and self._written >= max(self._files)):
             self._begin_file()
-        return self._write(records)
+        last = self._write(records)
+        self._last_operation = last
+        return last
+
+    def _reopen(self) -> None:
+        """Take away what says that the log has ended, before it goes on."""
+        if self._end is None:
+            return
+        try:
+            self._store.delete(end_name(self._end))
+        except StorageIOError:
+            self._failed = True
+            raise
+        self._end = None
 
     def _write(self, records: Sequence[tuple[int, bytes]]) -> int:
         if self._active is None:
@@ -274,6 +331,10 @@ class Wal:
             previous.close()
         if kept is not None and kept[0].name != name:
             self._cut(kept[0], kept[1].proven_end)
+        for old in self._obsolete:
+            if old != name:
+                self._store.delete(old)
+        self._obsolete = []
 
     def _cut(self, file: WalFile, length: int) -> None:
         """Cut off what the next file repeats, and the torn tail; neither would be read again."""
@@ -323,6 +384,9 @@ class Wal:
                 with suppress(DiskFullError):
                     self._write([(KIND_MARK, b"")])
                     self.sync()
+            if self._active is not None and not self._failed and self._end is None:
+                with suppress(DiskFullError):
+                    self._store.put(end_name(self._last_operation), b"", overwrite=True)
         finally:
             self._closed = True
             with self._syncing:

@@ -34,6 +34,7 @@ HEADER_BYTES = PROLOGUE_BYTES + _POSITION.size + _CRC.size
 _RECORD = struct.Struct("<4sIB3xQQ")  # tag, body length, kind, sequence number, synced
 RECORD_HEADER_BYTES = _CRC.size + _RECORD.size
 _SUFFIX = ".wal"
+_END_SUFFIX = ".end"
 _NAME_DIGITS = 20
 
 
@@ -84,6 +85,19 @@ def first_seq_of(name: str) -> int | None:
         return None
     first_seq = int(digits)
     return first_seq if name == file_name(first_seq) else None
+
+
+def end_name(last_operation: int) -> str:
+    """Return the name of the empty file that says which operation a closed log ends with."""
+    return f"{last_operation:0{_NAME_DIGITS}d}{_END_SUFFIX}"
+
+
+def last_operation_of(name: str) -> int | None:
+    """Return the sequence number in the name of an end file, or None for any other file's."""
+    digits = name.removesuffix(_END_SUFFIX)
+    if len(digits) != _NAME_DIGITS or not digits.isascii() or not digits.isdigit():
+        return None
+    return int(digits) if name == end_name(int(digits)) else None
 
 
 def new_tag() -> bytes:
@@ -198,6 +212,8 @@ class WalScan:
     ----------
     last_seq
         The last valid record's number; one less than the file's first when there is none.
+    last_operation
+        The last valid record that is not a mark; one less than the file's first likewise.
     proven_seq
         The last record that another one vouches for. Those after it may so far be only in the
         operating system's memory: written, but without the sync that was to follow.
@@ -210,6 +226,7 @@ class WalScan:
     """
 
     last_seq: int
+    last_operation: int
     proven_seq: int
     unproven: list[RecordSpan]
     proven_end: int
@@ -230,6 +247,7 @@ def scan_last(file: WalFile) -> WalScan:
     proven_seq = max((span.synced for span in spans), default=file.first_seq - 1)
     proven_seq = min(max(proven_seq, file.first_seq - 1), last_seq)
     proven = proven_seq - file.first_seq + 1
+    operations = [span.seq for span in spans if span.kind != KIND_MARK]
     valid_end = spans[-1].end if spans else HEADER_BYTES
     torn = None
     if valid_end < file.length:
@@ -241,6 +259,9 @@ def scan_last(file: WalFile) -> WalScan:
         torn = TornTail(file.where, valid_end, file.length - valid_end)
     return WalScan(
         last_seq=last_seq,
+        last_operation=max(
+            (s.seq for s in spans if s.kind != KIND_MARK), default=file.first_seq - 1
+        ),
         proven_seq=proven_seq,
         unproven=spans[proven:],
         proven_end=spans[proven - 1].end if proven else HEADER_BYTES,
