@@ -141,7 +141,8 @@ class WalFile:
             raise CorruptFileError(
                 f"{self.where} is damaged at offset {PROLOGUE_BYTES}: wrong checksum of its header"
             )
-        self.first_seq, self.tag = _POSITION.unpack_from(header, PROLOGUE_BYTES)
+        position: tuple[int, bytes] = _POSITION.unpack_from(header, PROLOGUE_BYTES)
+        self.first_seq, self.tag = position
         if self.first_seq != first_seq_of(name):
             raise CorruptFileError(
                 f"{self.where} is damaged or renamed: its header says that it begins with record "
@@ -259,9 +260,7 @@ def scan_last(file: WalFile) -> WalScan:
         torn = TornTail(file.where, valid_end, file.length - valid_end)
     return WalScan(
         last_seq=last_seq,
-        last_operation=max(
-            (s.seq for s in spans if s.kind != KIND_MARK), default=file.first_seq - 1
-        ),
+        last_operation=operations[-1] if operations else file.first_seq - 1,
         proven_seq=proven_seq,
         unproven=spans[proven:],
         proven_end=spans[proven - 1].end if proven else HEADER_BYTES,
