@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -52,19 +53,25 @@ def check_ids(ids: Iterable[Any], *, what: str = "ids") -> list[PointId]:
     """
     if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
         raise InvalidIdError(f"{what}={ids!r:.100}: must be a sequence of ids, not a single one")
-    checked = [_check_id(value) for value in ids]
+    checked = _as_point_ids(ids)
     if not checked:
         raise EmptyBatchError(f"{what} is empty: give at least one id")
     if len(checked) > BATCH_ROWS.greatest:
         raise ResourceExhaustedError(
             f"{what} has {len(checked)} entries: at most {BATCH_ROWS.greatest} in one batch"
         )
-    seen: set[PointId] = set()
-    for point_id in checked:
-        if point_id in seen:
-            raise DuplicateIdError(f"id {point_id!r:.100} stands twice in {what}: give it once")
-        seen.add(point_id)
+    if len(set(checked)) < len(checked):
+        twice = next(point_id for point_id, times in Counter(checked).items() if times > 1)
+        raise DuplicateIdError(f"id {twice!r:.100} stands twice in {what}: give it once")
     return checked
+
+
+def _as_point_ids(ids: Iterable[Any]) -> list[PointId]:
+    """Check each id; plain ints, the common case, all at once."""
+    given = ids.tolist() if isinstance(ids, np.ndarray) and ids.ndim == 1 else list(ids)
+    if set(map(type, given)) == {int} and min(given) >= 0 and max(given) < _ID_LIMIT:
+        return given
+    return [_check_id(value) for value in given]
 
 
 def _check_id(value: Any) -> PointId:

@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.collection.batch import Batch
-from vecdb.index import exact_search
+from vecdb.index import exact_search, reciprocal_norms
 from vecdb.types import Matrix, Metric, PointId
 
 _FIRST_CAPACITY = 1_024
-_TINY = np.float32(1e-30)
+_GROWTH = 16
+_RESERVED_BYTES = 1 << 28
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,7 +82,8 @@ class GrowingSegment:
     """Rows in the order of their writing. One thread changes it; snapshots of it are read freely.
 
     An array that has no room left is replaced by a larger one, so views taken before keep what
-    they saw.
+    they saw. A larger one is made much larger: memory that was never written costs addresses only,
+    and copying rows is what appending would otherwise spend most of its time on.
     """
 
     def __init__(self, dim: int, metric: Metric) -> None:
@@ -101,12 +103,11 @@ class GrowingSegment:
         first = len(self._ids)
         count = first + len(batch.ids)
         if count > len(self._vectors):
-            capacity = max(count, 2 * len(self._vectors))
+            capacity = _capacity(count, len(self._vectors), batch.vectors.shape[1])
             self._vectors = _grown(self._vectors, first, capacity)
             self._inverse_norms = _grown(self._inverse_norms, first, capacity)
         self._vectors[first:count] = batch.vectors
-        norms = np.linalg.norm(batch.vectors, axis=1)
-        self._inverse_norms[first:count] = 1 / np.maximum(norms, _TINY)
+        self._inverse_norms[first:count] = reciprocal_norms(batch.vectors)
         self._texts.extend(batch.texts)
         self._payloads.extend(batch.payloads)
         self._ids.extend(batch.ids)
@@ -122,6 +123,12 @@ class GrowingSegment:
             self._metric, len(self._ids), self._ids, self._newest, self._vectors,
             self._inverse_norms, self._texts, self._payloads,
         )  # fmt: skip
+
+
+def _capacity(needed: int, present: int, dim: int) -> int:
+    """Return for how many rows to make room: many more, until that would be a lot of memory."""
+    cheap = min(_GROWTH * present, _RESERVED_BYTES // (4 * dim))
+    return max(needed, 2 * present, cheap)
 
 
 def _grown(array: NDArray[np.float32], used: int, capacity: int) -> NDArray[np.float32]:

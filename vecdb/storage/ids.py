@@ -46,10 +46,15 @@ class IdBatch:
 
     def __init__(self, ids: Sequence[PointId]) -> None:
         self.ids = ids
+        self.strings: list[bytes] = []
+        if set(map(type, ids)) == {int} and min(ids) >= 0 and max(ids) < _U64:  # type: ignore[operator]
+            self.int_rows = np.arange(len(ids))
+            self.int_keys = np.array(ids, np.uint64)
+            self.str_rows = np.empty(0, np.int64)
+            return
         int_rows: list[int] = []
         ints: list[int] = []
         str_rows: list[int] = []
-        self.strings: list[bytes] = []
         for row, point_id in enumerate(ids):
             if isinstance(point_id, str):
                 try:

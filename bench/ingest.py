@@ -1,0 +1,206 @@
+"""Durable ingest beside other embedded databases: ``python -m bench.ingest [--out FILE.json]``.
+
+Vectors of 384 dimensions under int ids, in batches of 256, one client thread; every engine writes
+the same batches, in turns of a few batches each, so that noise hits all alike; before a turn all
+that the others left unwritten is synced, or the next one to sync would pay for it. What an engine's
+own objects cost to make (lists of floats, Arrow tables) is not counted, for none of them. Peers
+run as they come; what each promises when a call returns stands beside its rate. `vecdb x4` is the
+same collection written by four threads. Peers that are not installed are left out, and named.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+import vecdb
+from bench.machine import describe_commit, describe_machine, versions
+
+BATCH, DIM, WRITERS = 256, 384, 4
+Turn = Callable[[int, int], float]
+"""Writes the batches from the first number to before the second; returns the seconds it took."""
+
+DURABILITY = {
+    "vecdb": "acknowledged after fdatasync of the log (group commit)",
+    "vecdb x4": "the same, four threads",
+    "vecdb os": "durability='os': in the operating system's memory, as the peers' below",
+    "qdrant-edge": "in its log, without fsync (its default; it has no per-write sync)",
+    "lancedb": "a new file and version for each add, without fsync (its default)",
+    "chroma": "SQLite, its default journal and synchronous settings",
+}
+
+
+def _timed(action: Callable[..., object], *arguments: Any) -> float:
+    start = time.perf_counter()
+    action(*arguments)
+    return time.perf_counter() - start
+
+
+def _vecdb(durability: str, writers: int) -> Callable[[Path, np.ndarray], Any]:
+    @contextmanager
+    def engine(root: Path, base: np.ndarray) -> Iterator[Turn]:
+        with vecdb.connect(str(root), durability=durability) as db:
+            points = db.create_collection("bench", dim=DIM)
+
+            def write(first: int, last: int, step: int) -> None:
+                for number in range(first, last, step):
+                    rows = range(number * BATCH, (number + 1) * BATCH)
+                    points.upsert(rows, vectors=base[rows.start : rows.stop])
+
+            def turn(first: int, last: int) -> float:
+                if writers == 1:
+                    return _timed(write, first, last, 1)
+                threads = [
+                    threading.Thread(target=write, args=(first + w, last, writers))
+                    for w in range(writers)
+                ]
+                start = time.perf_counter()
+                for thread in threads:
+                    thread.start()
+                for thread in threads:
+                    thread.join()
+                return time.perf_counter() - start
+
+            yield turn
+
+    return engine
+
+
+@contextmanager
+def _qdrant_edge(root: Path, base: np.ndarray) -> Iterator[Turn]:
+    import qdrant_edge as qe
+
+    root.mkdir()
+    shard = qe.EdgeShard.create(
+        str(root),
+        qe.EdgeConfig(vectors={"": qe.EdgeVectorParams(size=DIM, distance=qe.Distance.Cosine)}),
+    )
+
+    def turn(first: int, last: int) -> float:
+        took = 0.0
+        for number in range(first, last):
+            rows = range(number * BATCH, (number + 1) * BATCH)
+            points = [qe.Point(row, base[row].tolist(), {}) for row in rows]
+            took += _timed(lambda p: shard.update(qe.UpdateOperation.upsert_points(p)), points)
+        return took
+
+    yield turn
+    shard.close()
+
+
+@contextmanager
+def _lancedb(root: Path, base: np.ndarray) -> Iterator[Turn]:
+    import lancedb
+    import pyarrow as pa
+
+    fields = [("id", pa.int64()), ("vector", pa.list_(pa.float32(), DIM))]
+    table = lancedb.connect(str(root)).create_table("bench", schema=pa.schema(fields))
+
+    def turn(first: int, last: int) -> float:
+        took = 0.0
+        for number in range(first, last):
+            rows = range(number * BATCH, (number + 1) * BATCH)
+            vectors = pa.FixedSizeListArray.from_arrays(
+                pa.array(base[rows.start : rows.stop].reshape(-1)), DIM
+            )
+            batch = pa.table({"id": pa.array(rows, pa.int64()), "vector": vectors})
+            took += _timed(table.add, batch)
+        return took
+
+    yield turn
+
+
+@contextmanager
+def _chroma(root: Path, base: np.ndarray) -> Iterator[Turn]:
+    import chromadb
+
+    settings = chromadb.Settings(anonymized_telemetry=False)
+    client = chromadb.PersistentClient(str(root), settings)
+    collection = client.create_collection("bench", embedding_function=None)
+
+    def turn(first: int, last: int) -> float:
+        took = 0.0
+        for number in range(first, last):
+            rows = range(number * BATCH, (number + 1) * BATCH)
+            ids = [str(row) for row in rows]
+            vectors = base[rows.start : rows.stop]
+            took += _timed(collection.upsert, ids, vectors)
+        return took
+
+    yield turn
+
+
+ENGINES: dict[str, Callable[[Path, np.ndarray], Any]] = {
+    "vecdb": _vecdb("disk", 1),
+    "vecdb x4": _vecdb("disk", WRITERS),
+    "vecdb os": _vecdb("os", 1),
+    "qdrant-edge": _qdrant_edge,
+    "lancedb": _lancedb,
+    "chroma": _chroma,
+}
+
+
+def run(root: Path, names: list[str], rounds: int, batches: int) -> dict[str, list[float]]:
+    """Return the vectors per second of each engine in each round; the first one warms up."""
+    base = np.random.default_rng(0).standard_normal(((rounds + 1) * batches * BATCH, DIM))
+    base = base.astype(np.float32)
+    rates: dict[str, list[float]] = {}
+    with ExitStack() as stack:
+        turns: dict[str, Turn] = {}
+        for name in names:
+            with contextlib.suppress(ImportError):
+                turns[name] = stack.enter_context(ENGINES[name](root / name.replace(" ", ""), base))
+        click.echo(f"not installed: {', '.join(set(names) - set(turns)) or 'none'}")
+        for number in range(rounds + 1):
+            for name, turn in turns.items():
+                os.sync()
+                took = turn(number * batches, (number + 1) * batches)
+                if number:
+                    rates.setdefault(name, []).append(batches * BATCH / took)
+    return rates
+
+
+@click.command(help=__doc__)
+@click.option("--dir", "folder", type=click.Path(path_type=Path), help="On which disk.")
+@click.option("--rounds", default=8, show_default=True)
+@click.option("--batches", default=20, show_default=True, help="Of 256 vectors, in one turn.")
+@click.option("--engines", default=",".join(ENGINES), show_default=True)
+@click.option("--out", type=click.Path(path_type=Path))
+def main(folder: Path | None, rounds: int, batches: int, engines: str, out: Path | None) -> None:
+    with tempfile.TemporaryDirectory(dir=folder) as root:
+        rates = run(Path(root), engines.split(","), rounds, batches)
+    rows = []
+    for name, found in rates.items():
+        low, middle, high = (round(x) for x in np.percentile(found, [10, 50, 90]))
+        rows.append({"engine": name, "p10": low, "median": middle, "p90": high})
+        click.echo(
+            f"{name:12} {middle:9,} vectors/s (p10 {low:,}, p90 {high:,})  {DURABILITY[name]}"
+        )
+    if "vecdb x4" in rates and "vecdb" in rates:
+        ratios = np.array(rates["vecdb x4"]) / np.array(rates["vecdb"])
+        click.echo(f"four writers / one, in the same round: median {np.median(ratios):.2f}")
+    if out is not None:
+        report = {
+            "command": sys.argv,
+            "commit": describe_commit(),
+            "machine": describe_machine(),
+            "versions": versions("qdrant-edge-py", "lancedb", "chromadb", "numpy"),
+            "results": rows,
+        }
+        out.write_text(json.dumps(report, indent=1))
+
+
+if __name__ == "__main__":
+    main()
