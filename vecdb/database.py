@@ -22,7 +22,7 @@ from vecdb.errors import (
     InvalidNameError,
     NewerFormatError,
     NotFoundError,
-    StorageIOError,
+    StorageAccessError,
     VecdbError,
 )
 from vecdb.housekeeping import Housekeeping
@@ -33,6 +33,7 @@ from vecdb.types import Metric, ServerInfo
 from vecdb.version import VERSION
 
 _NAME = re.compile(r"\w[\w.-]*")
+_FOLDER = re.compile(r"c[0-9]{6,}")
 
 _log = logging.getLogger(__name__)
 
@@ -63,8 +64,9 @@ class Database:
     DirectoryLockedError
         If another process has the directory open; the message names it.
     NewerFormatError, CorruptFileError
-        If the catalog cannot be read. A damaged collection does not keep the others from being
-        opened; `collection` raises for it.
+        If the catalog cannot be read. A collection whose settings, manifest or log is damaged does
+        not keep the others from being opened; `collection` raises for it. One with a damaged
+        segment is opened without that: see `Collection.info` and `vecdb.types.Quarantine`.
     """
 
     def __init__(
@@ -255,9 +257,9 @@ class Database:
             return {}
         try:
             entries = dict(latest.body["collections"])
-            for entry in entries.values():
-                if not re.fullmatch(r"c\d{6,}", entry["dir"]):
-                    raise ValueError(f"dir {entry['dir']!r}")
+            folders = [entry["dir"] for entry in entries.values()]
+            if len(set(folders)) < len(folders) or not all(map(_FOLDER.fullmatch, folders)):
+                raise ValueError(f"they lie in {folders}")
         except (KeyError, TypeError, ValueError) as error:
             where = self._store.location("catalog")
             raise CorruptFileError(f"{where} does not list collections ({error!r})") from error
@@ -272,7 +274,7 @@ class Database:
                 settings = CollectionSettings.from_json(entry["settings"], where)
                 store = self._store.within(entry["dir"])
                 self._collections[name] = Collection(name, settings, store, self._models)
-            except (DataLossError, NewerFormatError, NotFoundError, StorageIOError) as error:
+            except (DataLossError, NewerFormatError, NotFoundError, StorageAccessError) as error:
                 _log.error("collection %r is not opened: %s", name, error)
                 self._damaged[name] = error
 
@@ -280,7 +282,7 @@ class Database:
         listed = {entry["dir"] for entry in self._entries.values()}
         there = {file.split("/", 1)[0] for file in self._store.list()}
         for directory in sorted(there - listed):
-            if re.fullmatch(r"c\d{6,}", directory):
+            if _FOLDER.fullmatch(directory):
                 self._store.delete_tree(directory)
 
     def _next_directory(self) -> int:

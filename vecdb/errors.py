@@ -32,6 +32,7 @@
     │   └── MissingDependencyError      an extra of the package is not installed
     ├── DataLossError
     │   ├── CorruptFileError            a file of the data directory is damaged
+    │   │   └── QuarantinedError        the answer would need points that are damaged
     │   ├── StorageIOError              the disk failed a read, a write or a sync
     │   └── ModelDigestError            a model file with the wrong SHA-256
     ├── ResourceExhaustedError
@@ -170,6 +171,10 @@ class DataLossError(VecdbError):
 
 class CorruptFileError(DataLossError):
     """A file in the data directory is damaged."""
+
+
+class QuarantinedError(CorruptFileError):
+    """A part of the collection is damaged and not served, and the answer would need it."""
 
 
 class StorageIOError(DataLossError):

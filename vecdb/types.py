@@ -116,6 +116,32 @@ class EncoderInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Quarantine:
+    """A part of a collection that is damaged, and therefore not served.
+
+    Attributes
+    ----------
+    part
+        ``segment 3`` or ``log``.
+    files
+        Its files, relative to the data directory's folder of the collection.
+    reason
+        What is wrong with it.
+    points
+        How many points (of a log: how many writes) it held; None when that cannot be told.
+    accepted
+        Whether its loss was accepted with `vecdb check --repair`. Until then a search raises
+        `vecdb.errors.QuarantinedError` and nothing is written.
+    """
+
+    part: str
+    files: tuple[str, ...]
+    reason: str
+    points: int | None = None
+    accepted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class CollectionInfo:
     """A collection's settings and size."""
 
@@ -128,6 +154,8 @@ class CollectionInfo:
     indexed: int
     """How many points lie in segments whose graph index is ready; the rest are searched exactly."""
     disk_bytes: int
+    quarantined: tuple[Quarantine, ...] = ()
+    """What is damaged and not served, its loss accepted or not."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from vecdb.types import (
     Metric,
     Payload,
     PointId,
+    Quarantine,
     Record,
     ServerInfo,
     Source,
@@ -297,6 +298,12 @@ def info_message(info: CollectionInfo) -> pb.CollectionInfo:
         segments=info.segments,
         indexed=info.indexed,
         disk_bytes=info.disk_bytes,
+        quarantined=[
+            pb.Quarantine(
+                part=q.part, files=q.files, reason=q.reason, points=q.points, accepted=q.accepted
+            )
+            for q in info.quarantined
+        ],
     )
 
 
@@ -323,6 +330,16 @@ def info_value(message: pb.CollectionInfo) -> CollectionInfo:
         segments=message.segments,
         indexed=message.indexed,
         disk_bytes=message.disk_bytes,
+        quarantined=tuple(
+            Quarantine(
+                q.part,
+                tuple(q.files),
+                q.reason,
+                q.points if q.HasField("points") else None,
+                q.accepted,
+            )
+            for q in message.quarantined
+        ),
     )
 
 

@@ -49,6 +49,7 @@ WIRE_ERRORS: dict[type[errors.VecdbError], tuple[StatusCode, str]] = {
     errors.ClosedError: (StatusCode.FAILED_PRECONDITION, "CLOSED"),
     errors.DataLossError: (StatusCode.DATA_LOSS, "DATA_LOSS"),
     errors.CorruptFileError: (StatusCode.DATA_LOSS, "CORRUPT_FILE"),
+    errors.QuarantinedError: (StatusCode.DATA_LOSS, "QUARANTINED"),
     errors.StorageIOError: (StatusCode.DATA_LOSS, "STORAGE_IO"),
     # What is missing is the server's own file, not anything the caller named.
     errors.StoredFileNotFoundError: (StatusCode.DATA_LOSS, "STORED_FILE_NOT_FOUND"),

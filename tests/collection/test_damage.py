@@ -12,9 +12,11 @@ from vecdb.errors import (
     CorruptFileError,
     DataLossError,
     EncoderMismatchError,
-    NotFoundError,
+    QuarantinedError,
+    ReadOnlyError,
 )
 from vecdb.models import Models
+from vecdb.storage import ManifestLog, PosixStore
 from vecdb.types import EncoderInfo, Matrix
 
 DIM = 8
@@ -50,16 +52,124 @@ def file_of(data: Path, pattern: str) -> Path:
 
 
 @pytest.mark.parametrize("share", [0.01, 0.3, 0.7, 0.99])
-def test_a_damaged_segment_stops_its_collection_only(data: Path, share: float) -> None:
+def test_a_damaged_segment_is_quarantined_and_no_answer_lacks_its_points(
+    data: Path, share: float
+) -> None:
     file = file_of(data, "segments/*.data")
     flip(file, int(share * file.stat().st_size))
     with Database(data, durability="os") as db:
         assert db.list_collections() == ["large", "small"]
-        with pytest.raises(CorruptFileError, match=r"segments/.*\.data"):
-            db.collection("large")
         assert db.collection("small").count() == 1
+        assert db.collection("small").info().quarantined == ()
+        large = db.collection("large")
+        for ask in (
+            lambda: large.search(vector=vectors()[0]),
+            lambda: large.count(),
+            lambda: large.count({"a": 1}),
+            lambda: large.get([5]),
+        ):
+            with pytest.raises(QuarantinedError, match=r"segment 1 .*segments/.*\.data"):
+                ask()
+        for write in (
+            lambda: large.upsert([1], vectors=vectors()[:1]),
+            lambda: large.delete(ids=[1]),
+            lambda: large.delete(filter={"a": 1}),
+            large.flush,
+        ):
+            with pytest.raises(ReadOnlyError, match="vecdb check --repair"):
+                write()
+        (told,) = large.info().quarantined
+        assert (told.part, told.accepted) == ("segment 1", False)
+        assert told.files == (f"segments/{file.name}",)
+        assert told.points in (ROWS, None)
+        assert large.info().count == 0
+    flip(file, int(share * file.stat().st_size))  # restored: as if nothing had been
+    with Database(data, durability="os") as db:
+        assert db.collection("large").count() == ROWS
+        db.collection("large").upsert([ROWS], vectors=vectors()[:1])
+        assert db.collection("large").info().quarantined == ()
+
+
+def test_points_of_undamaged_segments_and_of_the_log_can_be_read(data: Path) -> None:
+    with Database(data, durability="os") as db:
+        large = db.collection("large")
+        large.upsert([3, 9_000], vectors=vectors()[:2])
+        large.delete(ids=[4])
+        large.maintenance.seal()
+        large.upsert([9_001], vectors=vectors()[2:3])
+    flip(data / "c000001/segments/0000000001.data", 1_000)
+    for _ in range(2):
+        with Database(data, durability="os") as db:
+            large = db.collection("large")
+            found = large.get([9_001, 3, 9_000])
+            assert [(r.id, r.vector.tolist()) for r in found] == [
+                (9_001, vectors()[2].tolist()),
+                (3, vectors()[0].tolist()),
+                (9_000, vectors()[1].tolist()),
+            ]
+            with pytest.raises(QuarantinedError):
+                large.get([3, 4])  # 4 was deleted, but in the damaged segment
+            assert large.info().count == 3
+    flip(data / "c000001/segments/0000000001.data", 1_000)
+    with Database(data, durability="os") as db:
+        assert db.collection("large").count() == ROWS + 1
+        assert db.collection("large").get([4]) == []
+
+
+def test_damaged_tombstones_bring_no_deleted_point_back(data: Path) -> None:
+    with Database(data, durability="os") as db:
+        large = db.collection("large")
+        large.delete(ids=range(100))
+        large.upsert([9_000], vectors=vectors()[:1])
+        large.maintenance.seal()
+    file = file_of(data, "segments/*.dead")
+    flip(file, 80)
+    with Database(data, durability="os") as db:
+        with pytest.raises(QuarantinedError, match=file.name):
+            db.collection("large").search(vector=vectors()[0])
+        assert db.collection("large").info().quarantined[0].points == ROWS - 100
         db.drop_collection("large")
         assert db.list_collections() == ["small"]
+
+
+def test_a_merge_does_not_launder_damage(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vecdb.housekeeping._improve", lambda _: False)
+    with Database(data, durability="os") as db:
+        large = db.collection("large")
+        large.delete(ids=range(ROWS // 2))
+        flip(file_of(data, "segments/*.data"), 3_000)  # the mapped bytes change under the engine
+        with pytest.raises(CorruptFileError):
+            large.maintenance.finish()
+        with pytest.raises(QuarantinedError):
+            large.search(vector=vectors()[0])
+    with Database(data, durability="os") as db, pytest.raises(QuarantinedError):
+        db.collection("large").count()
+    flip(file_of(data, "segments/*.data"), 3_000)
+    with Database(data, durability="os") as db:
+        assert db.collection("large").count() == ROWS - ROWS // 2
+
+
+@pytest.mark.parametrize("part", ["settings", "manifest", "wal"])
+def test_what_a_collection_cannot_do_without_is_an_error_of_its_own(data: Path, part: str) -> None:
+    if part == "settings":
+        log = ManifestLog.open(PosixStore(data).within("catalog"))
+        assert log.latest is not None
+        body = log.latest.body
+        body["collections"]["large"]["settings"]["dim"] = "many"
+        log.publish(body)
+    elif part == "manifest":
+        for file in (data / "c000001/manifest").iterdir():
+            flip(file, 120)
+    else:
+        with Database(data, durability="os") as db:
+            db.collection("large").upsert([1], vectors=vectors()[:1])
+        flip(max((data / "c000001/wal").glob("*.wal")), 90)
+    for _ in range(2):
+        with Database(data, durability="os") as db:
+            assert db.list_collections() == ["large", "small"]
+            with pytest.raises(CorruptFileError, match=part):
+                db.collection("large")
+            assert db.collection("small").count() == 1
 
 
 @pytest.mark.parametrize("share", [0.01, 0.5, 0.99])
@@ -82,8 +192,10 @@ def test_a_damaged_index_is_built_again(data: Path, share: float) -> None:
 def test_a_missing_segment_is_named(data: Path) -> None:
     file = file_of(data, "segments/*.data")
     file.unlink()
-    with Database(data, durability="os") as db, pytest.raises(NotFoundError, match=file.name):
-        db.collection("large")
+    with Database(data, durability="os") as db:
+        with pytest.raises(QuarantinedError, match=file.name):
+            db.collection("large").count()
+        assert db.collection("large").info().quarantined[0].points is None
 
 
 def test_a_damaged_catalog_is_refused(data: Path) -> None:

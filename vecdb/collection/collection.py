@@ -88,12 +88,12 @@ class Collection:
         manifests = ManifestLog.open(store.within("manifest"))
         manifests.heal()
         stored = read_stored(store, manifests)
-        on_disk = open_segments(store, stored, settings)
+        on_disk, damaged = open_segments(store, stored, settings)
         self._segments = Segments(
-            settings.dim, settings.metric, list(on_disk), stored.applied_sequence
+            settings.dim, settings.metric, list(on_disk), stored.applied_sequence, damaged
         )
         self._wal = Wal.open(store.within("wal"), after_seq=stored.applied_sequence)
-        replay(self._wal, self._segments, stored.applied_sequence)
+        replay(self._wal, self._segments, stored.applied_sequence, settings.dim)
         turn = threading.Lock()
         self._commits = CommitQueue(self._wal, turn)
         self._maintenance = Maintenance(
@@ -114,10 +114,11 @@ class Collection:
             dim=self.settings.dim,
             metric=self.settings.metric,
             encoder=self.settings.encoder,
-            count=snapshot.count(None),
+            count=snapshot.live,
             segments=sum(part.rows.count > 0 for part in snapshot.parts),
             indexed=sum(part.live for part in snapshot.parts if part.rows.is_indexed),
             disk_bytes=self._maintenance.stored.bytes + self._wal.size_bytes,
+            quarantined=(*self._maintenance.stored.quarantined, *snapshot.damaged),
         )
 
     # Writing
@@ -214,8 +215,7 @@ class Collection:
             self._segments.upsert(batch, sequence)
             return len(batch.ids)
 
-        self._commits.run(Write(lambda: record, apply))
-        self._maintenance.note_write()
+        self._commit(Write(lambda: record, apply))
         return UpsertResult(batch.ids, truncated)
 
     def delete(self, ids: Iterable[PointId] | None = None, filter: Filter | None = None) -> int:
@@ -242,11 +242,9 @@ class Collection:
 
     def _delete(self, ids: list[PointId]) -> int:
         record = encode_operation(Delete(ids))
-        deleted = self._commits.run(
+        return self._commit(
             Write(lambda: record, lambda sequence: self._segments.delete(ids, sequence))
         )
-        self._maintenance.note_write()
-        return deleted
 
     def _delete_matching(self, condition: Condition) -> int:
         matching: list[PointId] = []
@@ -256,11 +254,15 @@ class Collection:
             matching.extend(self._segments.snapshot.matching_ids(condition))
             return encode_operation(Delete(matching)) if matching else None
 
-        deleted = self._commits.run(
+        return self._commit(
             Write(encode, lambda sequence: self._segments.delete(matching, sequence), alone=True)
         )
+
+    def _commit(self, write: Write) -> int:
+        self._maintenance.check_whole()
+        result = self._commits.run(write)
         self._maintenance.note_write()
-        return deleted
+        return result
 
     def flush(self) -> None:
         """Seal what has been written and wait until every segment is merged and indexed.
@@ -423,8 +425,8 @@ class Collection:
 
     @property
     def is_read_only(self) -> bool:
-        """Whether writes are refused: the disk failed earlier, or the database was closed."""
-        return self._commits.refusal is not None
+        """Whether writes are refused: data is damaged, the disk failed, or it was closed."""
+        return self._commits.refusal is not None or bool(self._segments.snapshot.damaged)
 
     def stop_writing(self, error: VecdbError) -> None:
         """Take no more writes, because background work found that the disk fails."""

@@ -101,6 +101,8 @@ class CommitQueue:
     def stop(self, error: VecdbError) -> None:
         """Refuse every write from now on, because the disk failed."""
         with self._state:
+            if self._refusal is not None:
+                return
             self._refusal = ReadOnlyError(
                 f"no writes are taken since one failed ({error}): mend the disk and open the "
                 "database again"

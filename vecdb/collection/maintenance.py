@@ -18,13 +18,13 @@ from itertools import chain
 
 import numpy as np
 
-from vecdb.collection.recovery import INDEX_KIND, open_index
+from vecdb.collection.recovery import INDEX_KIND, open_index, quarantine_of
 from vecdb.collection.sealed import SealedRows
 from vecdb.collection.segments import Segment, Segments
 from vecdb.collection.settings import CollectionSettings
-from vecdb.collection.snapshot import Mask
+from vecdb.collection.snapshot import Mask, described
 from vecdb.collection.stored import StoredCollection, StoredSegment
-from vecdb.errors import VecdbError
+from vecdb.errors import CorruptFileError, ReadOnlyError, VecdbError
 from vecdb.index import HnswIndex
 from vecdb.storage import (
     FileRef,
@@ -82,6 +82,31 @@ class Maintenance:
     def stored(self) -> StoredCollection:
         """What the newest manifest names."""
         return self._stored
+
+    def check_whole(self) -> None:
+        """Refuse to change anything while a part is damaged: it may yet be restored as it was.
+
+        What is written would make points of that part dead, and it cannot be told which.
+
+        Raises
+        ------
+        ReadOnlyError
+        """
+        damaged = self._segments.snapshot.damaged
+        if damaged:
+            raise ReadOnlyError(
+                f"nothing is written while {described(damaged)}: restore the files from a backup, "
+                "or stop and accept the loss with `vecdb check --repair`"
+            )
+
+    def quarantine(self, segment: Segment, error: VecdbError) -> None:
+        """Serve a segment no more, because its files have been damaged since they were opened."""
+        with self._publishing:
+            stored = self._on_disk.get(segment)
+            if stored is None or segment not in self._segments.closed:
+                return  # merged meanwhile, from bytes that were verified, or here before
+            _log.error("segment %d is no longer served: %s", stored.number, error)
+            self._segments.quarantine(segment, quarantine_of(self._store, stored, error))
 
     def note_write(self) -> None:
         """Remember that a write came in: merging small segments waits for a pause."""
@@ -297,7 +322,21 @@ class Maintenance:
             list(chain.from_iterable(part.texts_at(rows) for part, rows in kept)),
             list(chain.from_iterable(part.payloads_at(rows) for part, rows in kept)),
         )  # fmt: skip
+        self._verify([segment for segment, _ in parts])
         return SegmentFile.open(self._store, ref, verify=False), ref
+
+    def _verify(self, segments: Sequence[Segment]) -> None:
+        """Look whether what was just copied had been damaged since it was opened.
+
+        A copy would have right checksums and wrong contents, and its source would be gone.
+        """
+        for segment in segments:
+            if isinstance(segment.rows, SealedRows):
+                try:
+                    segment.rows.file.verify()
+                except CorruptFileError as error:
+                    self.quarantine(segment, error)
+                    raise
 
     def _reserve_number(self) -> int:
         with self._publishing:
@@ -323,3 +362,4 @@ class Maintenance:
     def _check_running(self) -> None:
         if self._stop.is_set():
             raise StoppedError("the collection is closing")
+        self.check_whole()

@@ -11,7 +11,13 @@ from vecdb.collection.sealed import SealedRows
 from vecdb.collection.segments import Segment, Segments
 from vecdb.collection.settings import CollectionSettings
 from vecdb.collection.stored import StoredCollection, StoredSegment
-from vecdb.errors import CorruptFileError, NewerFormatError, StoredFileNotFoundError
+from vecdb.errors import (
+    CorruptFileError,
+    NewerFormatError,
+    StorageIOError,
+    StoredFileNotFoundError,
+    VecdbError,
+)
 from vecdb.index import HnswIndex
 from vecdb.storage import (
     Delete,
@@ -24,7 +30,9 @@ from vecdb.storage import (
     decode_operation,
     open_sections,
     read_tombstones,
+    rows_if_known,
 )
+from vecdb.types import Quarantine
 
 INDEX_KIND = "hnsw"
 
@@ -50,7 +58,11 @@ def read_stored(store: Store, manifests: ManifestLog) -> StoredCollection:
         manifests.publish(StoredCollection().to_body())
         return StoredCollection()
     stored = StoredCollection.from_body(latest.body, store.location("manifest"))
-    reachable = manifests.reachable()
+    try:
+        reachable = manifests.reachable()
+    except (CorruptFileError, StoredFileNotFoundError) as error:
+        _log.warning("files that nothing names are left alone, since an old manifest is: %s", error)
+        return stored
     for name in store.list("segments"):
         if name not in reachable:
             store.delete(name)
@@ -59,29 +71,59 @@ def read_stored(store: Store, manifests: ManifestLog) -> StoredCollection:
 
 def open_segments(
     store: Store, stored: StoredCollection, settings: CollectionSettings
-) -> dict[Segment, StoredSegment]:
+) -> tuple[dict[Segment, StoredSegment], list[Quarantine]]:
     """Map every segment; one whose index is damaged comes without, to be built again.
+
+    Returns
+    -------
+    opened, damaged
+        The segments, and in their place what says why they are not served.
 
     Raises
     ------
-    CorruptFileError, NewerFormatError, StoredFileNotFoundError
-        If a data file or tombstones cannot be read.
+    NewerFormatError
+        If a data file or tombstones were written by a newer vecdb.
     """
     opened: dict[Segment, StoredSegment] = {}
+    damaged: list[Quarantine] = []
     for entry in stored.segments:
-        file = SegmentFile.open(store, entry.data)
-        alive = np.ones(len(file), np.bool_)
-        if entry.tombstones is not None:
-            alive = ~read_tombstones(store, entry.tombstones, len(file))
-        index = None if entry.index is None else _open_or_lose(store, entry.index, len(file))
-        opened[Segment(SealedRows(settings.metric, file, index), alive)] = entry
-    return opened
+        try:
+            opened[_open_segment(store, entry, settings)] = entry
+        except (CorruptFileError, StoredFileNotFoundError, StorageIOError) as error:
+            _log.error("segment %d is not served: %s", entry.number, error)
+            damaged.append(quarantine_of(store, entry, error))
+    return opened, damaged
+
+
+def _open_segment(store: Store, entry: StoredSegment, settings: CollectionSettings) -> Segment:
+    file = SegmentFile.open(store, entry.data)
+    if file.vectors.shape[1] != settings.dim:
+        raise CorruptFileError(
+            f"{store.location(entry.data.name)} has vectors of dimension {file.vectors.shape[1]}; "
+            f"those of its collection have {settings.dim}"
+        )
+    alive = np.ones(len(file), np.bool_)
+    if entry.tombstones is not None:
+        alive = ~read_tombstones(store, entry.tombstones, len(file))
+    index = None if entry.index is None else _open_or_lose(store, entry.index, len(file))
+    return Segment(SealedRows(settings.metric, file, index), alive)
+
+
+def quarantine_of(store: Store, entry: StoredSegment, error: VecdbError) -> Quarantine:
+    """Return what is told of a damaged segment."""
+    rows = rows_if_known(store, entry.data)
+    return Quarantine(
+        f"segment {entry.number}",
+        tuple(ref.name for ref in (entry.data, entry.tombstones) if ref is not None),
+        str(error),
+        None if rows is None else rows - entry.dead,
+    )
 
 
 def _open_or_lose(store: Store, ref: FileRef, rows: int) -> HnswIndex | None:
     try:
         index = open_index(store, ref)
-    except (CorruptFileError, NewerFormatError, StoredFileNotFoundError) as error:
+    except (CorruptFileError, NewerFormatError, StoredFileNotFoundError, StorageIOError) as error:
         _log.warning("searching exactly until an index is built again: %s", error)
         return None
     if index.row_count != rows:
@@ -100,7 +142,7 @@ def open_index(store: Store, ref: FileRef, *, verify: bool = True) -> HnswIndex:
     return HnswIndex.from_arrays(open_sections(store, ref.name, kind=INDEX_KIND, verify=verify))
 
 
-def replay(wal: Wal, segments: Segments, after: int) -> None:
+def replay(wal: Wal, segments: Segments, after: int, dim: int) -> None:
     """Apply the writes that are not in the segments yet.
 
     Raises
@@ -112,6 +154,11 @@ def replay(wal: Wal, segments: Segments, after: int) -> None:
         operation = decode_operation(record.kind, record.body, record.where)
         match operation:
             case Upsert(ids, vectors, texts, payloads):
+                if vectors.shape[1] != dim:
+                    raise CorruptFileError(
+                        f"{record.where} has vectors of dimension {vectors.shape[1]}; those of "
+                        f"its collection have {dim}"
+                    )
                 nothing = [None] * len(ids)
                 batch = Batch(list(ids), vectors, list(texts or nothing), list(payloads or nothing))
                 segments.upsert(batch, record.seq)

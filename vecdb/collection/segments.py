@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from vecdb.collection.batch import Batch
 from vecdb.collection.growing import GrowingRows, GrowingSegment
 from vecdb.collection.snapshot import Mask, MatchedRows, Part, Rows, Snapshot, record_at
-from vecdb.types import Metric, PointId, Record
+from vecdb.types import Metric, PointId, Quarantine, Record
 
 
 class KeyedRows(Rows, Protocol):
@@ -63,11 +63,19 @@ class Segments:
     calls `replace`. Anyone reads `snapshot` without a lock.
     """
 
-    def __init__(self, dim: int, metric: Metric, closed: Sequence[Segment], sequence: int) -> None:
+    def __init__(
+        self,
+        dim: int,
+        metric: Metric,
+        closed: Sequence[Segment],
+        sequence: int,
+        damaged: Sequence[Quarantine] = (),
+    ) -> None:
         self._dim = dim
         self._metric = metric
         self._lock = threading.Lock()  # protects everything below, and each segment's `alive`
         self._closed = list(closed)
+        self._damaged = tuple(damaged)
         self._growing = GrowingSegment(dim, metric)
         self._growing_alive = np.empty(0, np.bool_)
         self._growing_matched = MatchedRows()
@@ -102,7 +110,14 @@ class Segments:
             return buried
 
     def get(self, ids: Sequence[PointId]) -> list[Record]:
-        """Return the points of `ids` that there are, in that order."""
+        """Return the points of `ids` that there are, in that order.
+
+        Raises
+        ------
+        QuarantinedError
+            If one is not found and may be among those that are damaged. One that is found is
+            right: an id lives in at most one row of all segments.
+        """
         with self._lock:
             snapshot = self.snapshot
             rows_by_part = [s.rows.rows_of(ids).tolist() for s in self._closed]
@@ -114,6 +129,8 @@ class Segments:
                 if row >= 0 and part.alive[row]:
                     records.append(record_at(part.rows, row))
                     break
+            else:
+                snapshot.check_whole()
         return records
 
     def freeze(self) -> Segment | None:
@@ -178,6 +195,13 @@ class Segments:
             segment.rows = rows
             self.snapshot = self._snapshot(self.snapshot.sequence)
 
+    def quarantine(self, segment: Segment, reason: Quarantine) -> None:
+        """Serve a segment no more, and no answer that would need it."""
+        with self._lock:
+            self._closed = [s for s in self._closed if s is not segment]
+            self._damaged = (*self._damaged, reason)
+            self.snapshot = self._snapshot(self.snapshot.sequence)
+
     def _bury(self, ids: Sequence[PointId]) -> int:
         buried = sum(segment.bury(ids) for segment in self._closed)
         rows = self._growing.rows_of(ids)
@@ -193,7 +217,7 @@ class Segments:
         growing: GrowingRows = self._growing.view()
         alive = self._growing_alive
         parts.append(Part(growing, alive, int(np.count_nonzero(alive)), self._growing_matched))
-        return Snapshot(self._metric, tuple(parts), sequence)
+        return Snapshot(self._metric, tuple(parts), sequence, self._damaged)
 
 
 def _joined(old: Sequence[Segment], kept: Sequence[Mask]) -> Mask:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
 from typing import Protocol
@@ -16,8 +16,18 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from vecdb.errors import QuarantinedError
 from vecdb.payload import Predicate, decode_payload, decode_payloads, parse_filter
-from vecdb.types import Filter, Hit, HitColumns, Matrix, Metric, PointId, Record
+from vecdb.types import (
+    Filter,
+    Hit,
+    HitColumns,
+    Matrix,
+    Metric,
+    PointId,
+    Quarantine,
+    Record,
+)
 
 Mask = NDArray[np.bool_]
 
@@ -165,11 +175,33 @@ class Snapshot:
     metric: Metric
     parts: tuple[Part, ...]
     sequence: int
+    damaged: tuple[Quarantine, ...] = ()
+    """What is not there although it was written: no answer that would need it is given."""
+
+    def check_whole(self) -> None:
+        """Refuse to answer over all points when some of them cannot be read.
+
+        Raises
+        ------
+        QuarantinedError
+        """
+        if self.damaged:
+            raise QuarantinedError(
+                f"{described(self.damaged)}, so this answer would lack points: restore the files "
+                "from a backup, or stop and accept the loss with `vecdb check --repair`; until "
+                "then `get` returns the points that can be read"
+            )
+
+    @property
+    def live(self) -> int:
+        """How many points can be found."""
+        return sum(part.live for part in self.parts)
 
     def search(
         self, queries: Matrix, k: int, condition: Condition | None, ef: int | None, threads: int
     ) -> list[HitColumns]:
         """Return the nearest live points of each query that match, best first."""
+        self.check_whole()
         found = [
             (part, *part.rows.search(queries, k, part.mask(condition), ef, threads))
             for part in self.parts
@@ -217,12 +249,14 @@ class Snapshot:
 
     def count(self, condition: Condition | None) -> int:
         """Return how many live points match."""
+        self.check_whole()
         if condition is None:
-            return sum(part.live for part in self.parts)
+            return self.live
         return sum(_ones(part.mask(condition)) for part in self.parts if part.live)
 
     def matching_ids(self, condition: Condition) -> list[PointId]:
         """Return the ids of the live points that match."""
+        self.check_whole()
         return list(self._matching_ids(condition))
 
     def _matching_ids(self, condition: Condition) -> Iterator[PointId]:
@@ -230,6 +264,11 @@ class Snapshot:
             mask = part.mask(condition)
             if mask is not None:
                 yield from part.rows.ids_at(np.flatnonzero(mask))
+
+
+def described(damaged: Sequence[Quarantine]) -> str:
+    """Return what is damaged, in words."""
+    return "; ".join(f"{q.part} is damaged and not served ({q.reason})" for q in damaged)
 
 
 def record_at(rows: Rows, row: int) -> Record:

@@ -8,6 +8,7 @@ from typing import Any
 
 from vecdb.errors import CorruptFileError
 from vecdb.storage import FileRef
+from vecdb.types import Quarantine
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +53,14 @@ class StoredCollection:
         Writes up to this sequence number are in the segments; later ones are in the WAL.
     segments
         Oldest first.
+    quarantined
+        What was damaged and is given up.
     """
 
     next_number: int = 1
     applied_sequence: int = 0
     segments: tuple[StoredSegment, ...] = ()
+    quarantined: tuple[Quarantine, ...] = ()
 
     def with_segments(
         self, segments: list[StoredSegment], applied_sequence: int | None = None
@@ -84,7 +88,7 @@ class StoredCollection:
 
     def to_body(self) -> dict[str, Any]:
         """Return the manifest's JSON object."""
-        return {
+        body: dict[str, Any] = {
             "next_segment": self.next_number,
             "applied_seq": self.applied_sequence,
             "segments": [
@@ -98,6 +102,12 @@ class StoredCollection:
                 for s in self.segments
             ],
         }
+        if self.quarantined:
+            body["quarantined"] = [
+                {"part": q.part, "files": list(q.files), "reason": q.reason, "points": q.points}
+                for q in self.quarantined
+            ]
+        return body
 
     @classmethod
     def from_body(cls, body: Mapping[str, Any], where: str) -> StoredCollection:
@@ -113,6 +123,7 @@ class StoredCollection:
                 int(body["next_segment"]),
                 int(body["applied_seq"]),
                 tuple(_segment(entry) for entry in body["segments"]),
+                tuple(_quarantine(entry) for entry in body.get("quarantined", [])),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise CorruptFileError(
@@ -127,6 +138,17 @@ def _segment(entry: Mapping[str, Any]) -> StoredSegment:
         _optional(entry["index"]),
         _optional(entry["tombstones"]),
         int(entry["dead"]),
+    )
+
+
+def _quarantine(entry: Mapping[str, Any]) -> Quarantine:
+    points = entry["points"]
+    return Quarantine(
+        str(entry["part"]),
+        tuple(str(name) for name in entry["files"]),
+        str(entry["reason"]),
+        None if points is None else int(points),
+        accepted=True,
     )
 
 

@@ -10,7 +10,13 @@ from vecdb.storage.lock import DirectoryLock
 from vecdb.storage.manifest import Manifest, ManifestLog
 from vecdb.storage.operations import Delete, Upsert, decode_operation, encode_operation
 from vecdb.storage.sections import Sections, open_sections, write_sections
-from vecdb.storage.segment import SegmentFile, read_tombstones, write_segment, write_tombstones
+from vecdb.storage.segment import (
+    SegmentFile,
+    read_tombstones,
+    rows_if_known,
+    write_segment,
+    write_tombstones,
+)
 from vecdb.storage.store import AppendFile, Durability, HeldLock, PosixStore, Store, Writer
 from vecdb.storage.wal import TornTail, Wal, WalRecord
 from vecdb.storage.wal_file import RECORD_BYTES_LIMIT
@@ -44,6 +50,7 @@ __all__ = [
     "file_refs",
     "open_sections",
     "read_tombstones",
+    "rows_if_known",
     "write_sections",
     "write_segment",
     "write_tombstones",

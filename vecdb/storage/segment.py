@@ -13,7 +13,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.errors import CorruptFileError, LengthMismatchError
+from vecdb.errors import CorruptFileError, LengthMismatchError, VecdbError
 from vecdb.storage.base import Store
 from vecdb.storage.fileref import FileRef
 from vecdb.storage.ids import IdBatch, find_first
@@ -104,6 +104,7 @@ class SegmentFile:
 
     def __init__(self, sections: Sections, where: str) -> None:
         self._where = where
+        self._sections = sections
         try:
             self.vectors: Matrix = sections["vectors"]
             self._rows = len(self.vectors)
@@ -149,6 +150,16 @@ class SegmentFile:
         if verify:
             opened.check_values()
         return opened
+
+    def verify(self) -> None:
+        """Read every byte again and compare the checksums.
+
+        Raises
+        ------
+        CorruptFileError
+            If the file has been damaged since it was opened.
+        """
+        self._sections.verify()
 
     def _check_shapes(self) -> None:
         pairs = [(self._int_keys, self._int_rows), (self._str_keys, self._str_rows)]
@@ -295,6 +306,15 @@ class _BlobColumn:
         offsets = self._offsets
         ends = int(offsets[0]) == 0 and int(offsets[-1]) == len(self._data)
         return ends and bool((offsets[1:] >= offsets[:-1]).all())
+
+
+def rows_if_known(store: Store, ref: FileRef) -> int | None:
+    """Return how many rows a segment file has, damaged or not, or None when it does not tell."""
+    try:
+        rows = open_sections(store, ref.name, kind=SEGMENT_KIND, verify=False).meta.get("rows")
+    except VecdbError:
+        return None
+    return rows if isinstance(rows, int) else None
 
 
 def write_tombstones(store: Store, name: str, dead: NDArray[np.bool_]) -> FileRef:

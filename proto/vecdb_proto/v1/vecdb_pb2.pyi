@@ -104,8 +104,22 @@ class EncoderInfo(_message.Message):
     max_tokens: int
     def __init__(self, model: _Optional[str] = ..., weights_sha256: _Optional[str] = ..., tokenizer_sha256: _Optional[str] = ..., pooling: _Optional[str] = ..., prefix: _Optional[str] = ..., normalized: bool = ..., dim: _Optional[int] = ..., max_tokens: _Optional[int] = ...) -> None: ...
 
+class Quarantine(_message.Message):
+    __slots__ = ("part", "files", "reason", "points", "accepted")
+    PART_FIELD_NUMBER: _ClassVar[int]
+    FILES_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    POINTS_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTED_FIELD_NUMBER: _ClassVar[int]
+    part: str
+    files: _containers.RepeatedScalarFieldContainer[str]
+    reason: str
+    points: int
+    accepted: bool
+    def __init__(self, part: _Optional[str] = ..., files: _Optional[_Iterable[str]] = ..., reason: _Optional[str] = ..., points: _Optional[int] = ..., accepted: bool = ...) -> None: ...
+
 class CollectionInfo(_message.Message):
-    __slots__ = ("name", "dim", "metric", "encoder", "count", "segments", "indexed", "disk_bytes")
+    __slots__ = ("name", "dim", "metric", "encoder", "count", "segments", "indexed", "disk_bytes", "quarantined")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DIM_FIELD_NUMBER: _ClassVar[int]
     METRIC_FIELD_NUMBER: _ClassVar[int]
@@ -114,6 +128,7 @@ class CollectionInfo(_message.Message):
     SEGMENTS_FIELD_NUMBER: _ClassVar[int]
     INDEXED_FIELD_NUMBER: _ClassVar[int]
     DISK_BYTES_FIELD_NUMBER: _ClassVar[int]
+    QUARANTINED_FIELD_NUMBER: _ClassVar[int]
     name: str
     dim: int
     metric: Metric
@@ -122,7 +137,8 @@ class CollectionInfo(_message.Message):
     segments: int
     indexed: int
     disk_bytes: int
-    def __init__(self, name: _Optional[str] = ..., dim: _Optional[int] = ..., metric: _Optional[_Union[Metric, str]] = ..., encoder: _Optional[_Union[EncoderInfo, _Mapping]] = ..., count: _Optional[int] = ..., segments: _Optional[int] = ..., indexed: _Optional[int] = ..., disk_bytes: _Optional[int] = ...) -> None: ...
+    quarantined: _containers.RepeatedCompositeFieldContainer[Quarantine]
+    def __init__(self, name: _Optional[str] = ..., dim: _Optional[int] = ..., metric: _Optional[_Union[Metric, str]] = ..., encoder: _Optional[_Union[EncoderInfo, _Mapping]] = ..., count: _Optional[int] = ..., segments: _Optional[int] = ..., indexed: _Optional[int] = ..., disk_bytes: _Optional[int] = ..., quarantined: _Optional[_Iterable[_Union[Quarantine, _Mapping]]] = ...) -> None: ...
 
 class Hits(_message.Message):
     __slots__ = ("ids", "scores", "texts", "payloads")
