@@ -7,10 +7,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vecdb.types import (
     Answer,
+    BackupInfo,
     Citation,
     CollectionInfo,
     FinishReason,
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Answer",
+    "BackupInfo",
     "Citation",
     "CollectionInfo",
     "FinishReason",
@@ -38,6 +41,7 @@ __all__ = [
     "Source",
     "UpsertResult",
     "connect",
+    "restore",
 ]
 
 
@@ -64,3 +68,31 @@ def connect(target: str, **options: Any) -> Database | Client:
     from vecdb.database import Database
 
     return Database(target, **options)
+
+
+def restore(
+    backups: str | Path, data: str | Path, *, number: int | None = None, replace: bool = False
+) -> BackupInfo:
+    """Make a data directory of a backup, whole or not at all.
+
+    Parameters
+    ----------
+    backups
+        The directory that `Database.backup` wrote to.
+    data
+        The data directory, which no process may have open.
+    number
+        Which backup; None for the newest.
+    replace
+        Put it in the place of what is in the directory; without it that must be empty.
+
+    Raises
+    ------
+    NotFoundError
+        If there is no such backup.
+    CorruptFileError, NewerFormatError, AlreadyExistsError, DirectoryLockedError, DiskFullError
+        The data directory is then as it was.
+    """
+    from vecdb.backup import restore_backup
+
+    return restore_backup(backups, data, number=number, replace=replace)

@@ -82,5 +82,7 @@ SEGMENT_ROWS = Limits("segment_rows", 1_000, 100_000, 100_000_000)
 WAL_BYTES = Limits("wal_bytes", 1 << 20, 256 << 20, 1 << 40)
 MESSAGE_BYTES = Limits("message bytes", 1 << 16, 64 << 20, 1 << 30)
 
+BACKUPS_KEPT = Limits("keep", 1, 7, 1_000_000)
+
 DEFAULT_PORT = 7654
 """Where a server listens, and where a client looks, when no port is given."""

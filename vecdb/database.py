@@ -9,8 +9,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from vecdb.backup import RESTORING, list_backups, take_backup
 from vecdb.collection import Collection, CollectionSettings
-from vecdb.config import COLLECTION_NAME_CHARS, DIM
+from vecdb.collection.settings import check_name
+from vecdb.config import DIM
 from vecdb.errors import (
     ClosedError,
     CollectionExistsError,
@@ -18,8 +20,8 @@ from vecdb.errors import (
     CorruptFileError,
     DataLossError,
     DimensionMismatchError,
+    FailedPreconditionError,
     InvalidArgumentError,
-    InvalidNameError,
     NewerFormatError,
     NotFoundError,
     StorageAccessError,
@@ -29,10 +31,10 @@ from vecdb.housekeeping import Housekeeping
 from vecdb.index import as_metric
 from vecdb.models import DEFAULT_DECODER, Models
 from vecdb.storage import Durability, ManifestLog, PosixStore, Store
-from vecdb.types import Metric, ServerInfo
+from vecdb.storage.backup import Step
+from vecdb.types import BackupInfo, Metric, ServerInfo
 from vecdb.version import VERSION
 
-_NAME = re.compile(r"\w[\w.-]*")
 _FOLDER = re.compile(r"c[0-9]{6,}")
 
 _log = logging.getLogger(__name__)
@@ -88,6 +90,7 @@ class Database:
                 cache_dir=cache_dir,
             )  # fmt: skip
             self._catalog = ManifestLog.open(self._store.within("catalog"))
+            self._refuse_half_restored()
             self._catalog.heal()
             self._entries = self._read_catalog()
             self._collections: dict[str, Collection] = {}
@@ -217,6 +220,60 @@ class Database:
                 collection.close()
             self._store.delete_tree(directory)
 
+    def backup(self, directory: str | Path, *, keep: int | None = None) -> BackupInfo:
+        """Add a backup of everything to a directory of backups, while reads and writes go on.
+
+        Of each collection it holds one moment, after every write that was acknowledged before the
+        call. What an earlier backup in the directory has is not copied again.
+
+        Parameters
+        ----------
+        directory
+            Made if it is not there; for the backups of this database only.
+        keep
+            Delete all but the newest `keep` backups afterwards; None keeps all.
+
+        Raises
+        ------
+        InvalidArgumentError
+            If it lies inside the data directory.
+        DataLossError
+            If a collection is damaged: a backup has all of them or none.
+        DirectoryLockedError
+            If it is being written to.
+        DiskFullError, StorageIOError
+            Earlier backups are as they were.
+        """
+        target = Path(directory)
+        if target.resolve().is_relative_to(Path(self._store.location()).resolve()):
+            raise InvalidArgumentError(
+                f"{directory} is in the data directory {self._store.location()}: name one outside "
+                "it, at best on another disk"
+            )
+        return self.backup_to(PosixStore(target), keep=keep)
+
+    def backup_to(
+        self, store: Store, *, keep: int | None = None, step: Step = lambda _: None
+    ) -> BackupInfo:
+        """Do what `backup` does, to any store; `step` is called with each count of bytes copied."""
+        with self._changing:
+            self._check_open()
+            for name, damage in self._damaged.items():
+                raise type(damage)(
+                    f"collection {name!r} cannot be backed up: {damage}. Repair it or drop it: a "
+                    "backup has all collections or none"
+                )
+            collections = dict(self._collections)
+
+        def still_there(name: str) -> bool:
+            return self._collections.get(name) is collections[name]
+
+        return take_backup(store, collections, still_there, keep=keep, step=step)
+
+    def list_backups(self, directory: str | Path) -> list[BackupInfo]:
+        """Return the backups in a directory, oldest first; a damaged one says so."""
+        return list_backups(directory)
+
     def server_info(self) -> ServerInfo:
         """Return the version, and which models are in memory and what executes them."""
         return ServerInfo(VERSION, self._models.loaded_encoders(), self._models.loaded_decoder())
@@ -250,6 +307,17 @@ class Database:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _refuse_half_restored(self) -> None:
+        """Keep a directory that was to become a restored one from being taken for an empty one."""
+        if not self._store.exists(RESTORING):
+            return
+        if self._catalog.latest is None:
+            raise FailedPreconditionError(
+                f"a restore into {self._store.location()} was interrupted: run it again, or delete "
+                f"the directory to begin an empty database"
+            )
+        self._store.delete(RESTORING)  # the catalog decides; folders it does not name are dropped
 
     def _read_catalog(self) -> dict[str, dict[str, Any]]:
         latest = self._catalog.latest
@@ -307,20 +375,3 @@ class Database:
     def _check_open(self) -> None:
         if self._closed:
             raise ClosedError("the database was closed: connect again")
-
-
-def check_name(name: object) -> str:
-    """Return the name of a collection.
-
-    Raises
-    ------
-    InvalidNameError
-        If it cannot be one.
-    """
-    longest = COLLECTION_NAME_CHARS.greatest
-    if not isinstance(name, str) or len(name) > longest or not _NAME.fullmatch(name):
-        raise InvalidNameError(
-            f"collection name {name!r:.100}: must be 1 to {longest} letters, digits, '_', '-' or "
-            "'.', beginning with a letter, a digit or '_'"
-        )
-    return name

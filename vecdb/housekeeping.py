@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from vecdb.collection import Collection
-from vecdb.collection.maintenance import StoppedError
+from vecdb.collection.holds import StoppedError
 from vecdb.errors import ResourceExhaustedError, VecdbError
 
 _POLL_SECONDS = 0.25

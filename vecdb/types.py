@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -293,6 +294,36 @@ class LoadedModel:
 
     name: str
     provider: str
+
+
+@dataclass(frozen=True, slots=True)
+class BackupInfo:
+    """One backup of a directory of backups.
+
+    Attributes
+    ----------
+    number
+        Counted from 1 in its directory, and never used twice there.
+    taken
+        When it was complete, in UTC; None when that cannot be read.
+    points
+        How many points each collection has in it.
+    files, bytes
+        What all of it takes, shared with other backups of the directory.
+    new_files, new_bytes
+        What had to be copied for it, because no earlier backup had it.
+    damage
+        Why it cannot be restored; None for a sound one.
+    """
+
+    number: int
+    taken: datetime | None
+    points: dict[str, int]
+    files: int
+    bytes: int
+    new_files: int
+    new_bytes: int
+    damage: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

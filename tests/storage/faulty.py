@@ -269,6 +269,9 @@ class SimulatedDisk(SystemCalls):
     def is_directory(self, path: Path) -> bool:
         return isinstance(self._find(path), _Directory)
 
+    def is_link(self, path: Path) -> bool:
+        return False
+
     def entries(self, path: Path) -> list[tuple[str, bool]]:
         names = self._directory(path).seen
         return [(name, isinstance(node, _Directory)) for name, node in names.items()]

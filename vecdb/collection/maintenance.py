@@ -12,17 +12,19 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from itertools import chain
 
 import numpy as np
 
+from vecdb.collection.holds import Holds, StoppedError
 from vecdb.collection.recovery import INDEX_KIND, open_index, quarantine_of
 from vecdb.collection.sealed import SealedRows
 from vecdb.collection.segments import Segment, Segments
 from vecdb.collection.settings import CollectionSettings
-from vecdb.collection.snapshot import Mask, described
+from vecdb.collection.snapshot import Mask, Snapshot, described
 from vecdb.collection.stored import StoredCollection, StoredSegment
 from vecdb.errors import CorruptFileError, ReadOnlyError, VecdbError
 from vecdb.index import HnswIndex
@@ -49,8 +51,29 @@ _MERGED_SEGMENTS = 4
 _log = logging.getLogger(__name__)
 
 
-class StoppedError(VecdbError):
-    """The collection is closing; the step in hand was given up."""
+@dataclass(frozen=True, slots=True)
+class HeldFiles:
+    """The files of a collection at one moment, none of which is deleted or changed meanwhile.
+
+    Attributes
+    ----------
+    store
+        Where they lie.
+    stored
+        The segments and tombstones.
+    log
+        The names of the log's files that hold later writes, and how many bytes of each count.
+    snapshot
+        What a reader saw at that moment.
+    check
+        Raises `StoppedError` when the collection is closing, and the files must be let go of.
+    """
+
+    store: Store
+    stored: StoredCollection
+    log: list[tuple[str, int]]
+    snapshot: Snapshot
+    check: Callable[[], None]
 
 
 class Maintenance:
@@ -75,6 +98,7 @@ class Maintenance:
         self._publishing = threading.Lock()  # protects _stored, _on_disk and the manifest log
         self._frozen: deque[tuple[Segment, int]] = deque()  # with the last write before each
         self._stop = threading.Event()
+        self._holds = Holds(self._delete)
         self._last_write = time.monotonic()
         self._reserved = stored.next_number - 1
 
@@ -115,8 +139,29 @@ class Maintenance:
     def stop(self) -> None:
         """Give up what runs, and wait until it has."""
         self._stop.set()
+        self._holds.stop()
         with self._sealing, self._improving:
             pass
+
+    @contextmanager
+    def hold(self) -> Iterator[HeldFiles]:
+        """Keep the files of this moment, after every write that was acknowledged, to copy them.
+
+        Raises
+        ------
+        StoppedError
+            If the collection is closing.
+        DiskFullError, ReadOnlyError
+            If the end of the log, as a crash left it, cannot be made durable.
+        """
+        with self._holds.hold():
+            with self._publishing:
+                stored = self._stored
+            with self._turn:
+                self._wal.settle()
+                snapshot = self._segments.snapshot
+            log = self._wal.extents(stored.applied_sequence, snapshot.sequence)
+            yield HeldFiles(self._store, stored, log, snapshot, self._holds.check)
 
     def finish(self) -> None:
         """Seal, merge and index until nothing is left to do.
@@ -156,7 +201,7 @@ class Maintenance:
                     self._wal.rotate()
             while self._frozen:
                 self._write_frozen(*self._frozen[0])
-                self._wal.drop_through(self._stored.applied_sequence)
+                self._holds.discard(set())
 
     def _write_frozen(self, segment: Segment, sequence: int) -> None:
         kept = self._segments.alive_at(segment)
@@ -353,8 +398,12 @@ class Maintenance:
     def _discard(self, names: set[str]) -> None:
         """Delete files that the newest manifest does not name, once no manifest does."""
         self._manifests.prune(keep=1)
-        for name in sorted(names):
+        self._holds.discard(names)
+
+    def _delete(self, names: set[str]) -> None:
+        for name in sorted(names - self._stored.files):
             self._store.delete(name)
+        self._wal.drop_through(self._stored.applied_sequence)
 
     def _idle(self) -> bool:
         return time.monotonic() - self._last_write > _IDLE_SECONDS

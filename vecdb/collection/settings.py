@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vecdb.config import DIM, HNSW_EF_CONSTRUCTION, HNSW_M, SEGMENT_ROWS, WAL_BYTES
-from vecdb.errors import CorruptFileError
+from vecdb.config import (
+    COLLECTION_NAME_CHARS,
+    DIM,
+    HNSW_EF_CONSTRUCTION,
+    HNSW_M,
+    SEGMENT_ROWS,
+    WAL_BYTES,
+)
+from vecdb.errors import CorruptFileError, InvalidNameError
 from vecdb.types import EncoderInfo, Metric
+
+_NAME = re.compile(r"\w[\w.-]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,3 +79,20 @@ class CollectionSettings:
             raise CorruptFileError(
                 f"{where}: does not describe a collection's settings ({error!r})"
             ) from error
+
+
+def check_name(name: object) -> str:
+    """Return the name of a collection.
+
+    Raises
+    ------
+    InvalidNameError
+        If it cannot be one.
+    """
+    longest = COLLECTION_NAME_CHARS.greatest
+    if not isinstance(name, str) or len(name) > longest or not _NAME.fullmatch(name):
+        raise InvalidNameError(
+            f"collection name {name!r:.100}: must be 1 to {longest} letters, digits, '_', '-' or "
+            "'.', beginning with a letter, a digit or '_'"
+        )
+    return name

@@ -120,6 +120,9 @@ class Store(Protocol):
     def exists(self, name: str) -> bool:
         """Return whether there is a file of that name."""
 
+    def is_link(self, name: str) -> bool:
+        """Return whether `name`, or a folder above it in the store, is a symbolic link."""
+
     def list(self, folder: str = "") -> list[str]:
         """Return the names of all files in `folder` and below, sorted; none if it is not there.
 

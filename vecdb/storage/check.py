@@ -270,7 +270,8 @@ class _Check:
         end = wal_end(store)
         settled = end is not None and end <= applied
         expected, reached = applied + 1, applied
-        for first, following in zip(firsts, [*firsts[1:], None], strict=True):
+        followings = [*firsts[1:], None] if firsts else []  # no log before the first write
+        for first, following in zip(firsts, followings, strict=True):
             file = f"{folder}/{WAL}/{file_name(first)}"
             self._count(file)
             if first > expected and not settled:

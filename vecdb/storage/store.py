@@ -145,6 +145,10 @@ class SystemCalls:
         """Return whether this is a directory."""
         return path.is_dir()
 
+    def is_link(self, path: Path) -> bool:
+        """Return whether this is a symbolic link."""
+        return path.is_symlink()
+
     def entries(self, path: Path) -> list[tuple[str, bool]]:
         """Return (name, is a directory) of everything in a directory."""
         with os.scandir(path) as found:
@@ -277,6 +281,14 @@ class PosixStore:
     def exists(self, name: str) -> bool:
         """See `Store.exists`."""
         return self._calls.is_file(self._path(name))
+
+    def is_link(self, name: str) -> bool:
+        """See `Store.is_link`."""
+        path = self._path(name)
+        above = path.relative_to(self._root).parents
+        return any(self._calls.is_link(self._root / part) for part in above[:-1]) or (
+            self._calls.is_link(path)
+        )
 
     def list(self, folder: str = "") -> list[str]:
         """See `Store.list`."""

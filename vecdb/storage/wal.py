@@ -356,6 +356,56 @@ class Wal:
             self._store.delete(file_name(first))
             del self._files[first]
 
+    def settle(self) -> None:
+        """Make the end of the log, as a crash left it, durable now, if `open` could not.
+
+        Files are afterwards only appended to, and deleted by `drop_through`.
+
+        Raises
+        ------
+        DiskFullError
+            If there is still no room.
+        ReadOnlyError
+            If a write failed earlier.
+        """
+        if self._kept is not None:
+            self._check_usable()
+            self._begin_file()
+
+    def extents(self, after_seq: int, through_seq: int) -> list[tuple[str, int]]:
+        """Return which files, and how many bytes of each, hold the records after one to another.
+
+        Both numbers are of records that were written; `drop_through` must not run meanwhile. A log
+        of just these files, cut to these lengths, is one that ends with record `through_seq`.
+
+        Raises
+        ------
+        CorruptFileError
+            If a record of the last of these files is damaged.
+        """
+        found: list[tuple[str, int]] = []
+        if through_seq <= after_seq:
+            return found
+        firsts = sorted(self._files)
+        for first, following in zip(firsts, [*firsts[1:], None], strict=True):
+            if first > through_seq:
+                break
+            if following is None or following > through_seq + 1:
+                found.append((file_name(first), self._end_of(first, through_seq)))
+            elif following > after_seq + 1:
+                found.append((file_name(first), self._files[first]))
+        return found
+
+    def _end_of(self, first: int, seq: int) -> int:
+        """Return where record `seq` ends in the file that begins with record `first`."""
+        file = WalFile(self._store, file_name(first))
+        end, last = HEADER_BYTES, first - 1
+        for span in file.spans():
+            end, last = span.end, span.seq
+            if last == seq:
+                return end
+        raise file.damage(end, last + 1, f"record {seq} was written")
+
     @property
     def last_seq(self) -> int:
         """The number of the last record written."""

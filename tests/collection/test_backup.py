@@ -1,0 +1,602 @@
+"""Backups: what is copied, what is kept, what comes back, and what a hostile one cannot do."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import vecdb
+from vecdb.backup import list_backups
+from vecdb.collection import Collection
+from vecdb.database import Database
+from vecdb.errors import (
+    AlreadyExistsError,
+    ClosedError,
+    CorruptFileError,
+    DirectoryLockedError,
+    DiskFullError,
+    InvalidArgumentError,
+    InvalidParameterError,
+    NewerFormatError,
+    NotFoundError,
+    VecdbError,
+)
+from vecdb.storage import PosixStore, check_directory
+from vecdb.storage.backup import BackupDirectory
+from vecdb.storage.manifest import _digest, encode_manifest, manifest_name
+
+DIM = 8
+VECTORS = np.random.default_rng(1).standard_normal((6_000, DIM)).astype(np.float32)
+
+
+class NoHousekeeping:
+    """Leaves sealing and merging to the tests."""
+
+    def __init__(self, collections: object) -> None:
+        del collections
+
+    def stop(self) -> None:
+        """There is nothing to stop."""
+
+
+@pytest.fixture(autouse=True)
+def _no_housekeeping(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vecdb.database.Housekeeping", NoHousekeeping)
+
+
+def put(points: Collection, first: int, last: int) -> None:
+    points.upsert(
+        range(first, last),
+        vectors=VECTORS[first:last],
+        texts=[f"text {i}" for i in range(first, last)],
+        payloads=[{"n": i} for i in range(first, last)],
+    )
+
+
+def everything(points: Collection) -> list[Any]:
+    records = points.get(list(range(len(VECTORS))))
+    return [(r.id, r.vector.tolist(), r.text, r.payload) for r in records]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def backups(tmp_path: Path) -> Path:
+    return tmp_path / "backups"
+
+
+@pytest.fixture
+def db(data: Path) -> Any:
+    with Database(data, durability="os") as database:
+        yield database
+
+
+@pytest.fixture
+def points(db: Database) -> Collection:
+    """An indexed segment, one without an index, tombstones, and a log."""
+    points = db.create_collection("points", dim=DIM)
+    put(points, 0, 3_000)
+    points.flush()
+    put(points, 3_000, 3_500)
+    points.maintenance.seal()
+    points.delete(ids=[5, 3_100])
+    put(points, 3_500, 3_600)
+    return points
+
+
+def test_what_was_backed_up_comes_back(
+    db: Database, points: Collection, backups: Path, tmp_path: Path
+) -> None:
+    expected = everything(points)
+    texts = db.create_collection("empty", dim=3, metric="l2")
+    info = db.backup(backups)
+    assert (info.number, info.points) == (1, {"points": 3_598, "empty": 0})
+    assert info.new_files == info.files > 0
+    put(points, 5_000, 5_100)  # later than the backup
+    assert vecdb.restore(backups, tmp_path / "restored") == info
+    assert check_directory(PosixStore(tmp_path / "restored")).ok
+    with Database(tmp_path / "restored") as again:
+        assert again.list_collections() == ["empty", "points"]
+        assert everything(again.collection("points")) == expected
+        assert again.collection("empty").settings == texts.settings
+        assert again.collection("points").info().indexed == 2_999
+        put(again.collection("points"), 5_500, 5_600)
+        again.create_collection("new", dim=2)
+    with Database(tmp_path / "restored") as again:
+        assert again.collection("points").count() == 3_698
+
+
+def test_only_new_files_are_copied(db: Database, points: Collection, backups: Path) -> None:
+    first = db.backup(backups)
+    files = set((backups / "files").iterdir())
+    assert len(files) == first.new_files == 4  # data, index, data, log
+    second = db.backup(backups)
+    assert (second.number, second.new_files, second.new_bytes) == (2, 0, 0)
+    assert (second.files, second.bytes) == (first.files, first.bytes)
+    assert set((backups / "files").iterdir()) == files
+
+    put(points, 4_000, 4_001)
+    third = db.backup(backups)
+    assert third.new_files == 1  # the log
+    points.maintenance.seal()
+    fourth = db.backup(backups)
+    assert fourth.new_files == 3  # a segment, and tombstones of the two others
+    added = third.new_files + fourth.new_files
+    assert len(list((backups / "files").iterdir())) == first.new_files + added
+    assert [info.damage for info in list_backups(backups, verify=True)] == [None] * 4
+
+
+def test_a_closed_and_reopened_database_has_nothing_new(data: Path, backups: Path) -> None:
+    with Database(data) as db:
+        put(db.create_collection("points", dim=DIM), 0, 100)
+        assert db.backup(backups).new_files == 1
+    for _ in range(2):
+        with Database(data) as again:
+            assert again.backup(backups).new_files == 0
+
+
+def test_old_backups_go_with_the_files_that_only_they_had(
+    db: Database, points: Collection, backups: Path, tmp_path: Path
+) -> None:
+    for n in range(4):
+        put(points, 4_000 + n, 4_001 + n)
+        db.backup(backups)
+    expected = everything(points)
+    points.flush()
+    kept = db.backup(backups, keep=2)
+    assert [info.number for info in db.list_backups(backups)] == [4, 5]
+    needed = {f"{digest}" for number in (4, 5) for digest in _read(backups, number).files}
+    assert {file.name for file in (backups / "files").iterdir()} == needed
+    vecdb.restore(backups, tmp_path / "r4", number=4)
+    vecdb.restore(backups, tmp_path / "r5")
+    for restored in ("r4", "r5"):
+        with Database(tmp_path / restored) as again:
+            assert everything(again.collection("points")) == expected
+    assert db.backup(backups, keep=1).number == kept.number + 1
+    with pytest.raises(NotFoundError, match="no backup 4"):
+        vecdb.restore(backups, tmp_path / "r6", number=4)
+    with pytest.raises(InvalidParameterError, match="keep=0"):
+        db.backup(backups, keep=0)
+
+
+def _read(backups: Path, number: int | None = None) -> Any:
+    return BackupDirectory(PosixStore(backups)).read(number)
+
+
+def test_nothing_is_deleted_under_a_backup(db: Database, points: Collection, backups: Path) -> None:
+    """Everything is sealed, merged and dropped while the first file is copied."""
+    expected = everything(points)
+    copied: list[int] = []
+
+    def step(size: int) -> None:
+        if not copied:
+            put(points, 4_000, 4_500)
+            points.delete(ids=range(1_000))
+            points.flush()
+            points.flush()
+        copied.append(size)
+
+    db.backup_to(PosixStore(backups), step=step)
+    files = {file.name for file in (Path(db._store.location()) / "c000001/segments").iterdir()}
+    assert files == {name.removeprefix("segments/") for name in points.maintenance.stored.files}
+    vecdb.restore(backups, backups.parent / "restored")
+    with Database(backups.parent / "restored") as again:
+        assert everything(again.collection("points")) == expected
+
+
+def test_a_backup_beside_writers_is_one_moment(db: Database, backups: Path, tmp_path: Path) -> None:
+    """Every batch acknowledged before it is there, none in part, and no gap in one writer's."""
+    points = db.create_collection("c", dim=DIM)
+    acknowledged = [0]
+    stop = threading.Event()
+
+    def write() -> None:
+        while not stop.is_set() and acknowledged[0] < len(VECTORS):
+            put(points, acknowledged[0], acknowledged[0] + 10)
+            acknowledged[0] += 10
+
+    def improve() -> None:
+        while not stop.is_set():
+            points.flush()
+
+    threads = [threading.Thread(target=write), threading.Thread(target=improve)]
+    for thread in threads:
+        thread.start()
+    try:
+        before = []
+        for _ in range(4):
+            before.append(acknowledged[0])
+            db.backup(backups)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    for number, least in enumerate(before, 1):
+        vecdb.restore(backups, tmp_path / f"r{number}", number=number)
+        with Database(tmp_path / f"r{number}") as again:
+            records = everything(again.collection("c"))
+        assert [record[0] for record in records] == list(range(len(records)))
+        assert len(records) >= least
+        assert len(records) % 10 == 0
+
+
+def test_a_collection_dropped_meanwhile_is_left_out(
+    db: Database, points: Collection, backups: Path
+) -> None:
+    db.create_collection("a-first", dim=2)
+    put(points, 3_600, 3_700)
+    dropper = threading.Thread(target=lambda: db.drop_collection("points"))
+
+    def step(size: int) -> None:
+        if not dropper.ident:
+            dropper.start()
+            while "points" in db._collections:
+                pass
+
+    info = db.backup_to(PosixStore(backups), step=step)
+    dropper.join()
+    assert info.points == {"a-first": 0}
+
+
+def test_closing_ends_a_backup(db: Database, points: Collection, backups: Path) -> None:
+    db.backup(backups)
+    put(points, 4_000, 4_100)
+    closer = threading.Thread(target=db.close)
+
+    def step(size: int) -> None:
+        if not closer.ident:
+            closer.start()
+            while not points.maintenance._holds._stopped:
+                pass
+
+    with pytest.raises(ClosedError):
+        db.backup_to(PosixStore(backups), step=step)
+    closer.join()
+    assert [info.number for info in list_backups(backups, verify=True)] == [1]
+    with pytest.raises(ClosedError):
+        db.backup(backups)
+
+
+def test_a_collection_that_takes_no_writes_is_backed_up(
+    db: Database, points: Collection, backups: Path, tmp_path: Path
+) -> None:
+    expected = everything(points)
+    points.stop_writing(VecdbError("the disk failed"))
+    db.backup(backups)
+    vecdb.restore(backups, tmp_path / "r")
+    with Database(tmp_path / "r") as again:
+        assert everything(again.collection("points")) == expected
+
+
+def test_a_damaged_index_is_left_out_and_damaged_data_refused(
+    db: Database, points: Collection, data: Path, backups: Path, tmp_path: Path
+) -> None:
+    (index,) = data.glob("c000001/segments/*.index")
+    flip(index, 1_000)
+    info = db.backup(backups)
+    assert info.files == 3
+    vecdb.restore(backups, tmp_path / "r")
+    with Database(tmp_path / "r") as again:
+        assert again.collection("points").count() == 3_598
+        assert again.collection("points").info().indexed == 0
+        again.collection("points").flush()
+        assert again.collection("points").info().indexed == 2_999
+    flip(max(data.glob("c000001/segments/*.data")), 1_000)
+    with pytest.raises(CorruptFileError, match="segments"):
+        db.backup(tmp_path / "other")  # not the first directory: that has the sound file already
+    assert db.list_backups(tmp_path / "other") == []
+    db.close()
+    with Database(data) as again, pytest.raises(CorruptFileError, match="all collections or none"):
+        again.backup(backups)
+
+
+def flip(file: Path, offset: int) -> None:
+    content = bytearray(file.read_bytes())
+    content[offset] ^= 0x10
+    file.write_bytes(content)
+
+
+def test_where_a_backup_may_not_go(db: Database, data: Path, backups: Path) -> None:
+    for inside in (data, data / "backups", data / ".." / "data" / "x"):
+        with pytest.raises(InvalidArgumentError, match="outside"):
+            db.backup(inside)
+    held = PosixStore(backups).lock()
+    with pytest.raises(DirectoryLockedError):
+        db.backup(backups)
+    held.release()
+    assert db.backup(backups).number == 1
+
+
+# Restore
+
+
+def test_a_restore_refuses_what_it_would_destroy(
+    db: Database, points: Collection, data: Path, backups: Path, tmp_path: Path
+) -> None:
+    db.backup(backups)
+    with pytest.raises(DirectoryLockedError):
+        vecdb.restore(backups, data, replace=True)
+    full = tmp_path / "full"
+    full.mkdir()
+    (full / "thesis.txt").write_text("mine")
+    with pytest.raises(AlreadyExistsError, match=r"thesis\.txt.*--replace"):
+        vecdb.restore(backups, full)
+    assert [file.name for file in full.iterdir() if file.name != "LOCK"] == ["thesis.txt"]
+    put(points, 4_000, 4_100)
+    db.close()
+    vecdb.restore(backups, data, replace=True)
+    with Database(data) as again:
+        assert again.collection("points").count() == 3_598
+    vecdb.restore(backups, full, replace=True)
+    assert (full / "thesis.txt").read_text() == "mine"
+
+
+def test_a_restore_over_a_damaged_catalog(
+    db: Database, points: Collection, data: Path, backups: Path
+) -> None:
+    db.backup(backups)
+    db.close()
+    for file in (data / "catalog").iterdir():
+        flip(file, 200)
+    with pytest.raises(CorruptFileError):
+        Database(data)
+    vecdb.restore(backups, data, replace=True)
+    with Database(data) as again:
+        assert again.collection("points").count() == 3_598
+        again.create_collection("another", dim=2)
+    assert check_directory(PosixStore(data)).ok
+
+
+def test_where_there_is_no_backup(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="no backups"):
+        vecdb.restore(tmp_path / "nowhere", tmp_path / "data")
+    assert list(tmp_path.iterdir()) == []
+    assert list_backups(tmp_path / "nowhere") == []
+
+
+def test_a_restore_without_room_changes_nothing(
+    db: Database, points: Collection, backups: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    db.backup(backups)
+    monkeypatch.setattr(PosixStore, "free_bytes", lambda _: 1_000)
+    with pytest.raises(DiskFullError, match="1000"):
+        vecdb.restore(backups, tmp_path / "r")
+    assert [file.name for file in (tmp_path / "r").iterdir()] == ["LOCK"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_restore_from_a_folder_that_cannot_be_written_to(
+    db: Database, points: Collection, backups: Path, tmp_path: Path
+) -> None:
+    db.backup(backups)
+    (backups / "LOCK").chmod(0o444)
+    vecdb.restore(backups, tmp_path / "r")
+
+
+# Damage and malice
+
+
+def newest(backups: Path) -> Path:
+    """The newest manifest, whose copy would hide any change of it."""
+    file = max((backups / "backups").glob("*.json"))
+    file.with_suffix(".copy").unlink(missing_ok=True)
+    return file
+
+
+def rewrite(backups: Path, change: Callable[[Any], Any]) -> None:
+    """Change the newest backup's manifest, with right checksums, as somebody with malice would."""
+    body = json.loads(newest(backups).read_bytes().split(b"\n", 1)[1])
+    change(body)
+    number = int(newest(backups).stem)
+    text = json.dumps(body).encode() + b"\n"  # with the Infinity that encode_manifest refuses
+    opening = encode_manifest(number, {}).split(b" ")[:3]
+    first_line = b" ".join([*opening, b"%010d" % number, _digest(number, text)])
+    newest(backups).write_bytes(first_line + b"\n" + text)
+
+
+@pytest.fixture
+def backed_up(db: Database, points: Collection, backups: Path) -> Path:
+    db.backup(backups)
+    db.close()
+    return backups
+
+
+def refused(backups: Path, tmp_path: Path, message: str | None = None) -> None:
+    """Nothing comes of a restore, into an empty directory or over another database."""
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(CorruptFileError, match=message):
+        vecdb.restore(backups, tmp_path / "r")
+    made = set(tmp_path.rglob("*")) - set(before)
+    assert made <= {tmp_path / "r", tmp_path / "r" / "LOCK"}
+    with Database(tmp_path / "other", durability="os") as other:
+        put(other.create_collection("other", dim=DIM), 0, 10)
+    with pytest.raises(CorruptFileError, match=message):
+        vecdb.restore(backups, tmp_path / "other", replace=True)
+    assert check_directory(PosixStore(tmp_path / "other")).findings == []
+    with Database(tmp_path / "other", durability="os") as other:
+        assert other.list_collections() == ["other"]
+        assert other.collection("other").count() == 10
+
+
+def test_every_file_of_a_backup_is_compared(backed_up: Path, tmp_path: Path) -> None:
+    for number, file in enumerate(sorted((backed_up / "files").iterdir())):
+        content = file.read_bytes()
+        for change in ("flip", "cut", "longer", "gone"):
+            if change == "flip":
+                flip(file, len(content) // 2)
+            elif change == "cut":
+                file.write_bytes(content[:-1])
+            elif change == "longer":
+                file.write_bytes(content + b"x")
+            else:
+                file.unlink()
+            (info,) = list_backups(backed_up, verify=True)
+            assert file.name in str(info.damage)
+            with pytest.raises(CorruptFileError, match=file.name):
+                vecdb.restore(backed_up, tmp_path / f"r{number}{change}")
+            file.write_bytes(content)
+    flip(newest(backed_up), 300)
+    (info,) = list_backups(backed_up)
+    assert "digest" in str(info.damage)
+    refused(backed_up, tmp_path, "digest")
+
+
+def test_a_file_cut_short_is_copied_again(
+    db: Database, points: Collection, backups: Path, tmp_path: Path
+) -> None:
+    db.backup(backups)
+    file = max((backups / "files").iterdir(), key=lambda f: f.stat().st_size)
+    file.write_bytes(file.read_bytes()[:-5])
+    assert db.backup(backups).new_files == 1
+    assert [info.damage for info in list_backups(backups, verify=True)] == [None, None]
+
+
+def test_a_damaged_backup_hides_no_other(
+    db: Database, points: Collection, backups: Path, tmp_path: Path
+) -> None:
+    db.backup(backups)
+    put(points, 4_000, 4_001)
+    db.backup(backups)
+    flip(newest(backups), 300)
+    with pytest.raises(CorruptFileError, match="digest"):
+        vecdb.restore(backups, tmp_path / "r")  # never an older one unasked
+    vecdb.restore(backups, tmp_path / "r", number=1)
+    files = set((backups / "files").iterdir())
+    assert db.backup(backups, keep=1).number == 3
+    assert [(i.number, i.damage is None) for i in db.list_backups(backups)] == [(3, True)]
+    assert set((backups / "files").iterdir()) <= files
+    vecdb.restore(backups, tmp_path / "r3")
+
+
+HOSTILE_NAMES = [
+    "../../escaped", "segments/../../../escaped", "/tmp/escaped", "segments/\0", "segments/",
+    "segments/..", "segments/a/b", "catalog/0000000009.json", "manifest/0000000009.json", "LOCK",
+    "segments/x.vecdb-tmp", "", "wal/00000000000000000001.wal/x", "segments\\..\\x", "segments/é",
+    "segments/" + "x" * 300, "RESTORING",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE_NAMES)
+@pytest.mark.parametrize("where", ["segment", "log"])
+def test_a_name_that_points_elsewhere(
+    backed_up: Path, tmp_path: Path, name: str, where: str
+) -> None:
+    def change(body: Any) -> None:
+        entry = body["collections"]["points"]
+        ref = entry["log"][0] if where == "log" else entry["manifest"]["segments"][0]["data"]
+        ref["name"] = name
+
+    rewrite(backed_up, change)
+    refused(backed_up, tmp_path, "does not describe a backup")
+    assert list_backups(backed_up)[0].damage
+
+
+def _set(path: str, value: Any) -> Callable[[Any], None]:
+    def change(body: Any) -> None:
+        *folders, last = path.split("/")
+        at = body
+        for folder in folders:
+            at = at[int(folder)] if isinstance(at, list) else at[folder]
+        at[int(last) if isinstance(at, list) else last] = value
+
+    return change
+
+
+POINTS = "collections/points"
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("collections", []),
+        ("collections", {"../up": {}}),
+        ("collections/..", None),
+        ("taken", "yesterday"),
+        ("taken", None),
+        ("backup", "1"),
+        ("new_files", -1),
+        (f"{POINTS}/points", 7),
+        (f"{POINTS}/sequence", 1 << 80),
+        (f"{POINTS}/settings", {}),
+        (f"{POINTS}/settings/dim", 1 << 60),
+        (f"{POINTS}/settings/dim", 3),
+        (f"{POINTS}/manifest", 3),
+        (f"{POINTS}/manifest", {}),
+        (f"{POINTS}/manifest/next_segment", float("1e999")),
+        (f"{POINTS}/manifest/applied_seq", 99),
+        (f"{POINTS}/manifest/segments/0/data", None),
+        (f"{POINTS}/manifest/segments/0/data/size", 1 << 62),
+        (f"{POINTS}/manifest/segments/0/data/sha256", "../" * 21 + "x"),
+        (f"{POINTS}/manifest/segments/0/data/sha256", "a" * 64),
+        (f"{POINTS}/log", []),
+        (f"{POINTS}/log/0/size", 0),
+    ],
+)
+def test_a_manifest_that_describes_no_database(
+    backed_up: Path, tmp_path: Path, path: str, value: Any
+) -> None:
+    rewrite(backed_up, _set(path, value))
+    refused(backed_up, tmp_path)
+
+
+def test_a_name_of_a_collection_that_cannot_be_one(backed_up: Path, tmp_path: Path) -> None:
+    for name in ("../up", "", "a/b", "\0", "x" * 300):
+
+        def change(body: Any, name: str = name) -> None:
+            body["collections"] = {name: next(iter(body["collections"].values()))}
+
+        rewrite(backed_up, change)
+        refused(backed_up, tmp_path, "collection name")
+        shutil.rmtree(tmp_path / "other")
+
+
+def test_links_are_not_followed(backed_up: Path, tmp_path: Path) -> None:
+    """Even to the right bytes: what a link points to may be other bytes a moment later."""
+    file = max((backed_up / "files").iterdir(), key=lambda f: f.stat().st_size)
+    outside = tmp_path / "outside"
+    shutil.move(file, outside)
+    file.symlink_to(outside)
+    refused(backed_up, tmp_path, "symbolic link")
+    file.unlink()
+    shutil.move(outside, file)
+    for folder in ("files", "backups"):
+        shutil.move(backed_up / folder, outside)
+        (backed_up / folder).symlink_to(outside)
+        shutil.rmtree(tmp_path / "other", ignore_errors=True)
+        refused(backed_up, tmp_path, "symbolic link")
+        with (
+            Database(tmp_path / "mine", durability="os") as mine,
+            pytest.raises(CorruptFileError, match="symbolic link"),
+        ):
+            mine.backup(backed_up, keep=1)
+        (backed_up / folder).unlink()
+        shutil.move(outside, backed_up / folder)
+    vecdb.restore(backed_up, tmp_path / "fine")
+
+
+@pytest.mark.timeout(30)
+def test_what_is_not_a_file_is_not_read(backed_up: Path, tmp_path: Path) -> None:
+    file = min((backed_up / "files").iterdir())
+    file.unlink()
+    os.mkfifo(file)
+    refused(backed_up, tmp_path, "not a file")
+
+
+def test_a_newer_backup_is_refused_by_name(backed_up: Path, tmp_path: Path) -> None:
+    rewrite(backed_up, _set("backup", 2))
+    with pytest.raises(NewerFormatError, match="format 2"):
+        vecdb.restore(backed_up, tmp_path / "r")
+    assert not (tmp_path / "r").exists()
+    assert "format 2" in str(list_backups(backed_up)[0].damage)
+    assert newest(backed_up).name == manifest_name(1)
