@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 DEFAULT_ENCODER = "all-MiniLM-L6-v2"
 _SNIPPET_CHARS = 240
+_EXIT_LOST = 3
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -332,16 +333,34 @@ def citation_lines(citations: list[Citation], sources: list[Source]) -> list[str
 
 @main.command()
 @click.argument("directory", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.option("--repair", is_flag=True, help="Do what is safe: cut a torn end off the WAL.")
+@click.option(
+    "--repair",
+    is_flag=True,
+    help="Mend what can be mended, and take damaged segments out of their collections; what held "
+    "points is moved to quarantine/ and never deleted.",
+)
+@click.option(
+    "--cut-wal",
+    is_flag=True,
+    help="With --repair: give up the acknowledged writes after damage in the write-ahead log.",
+)
 @_reported
-def check(directory: Path, repair: bool) -> None:
-    """Read every byte of a data directory and say what is damaged."""
+def check(directory: Path, repair: bool, cut_wal: bool) -> None:
+    """Read every byte of a data directory and say what is damaged.
+
+    Exits with 0 when everything can be read, 1 when something is damaged or the check could not
+    run, and 3 when this repair gave something up, which it names.
+    """
     from vecdb.storage import PosixStore, check_directory
 
-    report = check_directory(PosixStore(directory), repair=repair)
+    if cut_wal and not repair:
+        raise click.UsageError("--cut-wal goes with --repair")
+    report = check_directory(PosixStore(directory), repair=repair, cut_wal=cut_wal)
     click.echo(str(report))
     if not report.ok:
         sys.exit(1)
+    if report.lost:
+        sys.exit(_EXIT_LOST)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from vecdb.cli import main
 from vecdb.database import Database
 from vecdb.errors import (
     CorruptFileError,
@@ -187,6 +189,36 @@ def test_a_damaged_index_is_built_again(data: Path, share: float) -> None:
         assert points.info().indexed == ROWS
     with Database(data, durability="os") as db:
         assert db.collection("large").info().indexed == ROWS
+
+
+def test_an_accepted_loss_is_told_and_the_rest_is_served_again(data: Path) -> None:
+    with Database(data, durability="os") as db:
+        large = db.collection("large")
+        large.upsert([9_000, "b"], vectors=vectors()[:2])
+        large.maintenance.seal()
+        large.upsert([9_001], vectors=vectors()[2:3])
+    assert CliRunner().invoke(main, ["check", str(data)]).exit_code == 0
+    flip(data / "c000001/segments/0000000001.data", 1_000)
+    assert CliRunner().invoke(main, ["check", str(data)]).exit_code == 1
+    told = CliRunner().invoke(main, ["check", "--repair", str(data)])
+    assert told.exit_code == 3
+    assert f"lost: segment 1 with {ROWS} points is given up" in told.output
+    again = CliRunner().invoke(main, ["check", "--repair", "--cut-wal", str(data)])
+    assert again.exit_code == 0
+    assert "given up by an earlier repair" in again.output
+    assert CliRunner().invoke(main, ["check", "--cut-wal", str(data)]).exit_code == 2
+    for number in range(2):
+        with Database(data, durability="os") as db:
+            large = db.collection("large")
+            hits = large.search(vector=vectors()[0], k=10)
+            assert {hit.id for hit in hits} == {9_000, "b", 9_001}
+            assert large.count() == 3
+            assert large.get([1]) == []
+            (lost,) = large.info().quarantined
+            assert (lost.part, lost.points, lost.accepted) == ("segment 1", ROWS, True)
+            assert all((data / "c000001" / name).exists() for name in lost.files)
+            large.upsert([9_001], vectors=vectors()[number : number + 1])
+            large.flush()
 
 
 def test_a_missing_segment_is_named(data: Path) -> None:

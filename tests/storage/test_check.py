@@ -47,7 +47,7 @@ def test_a_damaged_file_is_named(
     names = [name] if store.exists(name) else [f"{name}.json", f"{name}.copy"]
     for each in names:
         store.put(each, change(store.read(each)), overwrite=True)
-    report = check_directory(store, repair=True)
+    report = check_directory(store)
     assert not report.ok
     assert set(names) <= {f.file for f in report.findings if f.severity is Severity.DAMAGE}
     assert store.location(names[0]) in str(report)
@@ -70,6 +70,17 @@ def test_one_damaged_file_of_a_manifests_two_is_mended(
     assert f"{name}{suffix} is written again from its copy; nothing lost" in str(report)
     assert store.read(name + suffix) == whole
     assert not check_directory(store).findings
+
+
+@pytest.mark.parametrize("name", [CATALOG, MANIFEST])
+def test_a_manifest_of_which_nothing_is_left_is_not_repaired(store: PosixStore, name: str) -> None:
+    for suffix in (".json", ".copy"):
+        store.put(name + suffix, b"", overwrite=True)
+    before = {file: store.read(file) for file in store.list()}
+    report = check_directory(store, repair=True, cut_wal=True)
+    assert not report.ok
+    assert not report.lost
+    assert {file: store.read(file) for file in store.list()} == before
 
 
 @pytest.mark.parametrize("name", [DATA, DEAD])

@@ -3,12 +3,13 @@
 The formats are described byte by byte in ``FORMAT.md``, beside this file.
 """
 
-from vecdb.storage.check import CheckReport, Finding, Severity, check_directory
+from vecdb.storage.check import check_directory
 from vecdb.storage.fileref import FileRef, file_refs
 from vecdb.storage.ids import IdBatch
 from vecdb.storage.lock import DirectoryLock
 from vecdb.storage.manifest import Manifest, ManifestLog
 from vecdb.storage.operations import Delete, Upsert, decode_operation, encode_operation
+from vecdb.storage.report import CheckReport, Finding, Severity
 from vecdb.storage.sections import Sections, open_sections, write_sections
 from vecdb.storage.segment import (
     SegmentFile,

@@ -130,6 +130,17 @@ class Store(Protocol):
         make its name durable is made so first.
         """
 
+    def move(self, name: str, target: str) -> None:
+        """Give a file another name, durably, without reading it; it always has one of the two.
+
+        Raises
+        ------
+        AlreadyExistsError
+            If there is a file `target` already.
+        StoredFileNotFoundError
+            If there is no file `name`.
+        """
+
     def delete(self, name: str) -> None:
         """Delete a file, durably; one that is not there is no error."""
 

@@ -7,15 +7,13 @@ The layout it expects::
     c000001/manifest/NNNNNNNNNN.json      manifests: of which files a collection consists
     c000001/wal/NNNNNNNNNNNNNNNNNNNN.wal  writes that are in no segment yet
     c000001/segments/...                  what the manifest names
+    c000001/quarantine/...                what earlier repairs have set aside
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any
 
 from vecdb.errors import (
@@ -26,7 +24,8 @@ from vecdb.errors import (
     VecdbError,
 )
 from vecdb.storage.base import Store
-from vecdb.storage.fileref import FileRef
+from vecdb.storage.check_log import WAL, cut_log, cut_tail, read_log
+from vecdb.storage.fileref import FileRef, file_refs
 from vecdb.storage.manifest import (
     Manifest,
     ManifestLog,
@@ -35,89 +34,30 @@ from vecdb.storage.manifest import (
     manifest_numbers,
     read_manifest_file,
 )
-from vecdb.storage.operations import decode_operation
-from vecdb.storage.sections import open_sections
-from vecdb.storage.wal import wal_end, wal_files
-from vecdb.storage.wal_file import (
-    HEADER_BYTES,
-    KIND_MARK,
-    TornTail,
-    WalFile,
-    file_name,
-    scan_last,
+from vecdb.storage.quarantine import (
+    QUARANTINE,
+    QUARANTINED,
+    give_up,
+    keep_ids,
+    lost_ids,
+    set_aside,
 )
+from vecdb.storage.report import CheckReport, Severity
+from vecdb.storage.sections import open_sections
+from vecdb.storage.segment import rows_if_known
+from vecdb.storage.wal_file import TornTail
 
 CATALOG = "catalog"
 MANIFEST = "manifest"
-WAL = "wal"
-SEGMENTS = "segments"
 
-_DERIVED = "index"
+_DATA, _TOMBSTONES, _DERIVED = "data", "tombstones", "index"
 _FOLDER = re.compile(r"c[0-9]{6,}")
 _COLLECTION_FILE = re.compile(_FOLDER.pattern + "/")
 _READ_BYTES = 16 << 20
 _UNREADABLE = (CorruptFileError, NewerFormatError, StoredFileNotFoundError, StorageIOError)
 
 
-class Severity(StrEnum):
-    """How bad a finding is."""
-
-    NOTE = "note"
-    """Nothing is lost, and nothing needs doing."""
-    REPAIRED = "repaired"
-    DAMAGE = "damage"
-    """Something that was written cannot be read."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something about one file that is worth telling."""
-
-    severity: Severity
-    file: str
-    message: str
-
-
-@dataclass(slots=True)
-class CheckReport:
-    """What `check_directory` found.
-
-    Attributes
-    ----------
-    location
-        The directory.
-    files, bytes
-        How many were read.
-    findings
-        In the order of the walk.
-    """
-
-    location: str
-    files: int = 0
-    bytes: int = 0
-    findings: list[Finding] = field(default_factory=list)
-
-    @property
-    def ok(self) -> bool:
-        """Whether everything that was written can be read."""
-        return all(finding.severity is not Severity.DAMAGE for finding in self.findings)
-
-    def __str__(self) -> str:
-        """Return the report as text for a terminal."""
-        lines = [f"{f.severity}: {f.message}" for f in self.findings]
-        damaged = sum(f.severity is Severity.DAMAGE for f in self.findings)
-        verdict = "everything that was written can be read"
-        if damaged:
-            verdict = f"{damaged} damaged: restore what is named above from a backup"
-        lines.append(f"{self.location}: {self.files} files, {self.bytes} bytes read; {verdict}")
-        return "\n".join(lines)
-
-    def add(self, severity: Severity, file: str, message: str) -> None:
-        """Append a finding."""
-        self.findings.append(Finding(severity, file, message))
-
-
-def check_directory(store: Store, *, repair: bool = False) -> CheckReport:
+def check_directory(store: Store, *, repair: bool = False, cut_wal: bool = False) -> CheckReport:
     """Read every file of a data directory, comparing all checksums and digests.
 
     Parameters
@@ -125,8 +65,13 @@ def check_directory(store: Store, *, repair: bool = False) -> CheckReport:
     store
         The data directory; no other process may have it open.
     repair
-        Also repair what can be repaired without losing an acknowledged write: cut the torn tail
-        off a write-ahead log, which opening it would do as well.
+        Also repair: write a manifest's second file again, cut off what a crash left at the end of
+        a log, drop a damaged index (it is built again), and take damaged segments out of their
+        collection. Nothing is deleted that held points: it is moved to the collection's
+        ``quarantine/``, and the report says what was lost, if anything.
+    cut_wal
+        With `repair`, also cut a damaged write-ahead log before the first record that cannot be
+        read, and give up the acknowledged writes from there on.
 
     Raises
     ------
@@ -136,24 +81,25 @@ def check_directory(store: Store, *, repair: bool = False) -> CheckReport:
     held = store.lock()
     try:
         report = CheckReport(store.location())
-        _Check(store, report, repair=repair).run()
+        _Check(store, report, repair=repair, cut_wal=cut_wal).run()
         return report
     finally:
         held.release()
 
 
 class _Check:
-    def __init__(self, store: Store, report: CheckReport, *, repair: bool) -> None:
+    def __init__(self, store: Store, report: CheckReport, *, repair: bool, cut_wal: bool) -> None:
         self._store = store
         self._report = report
         self._repair = repair
+        self._cut_wal = cut_wal
 
     def run(self) -> None:
         names = self._store.list()
         folders = {name.split("/", 1)[0] for name in names if _COLLECTION_FILE.match(name)}
         catalog = self._manifests(CATALOG)
-        if catalog is not None:
-            listed = self._listed(catalog)
+        if catalog is not None and catalog.latest is not None:
+            listed = self._listed(catalog.latest)
         elif folders:
             self._damage(CATALOG, f"{self._store.location(CATALOG)} has no readable manifest")
             listed = dict.fromkeys(sorted(folders), "an unlisted collection")
@@ -185,22 +131,127 @@ class _Check:
         return found
 
     def _collection(self, folder: str, name: str) -> None:
-        latest = self._manifests(f"{folder}/{MANIFEST}")
-        applied = 0
+        manifests = self._manifests(f"{folder}/{MANIFEST}")
+        applied: object = 0
         named: set[str] = set()
-        if latest is not None:
-            applied = latest.body.get("applied_seq", 0)
-            for role, ref in _roles(latest.body):
-                named.add(f"{folder}/{ref.name}")
-                self._referenced(folder, role, ref)
-        self._wal(folder, name, applied if isinstance(applied, int) else 0)
-        known = (f"{folder}/{MANIFEST}/", f"{folder}/{WAL}/")
+        if manifests is not None and manifests.latest is not None:
+            body = manifests.latest.body
+            applied = body.get("applied_seq", 0)
+            for entry in body.get(QUARANTINED, []):
+                told = f"{entry['part']} was given up by an earlier repair ({entry['reason']})"
+                self._note(folder, f"{told}: {', '.join(entry['files'])}")
+            if not manifests.damaged:
+                self._segments(folder, manifests)
+            named = {f"{folder}/{ref.name}" for ref in file_refs(manifests.latest.body)}
+        self._log(folder, name, manifests, applied if isinstance(applied, int) else 0)
+        known = tuple(f"{folder}/{part}/" for part in (MANIFEST, WAL, QUARANTINE))
+        if manifests is None or manifests.damaged:
+            return  # what belongs to the collection is not known
         for file in self._store.list(folder):
             if file not in named and not file.startswith(known):
                 self._note(file, "is named by no manifest; it is deleted at the next opening")
 
-    def _manifests(self, folder: str) -> Manifest | None:
-        """Read every manifest of a folder, and its copy; return the newest valid one."""
+    def _segments(self, folder: str, manifests: ManifestLog) -> None:
+        """Read every file that the manifest names; with repair, do without the damaged ones."""
+        store = self._store.within(folder)
+        body = manifests.latest.body if manifests.latest is not None else {}
+        kept: list[dict[str, Any]] = []
+        lost: list[dict[str, Any]] = []
+        dropped: list[str] = []
+        for entry in body.get("segments", []):
+            wrong = self._wrong_files(folder, entry)
+            primary = [reason for role, reason in wrong.items() if role != _DERIVED]
+            if primary and self._repair:
+                lost.append(self._give_up(store, folder, entry, "; ".join(primary)))
+                dropped += [entry[_DERIVED]["name"]] if entry[_DERIVED] else []
+            elif _DERIVED in wrong and self._repair:
+                kept.append({**entry, _DERIVED: None})
+                dropped.append(entry[_DERIVED]["name"])
+                self._repaired(folder, f"{wrong[_DERIVED]}: dropped, and built again from its data")
+            else:
+                kept.append(entry)
+        if dropped or lost:
+            give_up(manifests, lost, kept)
+            for name in dropped:
+                store.delete(name)
+
+    def _wrong_files(self, folder: str, entry: dict[str, Any]) -> dict[str, str]:
+        """Read the files of one segment; report and return what is wrong, by their roles."""
+        wrong: dict[str, str] = {}
+        for role in (_DATA, _TOMBSTONES, _DERIVED):
+            if entry[role] is None:
+                continue
+            ref = FileRef.from_json(entry[role])
+            file = f"{folder}/{ref.name}"
+            try:
+                reason = self._compare(file, ref)
+            except NewerFormatError as error:
+                self._damage(file, str(error))  # not damaged, and not ours to repair
+                continue
+            except VecdbError as error:
+                reason = str(error)
+            if reason is None:
+                continue
+            wrong[role] = reason
+            if role == _DERIVED:
+                advice = "it is derived and will be built again; searches are exact meanwhile"
+                if not self._repair:
+                    self._note(file, f"is unusable ({reason}); {advice}")
+            elif not self._repair:
+                self._damage(file, reason)
+        return wrong
+
+    def _give_up(
+        self, store: Store, folder: str, entry: dict[str, Any], reason: str
+    ) -> dict[str, Any]:
+        """Set a damaged segment aside; return what the manifest is to say of it."""
+        refs = [FileRef.from_json(entry[r]) for r in (_DATA, _TOMBSTONES) if entry[r] is not None]
+        ids = lost_ids(store, refs[0], refs[1] if len(refs) > 1 else None)
+        rows = rows_if_known(store, refs[0])
+        points = None if rows is None else rows - int(entry["dead"])
+        points = points if ids is None else len(ids)
+        part = f"segment {entry['id']}"
+        files = [] if ids is None else [keep_ids(store, f"{entry['id']:010d}.ids", ids)]
+        files += [name for ref in refs if (name := set_aside(store, ref.name)) is not None]
+        count = "an unknown number of" if points is None else str(points)
+        listed = "" if ids is None else f"; their ids are in {store.location(files[0])}"
+        self._report.add(
+            Severity.LOST,
+            f"{folder}/{refs[0].name}",
+            f"{part} with {count} points is given up ({reason}): its files are in "
+            f"{store.location(QUARANTINE)}{listed}",
+        )
+        return {"part": part, "files": files, "reason": reason, "points": points}
+
+    def _log(self, folder: str, name: str, manifests: ManifestLog | None, applied: int) -> None:
+        store = self._store.within(folder)
+        try:
+            state = read_log(store, applied)
+        except NewerFormatError as error:
+            self._damage(f"{folder}/{WAL}", str(error))
+            return
+        for file in state.files:
+            self._count(f"{folder}/{file}")
+        damage, torn = state.damage, state.torn
+        if damage is None:
+            if torn is not None:
+                self._torn(f"{folder}/{state.files[-1]}", torn)
+            return
+        file = f"{folder}/{damage.file or WAL}"
+        if not state.needed:
+            advice = "everything in it is in segments, and it is begun anew at opening"
+            self._note(file, f"is damaged ({damage.reason}); {advice}")
+        elif self._repair and self._cut_wal and manifests is not None and not manifests.damaged:
+            self._report.add(Severity.LOST, file, cut_log(store, manifests, state, damage))
+        else:
+            advice = (
+                f"records {damage.seq} and later of {name} cannot be used; when there is no backup "
+                "to restore, `vecdb check --repair --cut-wal` gives them up and says which"
+            )
+            self._damage(file, f"{damage.reason}; {advice}")
+
+    def _manifests(self, folder: str) -> ManifestLog | None:
+        """Read every manifest of a folder, and its copy."""
         store = self._store.within(folder)
         for number in manifest_numbers(store):
             self._both_files(store, folder, number)
@@ -211,7 +262,7 @@ class _Check:
         for name in log.heal() if self._repair else []:
             message = f"{store.location(name)} is written again from its copy; nothing lost"
             self._report.add(Severity.REPAIRED, f"{folder}/{name}", message)
-        return log.latest
+        return log
 
     def _both_files(self, store: Store, folder: str, number: int) -> None:
         """Report what is wrong with a manifest's file and its copy; one of them is enough."""
@@ -235,20 +286,6 @@ class _Check:
             elif name not in missing:
                 self._damage(f"{folder}/{name}", reason)
 
-    def _referenced(self, folder: str, role: str, ref: FileRef) -> None:
-        file = f"{folder}/{ref.name}"
-        try:
-            reason = self._compare(file, ref)
-        except VecdbError as error:
-            reason = str(error)
-        if reason is None:
-            return
-        if role == _DERIVED:
-            advice = "it is derived and will be built again; searches are exact meanwhile"
-            self._note(file, f"is unusable ({reason}); {advice}")
-        else:
-            self._damage(file, reason)
-
     def _compare(self, file: str, ref: FileRef) -> str | None:
         """Return what is wrong with a file that a manifest names, or None."""
         where = self._store.location(file)
@@ -264,62 +301,13 @@ class _Check:
             return f"{where} is not the file that its manifest names: its SHA-256 differs"
         return None
 
-    def _wal(self, folder: str, name: str, applied: int) -> None:
-        store = self._store.within(f"{folder}/{WAL}")
-        firsts = wal_files(store)
-        end = wal_end(store)
-        settled = end is not None and end <= applied
-        expected, reached = applied + 1, applied
-        followings = [*firsts[1:], None] if firsts else []  # no log before the first write
-        for first, following in zip(firsts, followings, strict=True):
-            file = f"{folder}/{WAL}/{file_name(first)}"
-            self._count(file)
-            if first > expected and not settled:
-                self._damage(file, f"{name}: records {expected} to {first - 1} are missing")
-            try:
-                reached = self._wal_file(WalFile(store, file_name(first)), file, following, applied)
-            except _UNREADABLE as error:
-                reached = end or 0
-                if settled:
-                    advice = "everything in it is in segments; it is begun anew at opening"
-                    self._note(file, f"is damaged ({error}); {advice}")
-                else:
-                    self._damage(file, str(error))
-            expected = max(expected, following or 0)
-        if end is not None and reached < end and not settled:
-            message = f"{name}: the log was closed after record {end} and ends with {reached}"
-            self._damage(f"{folder}/{WAL}", f"{message}: it has been cut short")
-
-    def _wal_file(self, wal: WalFile, file: str, following: int | None, applied: int) -> int:
-        """Read a log file; return the number of its last valid record."""
-        last, end = wal.first_seq - 1, HEADER_BYTES
-        for span in wal.spans():
-            if following is not None and span.seq >= following:
-                break
-            last, end = span.seq, span.end
-            if span.kind != KIND_MARK and span.seq > applied:
-                record = wal.record(span)
-                decode_operation(record.kind, record.body, record.where)
-        if following is None:
-            torn = scan_last(wal).torn
-            if torn is not None:
-                self._torn(file, torn)
-        elif last + 1 < following:
-            raise wal.damage(end, last + 1, f"the log goes on until record {following - 1}")
-        return last
-
     def _torn(self, file: str, torn: TornTail) -> None:
         what = f"{torn.where} ends, from offset {torn.offset} on, in {torn.length} bytes of a write"
         if not self._repair:
             advice = "it is cut off at the next opening, or by --repair"
             self._note(file, f"{what} that a crash cut short; {advice}")
             return
-        ending = self._store.append(file)
-        try:
-            ending.truncate(torn.offset)
-            ending.sync()
-        finally:
-            ending.close()
+        cut_tail(self._store, file, torn.offset)
         message = f"{what} that a crash cut short and nobody was promised: cut off, nothing lost"
         self._report.add(Severity.REPAIRED, file, message)
 
@@ -330,20 +318,10 @@ class _Check:
     def _damage(self, file: str, message: str) -> None:
         self._report.add(Severity.DAMAGE, file, message)
 
+    def _repaired(self, file: str, message: str) -> None:
+        self._report.add(Severity.REPAIRED, file, message)
+
     def _note(self, file: str, message: str) -> None:
         where = self._store.location(file)
         text = message if message.startswith(where) else f"{where} {message}"
         self._report.add(Severity.NOTE, file, text)
-
-
-def _roles(body: Any, role: str = "") -> Iterator[tuple[str, FileRef]]:
-    """Yield the file references in a manifest's body, each with the key it stands under."""
-    if isinstance(body, list):
-        for value in body:
-            yield from _roles(value, role)
-    elif isinstance(body, dict):
-        if body.keys() == {"name", "size", "sha256"}:
-            yield role, FileRef.from_json(body)
-        else:
-            for key, value in body.items():
-                yield from _roles(value, key)

@@ -109,14 +109,20 @@ class Sections(Mapping[str, NDArray[Any]]):
         end = PROLOGUE_BYTES
         for section in self._table.values():
             self._verify_padding(end, section.offset)
+            self.verify_section(section.name)
             end = section.offset + section.length
-            if crc32c(self._data[section.offset : end]) != section.crc:
-                raise CorruptFileError(
-                    f"{self._where} is damaged: section {section.name!r}, from offset "
-                    f"{section.offset} to {end}, has the wrong checksum"
-                )
         table_offset = _TRAILER.unpack_from(self._data[-_TRAILER_BYTES:].tobytes())[1]
         self._verify_padding(end, table_offset)
+
+    def verify_section(self, name: str) -> None:
+        """Read one section and compare its checksum; see `verify`."""
+        section = self._table[name]
+        end = section.offset + section.length
+        if crc32c(self._data[section.offset : end]) != section.crc:
+            raise CorruptFileError(
+                f"{self._where} is damaged: section {section.name!r}, from offset "
+                f"{section.offset} to {end}, has the wrong checksum"
+            )
 
     def _verify_padding(self, start: int, end: int) -> None:
         if self._data[start:end].any():

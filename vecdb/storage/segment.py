@@ -308,6 +308,30 @@ class _BlobColumn:
         return ends and bool((offsets[1:] >= offsets[:-1]).all())
 
 
+def stored_ids(sections: Sections, rows: int, where: str) -> list[PointId]:
+    """Return the ids of a segment of which other sections may be damaged.
+
+    Raises
+    ------
+    CorruptFileError
+        If a section that the ids are in is damaged.
+    KeyError, ValueError
+        If one is missing or does not fit.
+    """
+    names = ["id_values", *(name for name in sections if name.startswith(f"{_STR_ID}_"))]
+    for name in names:
+        sections.verify_section(name)
+    values: list[PointId] = sections["id_values"].tolist()
+    strings = _BlobColumn.of(sections, _STR_ID, rows)
+    if len(values) != rows or (strings is not None and not strings.is_sound()):
+        raise ValueError(f"{where} does not have {rows} ids")
+    for row in range(rows) if strings is not None else ():
+        string = strings.at(row) if strings is not None else None
+        if string is not None:
+            values[row] = string.decode()
+    return values
+
+
 def rows_if_known(store: Store, ref: FileRef) -> int | None:
     """Return how many rows a segment file has, damaged or not, or None when it does not tell."""
     try:

@@ -234,8 +234,8 @@ class PosixStore:
                 self._link(temporary, path)
         self._sync_directory(path.parent)
 
-    def _link(self, temporary: Path, path: Path) -> None:
-        """Give a file its name without taking one that exists."""
+    def _link(self, temporary: Path, path: Path, *, remove: bool = True) -> None:
+        """Give a file its name without taking one that exists; `remove` its old one."""
         try:
             self._calls.link(temporary, path)
         except FileExistsError:
@@ -248,6 +248,8 @@ class PosixStore:
             if self._calls.is_file(path):
                 raise AlreadyExistsError(f"{path} exists already") from None
             self._calls.replace(temporary, path)
+            return
+        if not remove:
             return
         with suppress(OSError):  # a second name that stays is swept up at the next start
             self._calls.unlink(temporary)
@@ -306,6 +308,17 @@ class PosixStore:
                 elif not name.endswith(_TEMPORARY_SUFFIX):
                     names.append((directory / name).relative_to(self._root).as_posix())
         return sorted(names)
+
+    def move(self, name: str, target: str) -> None:
+        """See `Store.move`."""
+        source, path = self._path(name), self._path(target)
+        if self._calls.is_file(path):
+            raise AlreadyExistsError(f"{path} exists already")
+        self._settle(path.parent, make=True)
+        with reported("move", source):
+            self._link(source, path, remove=False)
+        self._sync_directory(path.parent)
+        self.delete(name)
 
     def delete(self, name: str) -> None:
         """See `Store.delete`."""

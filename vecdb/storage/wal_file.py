@@ -172,14 +172,18 @@ class WalFile:
 
     def vouched_after(self, offset: int, seq: int) -> RecordSpan | None:
         """Return a valid record beyond `offset` that says record `seq` was durable, if any."""
+        found = self.records_after(offset)
+        return next((span for span in found if span.seq > seq and span.synced >= seq), None)
+
+    def records_after(self, offset: int) -> Iterator[RecordSpan]:
+        """Yield the valid records that begin beyond `offset`, whatever lies between them."""
         rest = self._data[offset:].tobytes()
         found = rest.find(self.tag, 1 + _CRC.size)
         while found >= 0:
             span = self._span_at(offset + found - _CRC.size)
-            if span is not None and span.seq > seq and span.synced >= seq:
-                return span
+            if span is not None:
+                yield span
             found = rest.find(self.tag, found + 1)
-        return None
 
     def damage(self, offset: int, seq: int, evidence: str) -> CorruptFileError:
         """Return the error for record `seq`, which should be at `offset` and is not valid."""
