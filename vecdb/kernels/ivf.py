@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from vecdb.kernels.bitset import has_bit
 from vecdb.kernels.distance import distances_to_four
 from vecdb.kernels.heap import heap_pop, heap_push
-from vecdb.kernels.jit import inline, kernel
+from vecdb.kernels.jit import allocating_kernel, inline
 from vecdb.kernels.pool import key_row, pack_key
 from vecdb.kernels.scan import offer_block, unpack_pool
 
@@ -60,7 +60,7 @@ def _fill_from_list(
     return filled, slot
 
 
-@kernel
+@allocating_kernel
 def search_lists(
     lists: Any, queries: Any, probes: Any, enough: Any, allowed: Any, restricted: Any, k: Any,
     correction: Any, out_rows: Any, out_distances: Any,

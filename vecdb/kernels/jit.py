@@ -76,11 +76,19 @@ CACHE_FOLDER: str | None = _cache_folder() if COMPILED else None
 """Where compiled kernels are kept; None when they are compiled anew in each process."""
 
 
-def kernel(function: F) -> F:
-    """Compile `function` on its first call, or take it from the cache."""
+def _compiler(*, allocates: bool) -> Callable[[F], Any]:
+    # Without numba's memory management nothing counts references: an array taken out of a tuple
+    # would cost an atomic increment and decrement each time, as much as all else in a short loop.
+    compiler: Callable[[F], Any] = numba.njit(
+        nogil=True, fastmath=True, error_model="numpy", _nrt=allocates
+    )
+    return compiler
+
+
+def _cached(function: F, *, allocates: bool) -> F:
     if not COMPILED:
         return function
-    dispatcher = numba.njit(nogil=True, fastmath=True, error_model="numpy")(function)
+    dispatcher = _compiler(allocates=allocates)(function)
     if CACHE_FOLDER is not None:
         # numba reads the folder when caching is switched on. It is put back at once, so that
         # the caller's own numba functions keep the folder that they would have had.
@@ -94,8 +102,16 @@ def kernel(function: F) -> F:
     return cast("F", dispatcher)
 
 
+def kernel(function: F) -> F:
+    """Compile `function` on its first call, or take it from the cache; it makes no arrays."""
+    return _cached(function, allocates=False)
+
+
+def allocating_kernel(function: F) -> F:
+    """Compile a kernel that makes arrays of its own."""
+    return _cached(function, allocates=True)
+
+
 def inline(function: F) -> F:
     """Compile `function` into each kernel that calls it; it is never called from Python."""
-    if not COMPILED:
-        return function
-    return cast("F", numba.njit(nogil=True, fastmath=True, error_model="numpy")(function))
+    return function if not COMPILED else cast("F", _compiler(allocates=False)(function))

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from vecdb.kernels.jit import inline
-from vecdb.kernels.simd import shift_right
+from vecdb.kernels.simd import move_up
 
 EXPANDED = 1
 """The bit of a key that says that the candidate's neighbours have been looked at."""
@@ -71,7 +71,7 @@ def insert_key(pool: Any, size: Any, capacity: Any, key: Any) -> Any:
             length = half
     last = size if size < capacity else capacity - 1
     if last > low:
-        shift_right(pool, low, last)
+        move_up(pool, low, last, 1)
     pool[low] = key
     return low
 

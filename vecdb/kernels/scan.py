@@ -8,7 +8,7 @@ import numpy as np
 
 from vecdb.kernels.bitset import has_bit
 from vecdb.kernels.distance import distances_four_by_two, distances_to_four
-from vecdb.kernels.jit import inline, kernel
+from vecdb.kernels.jit import allocating_kernel, inline
 from vecdb.kernels.pool import key_distance, key_row, offer
 
 _BLOCK = 128
@@ -86,7 +86,7 @@ def _scan_for_four(
                 sizes[q + j] = offer(pools[q + j], sizes[q + j], capacity, second, b)
 
 
-@kernel
+@allocating_kernel
 def scan_rows(
     metric: Any, queries: Any, rows: Any, count: Any, dim: Any, scales: Any, allowed: Any,
     restricted: Any, k: Any, correction: Any, out_rows: Any, out_distances: Any,

@@ -144,23 +144,23 @@ prefetch = or_python(_type_prefetch, _prefetch_in_python)
 """Ask for `lines` cache lines of a row from byte `first` on: (array, row, first, lines)."""
 
 
-def _type_shift_right(_: Any, array: Any, start: Any, stop: Any) -> Any:
+def _type_move_up(_: Any, array: Any, start: Any, stop: Any, by: Any) -> Any:
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         source = row_address(context, builder, sig.args[0], args[0], args[1])
         width = sig.args[0].dtype.bitwidth // 8
-        target = cgutils.pointer_add(builder, source, I64(width))
+        target = cgutils.pointer_add(builder, source, builder.mul(args[3], I64(width)))
         cgutils.raw_memmove(builder, target, source, builder.sub(args[2], args[1]), width)
         return context.get_dummy_value()
 
-    return types.void(array, types.intp, types.intp), codegen
+    return types.void(array, types.intp, types.intp, types.intp), codegen
 
 
-def _shift_right_in_python(array: Any, start: int, stop: int) -> None:
-    array[start + 1 : stop + 1] = array[start:stop].copy()
+def _move_up_in_python(array: Any, start: int, stop: int, by: int) -> None:
+    array[start + by : stop + by] = array[start:stop].copy()
 
 
-shift_right = or_python(_type_shift_right, _shift_right_in_python)
-"""Move ``array[start:stop]`` one place up, as one block: (array, start, stop)."""
+move_up = or_python(_type_move_up, _move_up_in_python)
+"""Move ``array[start:stop]`` up by some places, as one block: (array, start, stop, by)."""
 
 
 def _type_try_lock(_: Any, locks: Any, index: Any) -> Any:

@@ -1,0 +1,267 @@
+"""Wide operations on codes: sign bits, bit planes, and estimates of 32 neighbours at once.
+
+As in `vecdb.kernels.simd`, each is an intrinsic of generic LLVM vector code, with the same
+operation in numpy beside it for when the JIT is off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+
+from vecdb.kernels.emit import (
+    BYTE,
+    F32,
+    I16,
+    I32,
+    I64,
+    REORDER,
+    llvm,
+    load,
+    or_python,
+    row_address,
+    splat,
+    store,
+)  # fmt: skip
+
+WORD = 64
+"""Bits of a code word, and coordinates that it covers."""
+BLOCK = 32
+"""Neighbours whose codes lie side by side."""
+PLANES = 4
+"""Bits of a query's coordinate: two's complement, from -7 to 7."""
+
+_LANES = 16
+_LANES_F32 = ir.VectorType(F32, _LANES)
+_WORDS = ir.VectorType(I64, 8)
+_GROUPS = BLOCK // 8
+_CODE_BYTES = 8 * BLOCK
+_LANES_I32 = ir.VectorType(I32, _LANES)
+_EIGHT_F32 = ir.VectorType(F32, 8)
+
+
+def _type_sign_word(_: Any, values: Any, row: Any, word: Any) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        base = row_address(context, builder, sig.args[0], args[0], args[1])
+        wide = ir.VectorType(F32, WORD)
+        numbers = load(builder, base, builder.mul(args[2], I64(4 * WORD)), wide)
+        positive = builder.fcmp_ordered(">", numbers, ir.Constant(wide, [0.0] * WORD))
+        return builder.bitcast(positive, I64)
+
+    return types.int64(values, types.intp, types.intp), codegen
+
+
+def _sign_word_in_python(values: Any, row: int, word: int) -> np.int64:
+    bits = values[row, word * WORD : (word + 1) * WORD] > 0
+    return np.packbits(bits, bitorder="little").view(np.int64)[0]
+
+
+sign_word = or_python(_type_sign_word, _sign_word_in_python)
+"""Which of 64 coordinates of a row are positive, as bits: (values, row, word)."""
+
+
+def _type_plane_word(_: Any, levels: Any, row: Any, word: Any, bit: Any) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        base = row_address(context, builder, sig.args[0], args[0], args[1])
+        wide = ir.VectorType(BYTE, WORD)
+        numbers = load(builder, base, builder.mul(args[2], I64(WORD)), wide, align=1)
+        one = builder.shl(BYTE(1), builder.trunc(args[3], BYTE))
+        there = builder.and_(numbers, splat(builder, one, WORD))
+        there = builder.icmp_unsigned("!=", there, ir.Constant(wide, [0] * WORD))
+        return builder.bitcast(there, I64)
+
+    return types.int64(levels, types.intp, types.intp, types.intp), codegen
+
+
+def _plane_word_in_python(levels: Any, row: int, word: int, bit: int) -> np.int64:
+    bits = (levels[row, word * WORD : (word + 1) * WORD] >> bit) & 1
+    return np.packbits(bits.astype(np.bool_), bitorder="little").view(np.int64)[0]
+
+
+plane_word = or_python(_type_plane_word, _plane_word_in_python)
+"""One bit of each of 64 levels, int8, of a row: (levels, row, word, bit)."""
+
+
+def _type_l2_to_levels(
+    _: Any, rows: Any, row: Any, queries: Any, q: Any, dim: Any, scale: Any
+) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        base = row_address(context, builder, sig.args[0], args[0], args[1])
+        query = row_address(context, builder, sig.args[2], args[2], args[3])
+        wide = f"v{_LANES}f32"
+        fma = llvm(builder, f"fma.{wide}", _LANES_F32, *[_LANES_F32] * 3)
+        add_up = llvm(builder, f"vector.reduce.fadd.{wide}", F32, F32, _LANES_F32)
+        zero = ir.Constant(_LANES_F32, [0.0] * _LANES)
+        sums = [cgutils.alloca_once_value(builder, zero) for _ in range(4)]
+        shrink = splat(builder, builder.fneg(args[5]), _LANES)
+        with cgutils.for_range(builder, builder.sdiv(args[4], I64(4 * _LANES))) as loop:
+            for part, total in enumerate(sums):
+                first = builder.add(builder.mul(loop.index, I64(4 * _LANES)), I64(part * _LANES))
+                place = builder.mul(first, I64(2))
+                levels = load(builder, base, place, ir.VectorType(I16, _LANES), align=2)
+                numbers = builder.sitofp(builder.sext(levels, _LANES_I32), _LANES_F32)
+                asked = load(builder, query, builder.mul(first, I64(4)), _LANES_F32)
+                apart = builder.call(fma, [numbers, shrink, asked])
+                so_far = builder.load(total, typ=_LANES_F32)
+                builder.store(builder.call(fma, [apart, apart, so_far]), total)
+        a, b, c, d = (builder.load(total, typ=_LANES_F32) for total in sums)
+        all_lanes = builder.fadd(builder.fadd(a, b), builder.fadd(c, d))
+        return builder.call(add_up, [F32(0.0), all_lanes], fastmath=REORDER)
+
+    index = types.intp
+    return types.float32(rows, index, queries, index, index, types.float32), codegen
+
+
+def _l2_to_levels_in_python(
+    rows: Any, row: int, queries: Any, q: int, dim: int, scale: Any
+) -> np.float32:
+    apart = queries[q, :dim] - rows[row, : 2 * dim].view(np.int16) * np.float32(scale)
+    return np.float32(apart @ apart)
+
+
+l2_to_levels = or_python(_type_l2_to_levels, _l2_to_levels_in_python)
+"""Squared distance of a query to the int16 levels at the start of a byte row, times a scale; `dim`
+is a multiple of 64: (rows, row, queries, q, dim, scale)."""
+
+
+def _type_estimate_block(
+    _: Any, rows: Any, row: Any, byte: Any, planes: Any, lane: Any, words: Any, step: Any,
+    half: Any, base: Any, limit: Any, estimates: Any,
+) -> Any:  # fmt: skip
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        _, _, byte, _, _, words, step, half, base, limit, _ = args
+        block = row_address(context, builder, sig.args[0], args[0], args[1])
+        block = cgutils.pointer_add(builder, block, byte)
+        asked = row_address(context, builder, sig.args[3], args[3], args[4])
+        out = row_address(context, builder, sig.args[10], args[10], args[4])
+        sums = _emit_plane_sums(builder, block, asked, words)
+        factors = cgutils.pointer_add(builder, block, builder.mul(words, I64(_CODE_BYTES)))
+        wide = _EIGHT_F32
+        mask = I64(0)
+        for group in range(_GROUPS):
+            counted = builder.load(sums[0][group], typ=_WORDS)
+            for plane in range(1, PLANES):
+                more = builder.shl(
+                    builder.load(sums[plane][group], typ=_WORDS), ir.Constant(_WORDS, [plane] * 8)
+                )
+                last = plane == PLANES - 1  # its weight is negative: two's complement
+                counted = builder.sub(counted, more) if last else builder.add(counted, more)
+            product = builder.sitofp(builder.trunc(counted, ir.VectorType(I32, 8)), wide)
+            product = builder.fmul(product, splat(builder, step, 8))
+            product = builder.fsub(product, splat(builder, half, 8))
+            add = load(builder, factors, I64(32 * group), wide)
+            scale = load(builder, factors, I64(4 * BLOCK + 32 * group), wide)
+            estimate = builder.fadd(
+                builder.fadd(splat(builder, base, 8), add), builder.fmul(scale, product)
+            )
+            store(builder, estimate, out, I64(32 * group))
+            below = builder.fcmp_ordered("<", estimate, splat(builder, limit, 8))
+            bits = builder.zext(builder.bitcast(below, BYTE), I64)
+            mask = builder.or_(mask, builder.shl(bits, I64(8 * group)))
+        return mask
+
+    index, f32 = types.intp, types.float32
+    return types.int64(
+        rows, index, index, planes, index, index, f32, f32, f32, f32, estimates
+    ), codegen
+
+
+def _emit_plane_sums(builder: Any, block: Any, asked: Any, words: Any) -> list[list[Any]]:
+    """Emit the counts of common bits of every plane with every code; return where they are."""
+    zero = ir.Constant(_WORDS, [0] * 8)
+    sums = [
+        [cgutils.alloca_once_value(builder, zero) for _ in range(_GROUPS)] for _ in range(PLANES)
+    ]
+    count = llvm(builder, "ctpop.v8i64", _WORDS, _WORDS)
+    with cgutils.for_range(builder, words) as loop:
+        first = builder.mul(loop.index, I64(_CODE_BYTES))
+        codes = [
+            load(builder, block, builder.add(first, I64(64 * group)), _WORDS, align=8)
+            for group in range(_GROUPS)
+        ]
+        for plane in range(PLANES):
+            at = builder.add(builder.mul(loop.index, I64(PLANES)), I64(plane))
+            word = load(builder, asked, builder.mul(at, I64(8)), I64, align=8)
+            word = splat(builder, word, 8)
+            for group in range(_GROUPS):
+                common = builder.call(count, [builder.and_(codes[group], word)])
+                total = builder.load(sums[plane][group], typ=_WORDS)
+                builder.store(builder.add(total, common), sums[plane][group])
+    return sums
+
+
+def _estimate_block_in_python(
+    rows: Any, row: int, byte: int, planes: Any, lane: int, words: int, step: Any, half: Any,
+    base: Any, limit: Any, estimates: Any,
+) -> np.int64:  # fmt: skip
+    end = byte + words * _CODE_BYTES
+    codes = rows[row, byte:end].view(np.uint64).reshape(words, BLOCK)
+    asked = planes[lane, : words * PLANES].view(np.uint64).reshape(words, PLANES)
+    common = np.bitwise_count(codes[:, None, :] & asked[:, :, None]).sum(axis=0, dtype=np.int64)
+    weights = np.array([1 << p for p in range(PLANES - 1)] + [-(1 << (PLANES - 1))])
+    product = (weights @ common).astype(np.float32) * np.float32(step) - np.float32(half)
+    add, scale = rows[row, end : end + 8 * BLOCK].view(np.float32).reshape(2, BLOCK)
+    estimates[lane, :BLOCK] = np.float32(base) + add + scale * product
+    return (
+        np.packbits(estimates[lane, :BLOCK] < limit, bitorder="little")
+        .view(np.uint32)[0]
+        .astype(np.int64)
+    )  # type: ignore[no-any-return]
+
+
+estimate_block = or_python(_type_estimate_block, _estimate_block_in_python)
+"""Estimate the squared distances of 32 codes to a query; return which are below a limit, as bits.
+
+(rows, row, byte, planes, lane, words, step, half, base, limit, estimates): `byte` is where the
+block starts in the row; the query's levels are ``planes[lane]``, a level is worth `step`, and
+`half` is half the sum of its coordinates; `base` is the squared distance of the node that the
+codes hang on. ``estimates[lane]`` receives the estimates."""
+
+
+def _type_count_below(_: Any, keys: Any, first: Any, count: Any, key: Any) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        base = row_address(context, builder, sig.args[0], args[0], args[1])
+        limit = splat(builder, args[3], 8)
+        zero = ir.Constant(_WORDS, [0] * 8)
+        total = cgutils.alloca_once_value(builder, zero)
+        groups = builder.sdiv(builder.add(args[2], I64(7)), I64(8))
+        with cgutils.for_range(builder, groups) as loop:
+            some = load(builder, base, builder.mul(loop.index, I64(64)), _WORDS, align=8)
+            below = builder.icmp_signed("<", some, limit)
+            builder.store(
+                builder.sub(builder.load(total, typ=_WORDS), builder.sext(below, _WORDS)), total
+            )
+        add_up = llvm(builder, "vector.reduce.add.v8i64", I64, _WORDS)
+        return builder.call(add_up, [builder.load(total, typ=_WORDS)])
+
+    return types.int64(keys, types.intp, types.intp, types.int64), codegen
+
+
+def _count_below_in_python(keys: Any, first: int, count: int, key: int) -> int:
+    end = first + (count + 7) // 8 * 8
+    return int((keys[first:end] < key).sum())
+
+
+count_below = or_python(_type_count_below, _count_below_in_python)
+"""How many of `count` int64 keys are below `key`; those up to a multiple of 8 must exist and be
+larger: (keys, first, count, key)."""
+
+
+def _type_lowest_bit(_: Any, bits: Any) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.cttz(args[0], ir.IntType(1)(1))
+
+    return types.int64(types.int64), codegen
+
+
+def _lowest_bit_in_python(bits: int) -> int:
+    return (int(bits) & -int(bits)).bit_length() - 1
+
+
+lowest_bit: Callable[..., Any] = or_python(_type_lowest_bit, _lowest_bit_in_python)
+"""The number of the lowest bit that is set; there must be one."""
