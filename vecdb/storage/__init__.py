@@ -11,13 +11,8 @@ from vecdb.storage.manifest import Manifest, ManifestLog
 from vecdb.storage.operations import Delete, Upsert, decode_operation, encode_operation
 from vecdb.storage.report import CheckReport, Finding, Severity
 from vecdb.storage.sections import Sections, open_sections, write_sections
-from vecdb.storage.segment import (
-    SegmentFile,
-    read_tombstones,
-    rows_if_known,
-    write_segment,
-    write_tombstones,
-)
+from vecdb.storage.segment import SegmentFile, read_tombstones, rows_if_known, write_tombstones
+from vecdb.storage.segment_writer import FileRows, ListedRows, RowSource, write_rows, write_segment
 from vecdb.storage.store import AppendFile, Durability, HeldLock, PosixStore, Store, Writer
 from vecdb.storage.wal import TornTail, Wal, WalRecord
 from vecdb.storage.wal_file import RECORD_BYTES_LIMIT
@@ -30,12 +25,15 @@ __all__ = [
     "DirectoryLock",
     "Durability",
     "FileRef",
+    "FileRows",
     "Finding",
     "HeldLock",
     "IdBatch",
+    "ListedRows",
     "Manifest",
     "ManifestLog",
     "PosixStore",
+    "RowSource",
     "Sections",
     "SegmentFile",
     "Severity",
@@ -52,6 +50,7 @@ __all__ = [
     "open_sections",
     "read_tombstones",
     "rows_if_known",
+    "write_rows",
     "write_sections",
     "write_segment",
     "write_tombstones",

@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -34,7 +34,7 @@ _END_MAGIC = b"END\n"
 _TRAILER = struct.Struct("<QQII")  # file length, table offset, table length, table CRC-32C
 _TRAILER_END = struct.Struct("<I4s")  # CRC-32C of the above, end magic
 _TRAILER_BYTES = _TRAILER.size + _TRAILER_END.size
-_WRITE_BYTES = 16 << 20
+_WRITE_BYTES = 1 << 20
 
 _DTYPES = {
     np.dtype(code).str: np.dtype(code)
@@ -52,6 +52,23 @@ class _Section:
     offset: int
     length: int
     crc: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pieces:
+    """An array that is written piece by piece, and never has to be in memory as a whole.
+
+    Attributes
+    ----------
+    dtype, shape
+        Of the whole.
+    pieces
+        Arrays that make it up, one behind the other.
+    """
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    pieces: Iterable[NDArray[Any]]
 
 
 class Sections(Mapping[str, NDArray[Any]]):
@@ -134,7 +151,7 @@ class Sections(Mapping[str, NDArray[Any]]):
 def write_sections(
     store: Store,
     name: str,
-    sections: Mapping[str, NDArray[Any]],
+    sections: Mapping[str, NDArray[Any] | Pieces],
     *,
     kind: str,
     meta: Mapping[str, Any] | None = None,
@@ -145,8 +162,8 @@ def write_sections(
     Parameters
     ----------
     sections
-        Arrays of bool, of integers or of floats; copied only where they are not C-contiguous or
-        not little-endian.
+        Arrays of bool, of integers or of floats, or their pieces; copied only where they are not
+        C-contiguous or not little-endian.
     kind
         What the file is; `open_sections` asks for it by this name.
     meta
@@ -162,18 +179,8 @@ def write_sections(
         file.write(prologue(MAGIC, VERSION))
         table = []
         for section_name, given in sections.items():
-            array = _storable(section_name, given)
             file.write(bytes(-file.length % ALIGNMENT))
-            table.append(
-                {
-                    "name": section_name,
-                    "dtype": array.dtype.str,
-                    "shape": list(array.shape),
-                    "offset": file.length,
-                    "length": array.nbytes,
-                    "crc32c": file.write_array(array),
-                }
-            )
+            table.append(_write_section(file, section_name, given))
         file.write(bytes(-file.length % ALIGNMENT))
         described = json.dumps(
             {"kind": kind, "meta": dict(meta or {}), "sections": table},
@@ -191,6 +198,33 @@ def write_sections(
         file.write(described)
         file.write(trailer + _TRAILER_END.pack(crc32c(trailer), _END_MAGIC))
     return FileRef(name, file.length, file.sha256.hexdigest())
+
+
+def _write_section(
+    file: _DigestingWriter, name: str, given: NDArray[Any] | Pieces
+) -> dict[str, Any]:
+    """Write one section and return its row of the table."""
+    if isinstance(given, Pieces):
+        pieces, dtype, shape = given.pieces, given.dtype.newbyteorder("<"), given.shape
+    else:
+        whole = _storable(name, given)
+        pieces, dtype, shape = [whole], whole.dtype, whole.shape
+    offset, crc = file.length, 0
+    for piece in pieces:
+        crc = file.write_array(_storable(name, piece.astype(dtype, copy=False)), crc)
+    length = math.prod(shape) * dtype.itemsize
+    if file.length - offset != length:
+        raise InvalidArgumentError(
+            f"the pieces of section {name!r} have {file.length - offset} bytes: must be {length}"
+        )
+    return {
+        "name": name,
+        "dtype": dtype.str,
+        "shape": list(shape),
+        "offset": offset,
+        "length": length,
+        "crc32c": crc,
+    }
 
 
 def _storable(name: str, given: NDArray[Any]) -> NDArray[Any]:
@@ -215,10 +249,9 @@ class _DigestingWriter:
         self.sha256.update(cast("bytes", data))
         self.length += len(data)
 
-    def write_array(self, array: NDArray[Any]) -> int:
-        """Write an array piece by piece, so that each is still in cache when it is digested."""
+    def write_array(self, array: NDArray[Any], crc: int) -> int:
+        """Write an array bit by bit, so that each is still in cache when it is digested."""
         flat = array.reshape(-1).view(np.uint8)
-        crc = 0
         for start in range(0, flat.size, _WRITE_BYTES):
             piece = flat[start : start + _WRITE_BYTES]
             crc = crc32c(piece, crc)

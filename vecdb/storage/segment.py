@@ -13,7 +13,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.errors import CorruptFileError, LengthMismatchError, VecdbError
+from vecdb.errors import CorruptFileError, VecdbError
 from vecdb.storage.base import Store
 from vecdb.storage.fileref import FileRef
 from vecdb.storage.ids import IdBatch, find_first
@@ -23,74 +23,8 @@ from vecdb.types import Matrix, PointId
 SEGMENT_KIND = "segment"
 TOMBSTONES_KIND = "tombstones"
 
-_TEXT = "text"
-_PAYLOAD = "payload"
-_STR_ID = "id"
-
-
-def write_segment(
-    store: Store,
-    name: str,
-    ids: Sequence[PointId],
-    vectors: Matrix,
-    texts: Sequence[str | None] | None = None,
-    payloads: Sequence[bytes | None] | None = None,
-) -> FileRef:
-    """Write rows as a segment file, durably.
-
-    Parameters
-    ----------
-    ids
-        Distinct ids.
-    vectors
-        float32 (n, dim).
-    texts, payloads
-        Parallel to `ids`; payloads as the UTF-8 of JSON objects.
-
-    Raises
-    ------
-    LengthMismatchError
-        If the columns differ in length.
-    AlreadyExistsError
-        If there is a file of that name.
-    DiskFullError
-        If there is no room.
-    """
-    rows = len(ids)
-    if vectors.ndim != 2 or len(vectors) != rows:
-        raise LengthMismatchError(f"{rows} ids with vectors of shape {vectors.shape}")
-    batch = IdBatch(ids)
-    int_order = np.argsort(batch.int_keys, kind="stable")
-    str_order = np.argsort(batch.str_keys, kind="stable")
-    values = np.zeros(rows, np.uint64)
-    values[batch.int_rows] = batch.int_keys
-    sections: dict[str, NDArray[Any]] = {
-        "vectors": np.asarray(vectors, np.float32),
-        "id_values": values,
-        "int_keys": batch.int_keys[int_order],
-        "int_rows": batch.int_rows[int_order].astype(np.uint32),
-        "str_keys": batch.str_keys[str_order],
-        "str_rows": batch.str_rows[str_order].astype(np.uint32),
-    }
-    strings: list[bytes | None] = [None] * rows
-    for row, string in zip(batch.str_rows.tolist(), batch.strings, strict=True):
-        strings[row] = string
-    encoded = None if texts is None else [None if t is None else t.encode() for t in texts]
-    for column, items in ((_STR_ID, strings), (_TEXT, encoded), (_PAYLOAD, payloads)):
-        if items is not None and len(items) != rows:
-            raise LengthMismatchError(f"{rows} ids with {len(items)} of column {column!r}")
-        if items is not None and any(item is not None for item in items):
-            sections.update(_blob_sections(column, items))
-    return write_sections(store, name, sections, kind=SEGMENT_KIND, meta={"rows": rows})
-
-
-def _blob_sections(column: str, items: Sequence[bytes | None]) -> dict[str, NDArray[Any]]:
-    ends = np.cumsum([0 if item is None else len(item) for item in items], dtype=np.uint64)
-    return {
-        f"{column}_present": _pack(np.array([item is not None for item in items])),
-        f"{column}_offsets": np.concatenate([np.zeros(1, np.uint64), ends]),
-        f"{column}_bytes": np.frombuffer(b"".join(filter(None, items)), np.uint8),
-    }
+TEXT, PAYLOAD, STR_ID = "text", "payload", "id"
+"""The columns of byte strings."""
 
 
 class SegmentFile:
@@ -111,9 +45,9 @@ class SegmentFile:
             self._values = sections["id_values"]
             self._int_keys, self._int_rows = sections["int_keys"], sections["int_rows"]
             self._str_keys, self._str_rows = sections["str_keys"], sections["str_rows"]
-            self._strings = _BlobColumn.of(sections, _STR_ID, self._rows)
-            self._texts = _BlobColumn.of(sections, _TEXT, self._rows)
-            self._payloads = _BlobColumn.of(sections, _PAYLOAD, self._rows)
+            self._strings = BlobColumn.of(sections, STR_ID, self._rows)
+            self._texts = BlobColumn.of(sections, TEXT, self._rows)
+            self._payloads = BlobColumn.of(sections, PAYLOAD, self._rows)
             self._check_shapes()
         except (KeyError, ValueError) as error:
             raise CorruptFileError(f"{where} is not a segment: {error!r}") from error
@@ -256,6 +190,19 @@ class SegmentFile:
         """Return the payloads of rows, as JSON."""
         return [None] * len(rows) if self._payloads is None else self._payloads.take(rows)
 
+    def id_keys(self) -> tuple[NDArray[np.bool_], NDArray[np.uint64]]:
+        """Return of each row whether its id is a str, and the key that the id is found by."""
+        keys = np.empty(self._rows, np.uint64)
+        is_str = np.zeros(self._rows, np.bool_)
+        keys[self._int_rows] = self._int_keys
+        keys[self._str_rows] = self._str_keys
+        is_str[self._str_rows] = True
+        return is_str, keys
+
+    def column(self, name: str) -> BlobColumn | None:
+        """Return the column `TEXT`, `PAYLOAD` or `STR_ID`, None when no row has anything in it."""
+        return {TEXT: self._texts, PAYLOAD: self._payloads, STR_ID: self._strings}[name]
+
     def _decode(self, encoded: bytes, row: int) -> str:
         try:
             return encoded.decode()
@@ -265,18 +212,25 @@ class SegmentFile:
             ) from error
 
 
-class _BlobColumn:
-    """Byte strings of different lengths, one per row, or none for a row."""
+class BlobColumn:
+    """Byte strings of different lengths, one per row, or none for a row.
+
+    Attributes
+    ----------
+    data
+        All their bytes, uint8.
+    """
 
     def __init__(
         self, present: NDArray[np.uint8], offsets: NDArray[np.uint64], data: NDArray[np.uint8]
     ) -> None:
         self._present = present
         self._offsets = offsets
-        self._data = data
+        self.data = data
 
     @classmethod
-    def of(cls, sections: Sections, column: str, rows: int) -> _BlobColumn | None:
+    def of(cls, sections: Sections, column: str, rows: int) -> BlobColumn | None:
+        """Return a column of an open file, None when the file does not have it."""
         if f"{column}_offsets" not in sections:
             return None
         present, offsets = sections[f"{column}_present"], sections[f"{column}_offsets"]
@@ -289,22 +243,37 @@ class _BlobColumn:
         return cls(present, offsets, data)
 
     def at(self, row: int) -> bytes | None:
+        """Return the string of a row."""
         if not int(self._present[row >> 3]) >> (row & 7) & 1:
             return None
-        return self._data[int(self._offsets[row]) : int(self._offsets[row + 1])].tobytes()
+        return self.data[int(self._offsets[row]) : int(self._offsets[row + 1])].tobytes()
+
+    def present(self, rows: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
+        """Return which of `rows` have a string."""
+        bits: NDArray[np.uint8] = self._present[rows >> 3] >> (rows & 7).astype(np.uint8) & 1
+        return bits.astype(np.bool_)
+
+    def extents(
+        self, rows: NDArray[np.integer[Any]]
+    ) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+        """Return where the strings of `rows` start in `data`, and how long they are."""
+        starts: NDArray[np.uint64] = self._offsets[rows]
+        return starts, self._offsets[rows + 1] - starts
 
     def take(self, rows: NDArray[np.integer[Any]]) -> list[bytes | None]:
-        present = self._present[rows >> 3] >> (rows & 7).astype(np.uint8) & 1
+        """Return the strings of `rows`."""
+        present = self.present(rows)
         starts, ends = self._offsets[rows].tolist(), self._offsets[rows + 1].tolist()
-        data = memoryview(self._data.data)
+        data = memoryview(self.data.data)
         return [
             data[start:end].tobytes() if there else None
             for there, start, end in zip(present.tolist(), starts, ends, strict=True)
         ]
 
     def is_sound(self) -> bool:
+        """Return whether no offset leads out of the bytes."""
         offsets = self._offsets
-        ends = int(offsets[0]) == 0 and int(offsets[-1]) == len(self._data)
+        ends = int(offsets[0]) == 0 and int(offsets[-1]) == len(self.data)
         return ends and bool((offsets[1:] >= offsets[:-1]).all())
 
 
