@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from vecdb.collection.batch import Batch
 from vecdb.index import exact_search, reciprocal_norms
+from vecdb.storage import ListedRows, RowSource, Step
 from vecdb.types import Matrix, Metric, PointId
 
 _FIRST_CAPACITY = 1_024
@@ -22,7 +23,7 @@ class GrowingRows:
     """The first `count` rows of a growing segment; what is appended later is not seen.
 
     The lists are shared with the segment, which only ever appends to them. `newest` is too: a
-    frozen segment is looked up through it, when no more is appended.
+    frozen segment is looked up through it, when no more is appended. Texts are in UTF-8.
     """
 
     metric: Metric
@@ -31,7 +32,7 @@ class GrowingRows:
     newest: dict[PointId, int]
     vectors: Matrix
     inverse_norms: NDArray[np.float32]
-    texts: list[str | None]
+    texts: list[bytes | None]
     payloads: list[bytes | None]
 
     @property
@@ -63,7 +64,7 @@ class GrowingRows:
 
     def texts_at(self, rows: NDArray[np.int64]) -> list[str | None]:
         """Return the texts of rows."""
-        return [self.texts[row] for row in rows.tolist()]
+        return [self.text_at(row) for row in rows.tolist()]
 
     def payloads_at(self, rows: NDArray[np.int64]) -> list[bytes | None]:
         """Return the payloads of rows as JSON."""
@@ -71,11 +72,16 @@ class GrowingRows:
 
     def text_at(self, row: int) -> str | None:
         """Return the text of a row."""
-        return self.texts[row]
+        encoded = self.texts[row]
+        return None if encoded is None else encoded.decode()
 
     def payload_at(self, row: int) -> bytes | None:
         """Return the payload of a row as JSON."""
         return self.payloads[row]
+
+    def source(self, rows: NDArray[np.int64], step: Step) -> RowSource:
+        """Return rows in the form in which they are written to a file."""
+        return ListedRows(self.ids, self.vectors, self.texts, self.payloads, rows, step)
 
 
 class GrowingSegment:
@@ -90,7 +96,7 @@ class GrowingSegment:
         self._metric = metric
         self._ids: list[PointId] = []
         self._newest: dict[PointId, int] = {}
-        self._texts: list[str | None] = []
+        self._texts: list[bytes | None] = []
         self._payloads: list[bytes | None] = []
         self._vectors = np.empty((_FIRST_CAPACITY, dim), np.float32)
         self._inverse_norms = np.empty(_FIRST_CAPACITY, np.float32)
@@ -108,7 +114,7 @@ class GrowingSegment:
             self._inverse_norms = _grown(self._inverse_norms, first, capacity)
         self._vectors[first:count] = batch.vectors
         self._inverse_norms[first:count] = reciprocal_norms(batch.vectors)
-        self._texts.extend(batch.texts)
+        self._texts.extend(None if text is None else text.encode() for text in batch.texts)
         self._payloads.extend(batch.payloads)
         self._ids.extend(batch.ids)
         self._newest.update(zip(batch.ids, range(first, count), strict=True))

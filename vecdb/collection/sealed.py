@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from vecdb.config import COLLECTION_EF
 from vecdb.index import HnswIndex, exact_search, reciprocal_norms
-from vecdb.storage import SegmentFile
+from vecdb.storage import FileRows, RowSource, SegmentFile, Step
 from vecdb.types import Matrix, Metric, PointId
 
 
@@ -73,3 +73,7 @@ class SealedRows:
     def payload_at(self, row: int) -> bytes | None:
         """Return the payload of a row as JSON."""
         return self.file.payload_at(row)
+
+    def source(self, rows: NDArray[np.int64], step: Step) -> RowSource:
+        """Return rows in the form in which they are written to a file."""
+        return FileRows(self.file, rows)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from vecdb.collection.batch import Batch
 from vecdb.collection.growing import GrowingRows, GrowingSegment
 from vecdb.collection.snapshot import Mask, MatchedRows, Part, Rows, Snapshot, record_at
+from vecdb.storage import RowSource, Step
 from vecdb.types import Metric, PointId, Quarantine, Record
 
 
@@ -25,6 +26,9 @@ class KeyedRows(Rows, Protocol):
 
     def rows_of(self, ids: Sequence[PointId]) -> NDArray[np.int64]:
         """Return the row of each id, -1 where there is none."""
+
+    def source(self, rows: NDArray[np.int64], step: Step) -> RowSource:
+        """Return rows in the form in which they are written to a file."""
 
 
 @dataclass(slots=True, eq=False)

@@ -12,7 +12,14 @@ from vecdb.storage.operations import Delete, Upsert, decode_operation, encode_op
 from vecdb.storage.report import CheckReport, Finding, Severity
 from vecdb.storage.sections import Sections, open_sections, write_sections
 from vecdb.storage.segment import SegmentFile, read_tombstones, rows_if_known, write_tombstones
-from vecdb.storage.segment_writer import FileRows, ListedRows, RowSource, write_rows, write_segment
+from vecdb.storage.segment_writer import (
+    FileRows,
+    ListedRows,
+    RowSource,
+    Step,
+    write_rows,
+    write_segment,
+)
 from vecdb.storage.store import AppendFile, Durability, HeldLock, PosixStore, Store, Writer
 from vecdb.storage.wal import TornTail, Wal, WalRecord
 from vecdb.storage.wal_file import RECORD_BYTES_LIMIT
@@ -37,6 +44,7 @@ __all__ = [
     "Sections",
     "SegmentFile",
     "Severity",
+    "Step",
     "Store",
     "TornTail",
     "Upsert",
