@@ -1,10 +1,13 @@
-"""Two threads for all collections of a database: one seals, one merges and indexes."""
+"""Three threads for all collections of a database: one seals, one indexes, one merges."""
 
 from __future__ import annotations
 
 import logging
+import os
+import sys
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from vecdb.collection import Collection
 from vecdb.collection.holds import StoppedError
@@ -12,6 +15,7 @@ from vecdb.errors import ResourceExhaustedError, VecdbError
 
 _POLL_SECONDS = 0.25
 _RETRY_SECONDS = 10.0
+_NICENESS = 5
 
 _log = logging.getLogger(__name__)
 
@@ -30,7 +34,11 @@ class Housekeeping:
         self._stop = threading.Event()
         self._threads = [
             threading.Thread(target=self._run, args=(step,), name=name, daemon=True)
-            for name, step in [("vecdb-seal", _seal), ("vecdb-improve", _improve)]
+            for name, step in [
+                ("vecdb-seal", _seal),
+                ("vecdb-index", _index),
+                ("vecdb-merge", _merge),
+            ]
         ]
         for thread in self._threads:
             thread.start()
@@ -40,6 +48,7 @@ class Housekeeping:
         self._stop.set()
 
     def _run(self, step: Callable[[Collection], bool]) -> None:
+        _give_way()
         wait = 0.0
         while not self._stop.wait(wait):
             wait = _POLL_SECONDS
@@ -63,12 +72,23 @@ class Housekeeping:
                     wait = _RETRY_SECONDS
 
 
+def _give_way() -> None:
+    """Let readers and writers have the processor first; where threads have priorities, that is."""
+    if sys.platform == "linux":
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+
+
 def _seal(collection: Collection) -> bool:
     if not collection.maintenance.seal_is_due():
         return False
-    collection.maintenance.seal()
+    collection.maintenance.seal(gently=True)
     return True
 
 
-def _improve(collection: Collection) -> bool:
-    return collection.maintenance.improve()
+def _index(collection: Collection) -> bool:
+    return collection.maintenance.index()
+
+
+def _merge(collection: Collection) -> bool:
+    return collection.maintenance.merge()

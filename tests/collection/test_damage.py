@@ -135,7 +135,7 @@ def test_damaged_tombstones_bring_no_deleted_point_back(data: Path) -> None:
 
 
 def test_a_merge_does_not_launder_damage(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vecdb.housekeeping._improve", lambda _: False)
+    monkeypatch.setattr("vecdb.housekeeping._merge", lambda _: False)
     with Database(data, durability="os") as db:
         large = db.collection("large")
         large.delete(ids=range(ROWS // 2))

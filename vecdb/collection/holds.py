@@ -6,14 +6,43 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
+from vecdb.collection.snapshot import Snapshot
+from vecdb.collection.stored import StoredCollection
 from vecdb.errors import VecdbError
+from vecdb.storage import Store
 
 _log = logging.getLogger(__name__)
 
 
 class StoppedError(VecdbError):
     """The collection is closing; the step in hand was given up."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldFiles:
+    """The files of a collection at one moment, none of which is deleted or changed meanwhile.
+
+    Attributes
+    ----------
+    store
+        Where they lie.
+    stored
+        The segments and tombstones.
+    log
+        The names of the log's files that hold later writes, and how many bytes of each count.
+    snapshot
+        What a reader saw at that moment.
+    check
+        Raises `StoppedError` when the collection is closing, and the files must be let go of.
+    """
+
+    store: Store
+    stored: StoredCollection
+    log: list[tuple[str, int]]
+    snapshot: Snapshot
+    check: Callable[[], None]
 
 
 class Holds:

@@ -2,8 +2,9 @@
 
 Sealing writes the growing segment to disk and lets the WAL go; improving builds graph indexes and
 merges small or half-dead segments. Each runs in at most one thread at a time, beside readers and
-the writer. A step that does not finish leaves files that no manifest names; they are deleted when
-the collection is opened again.
+the writer, and in the background it rests between pieces, so that they get at the interpreter. A
+step that does not finish leaves files that no manifest names; they are deleted when the collection
+is opened again.
 """
 
 from __future__ import annotations
@@ -12,19 +13,25 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from itertools import chain
+from dataclasses import replace
 
 import numpy as np
 
-from vecdb.collection.holds import Holds, StoppedError
+from vecdb.collection.holds import HeldFiles, Holds, StoppedError
+from vecdb.collection.policy import (
+    COMPARED_BYTES,
+    FORGET_SECONDS,
+    IDLE_SECONDS,
+    INDEXED_ROWS,
+    to_merge,
+)
 from vecdb.collection.recovery import INDEX_KIND, open_index, quarantine_of
 from vecdb.collection.sealed import SealedRows
 from vecdb.collection.segments import Segment, Segments
 from vecdb.collection.settings import CollectionSettings
-from vecdb.collection.snapshot import Mask, Snapshot, described
+from vecdb.collection.snapshot import Mask, described
 from vecdb.collection.stored import StoredCollection, StoredSegment
 from vecdb.errors import CorruptFileError, ReadOnlyError, VecdbError
 from vecdb.index import HnswIndex
@@ -32,48 +39,18 @@ from vecdb.storage import (
     FileRef,
     ManifestLog,
     SegmentFile,
+    Step,
     Store,
     Wal,
+    write_rows,
     write_sections,
-    write_segment,
     write_tombstones,
 )
 
-INDEXED_ROWS = 2_000
-"""Below this many rows comparing with all of them is as fast as a graph."""
-
 _CHUNK_ROWS = 4_096
-_IDLE_SECONDS = 2.0
-_DEAD_SHARE = 0.2
-_MERGE_FAN_IN = 4
-_MERGED_SEGMENTS = 4
+_REST_SECONDS = 0.000_2
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class HeldFiles:
-    """The files of a collection at one moment, none of which is deleted or changed meanwhile.
-
-    Attributes
-    ----------
-    store
-        Where they lie.
-    stored
-        The segments and tombstones.
-    log
-        The names of the log's files that hold later writes, and how many bytes of each count.
-    snapshot
-        What a reader saw at that moment.
-    check
-        Raises `StoppedError` when the collection is closing, and the files must be let go of.
-    """
-
-    store: Store
-    stored: StoredCollection
-    log: list[tuple[str, int]]
-    snapshot: Snapshot
-    check: Callable[[], None]
 
 
 class Maintenance:
@@ -94,9 +71,11 @@ class Maintenance:
         self._settings = settings
         self._threads = index_threads
         self._sealing = threading.Lock()  # one seal at a time; protects _frozen
-        self._improving = threading.Lock()  # one improvement at a time
+        self._merging = threading.Lock()  # one merge at a time
+        self._indexing = threading.Lock()  # one index at a time; taken after _merging
         self._publishing = threading.Lock()  # protects _stored, _on_disk and the manifest log
-        self._frozen: deque[tuple[Segment, int]] = deque()  # with the last write before each
+        self._frozen: deque[tuple[Segment | None, int]] = deque()  # with the last write before each
+        self._in_hand: set[Segment] = set()  # being indexed or merged; protected by _publishing
         self._stop = threading.Event()
         self._holds = Holds(self._delete)
         self._last_write = time.monotonic()
@@ -140,7 +119,7 @@ class Maintenance:
         """Give up what runs, and wait until it has."""
         self._stop.set()
         self._holds.stop()
-        with self._sealing, self._improving:
+        with self._sealing, self._merging, self._indexing:
             pass
 
     @contextmanager
@@ -181,11 +160,23 @@ class Maintenance:
         """Return whether the growing segment is full, or has been left alone for a while."""
         rows = self._segments.growing_rows
         settings = self._settings
-        full = rows >= settings.segment_rows or self._wal.size_bytes >= settings.wal_bytes
-        return bool(self._frozen) or (rows > 0 and full) or (rows >= INDEXED_ROWS and self._idle())
+        if self._frozen or rows >= settings.segment_rows:
+            return True
+        if self._wal.size_bytes >= settings.wal_bytes:
+            return self._segments.snapshot.sequence > self._stored.applied_sequence
+        if rows >= INDEXED_ROWS and self._idle():
+            return True
+        if 4 * settings.dim * rows >= COMPARED_BYTES and not self._to_index():
+            return True
+        return self._segments.growing_dead > 0 and self._idle(FORGET_SECONDS)
 
-    def seal(self) -> None:
-        """Write what has been written so far into a sealed segment.
+    def seal(self, *, gently: bool = False) -> None:
+        """Write what has been written so far into a sealed segment, and let go of the log.
+
+        Parameters
+        ----------
+        gently
+            Rest between pieces.
 
         Raises
         ------
@@ -196,17 +187,20 @@ class Maintenance:
             self._check_running()
             with self._turn:
                 segment = self._segments.freeze()
-                if segment is not None:
-                    self._frozen.append((segment, self._segments.snapshot.sequence))
+                sequence = self._segments.snapshot.sequence
+                # Without new points there may be new deletes: they go into tombstones.
+                if segment is not None or sequence > self._stored.applied_sequence:
+                    self._frozen.append((segment, sequence))
                     self._wal.rotate()
             while self._frozen:
-                self._write_frozen(*self._frozen[0])
+                self._write_frozen(*self._frozen[0], self._step(gently))
                 self._holds.discard(set())
 
-    def _write_frozen(self, segment: Segment, sequence: int) -> None:
-        kept = self._segments.alive_at(segment)
+    def _write_frozen(self, segment: Segment | None, sequence: int, step: Step) -> None:
+        old = [] if segment is None else [segment]
+        kept = [self._segments.alive_at(segment) for segment in old]
         number = self._reserve_number()
-        file, data = self._write_data(number, [(segment, kept)])
+        file, data = self._write_data(number, old, kept, step)
         with self._publishing:
             self._check_running()
             # The WAL up to `sequence` will be gone, so the deaths it recorded must stand in
@@ -218,7 +212,7 @@ class Maintenance:
             dropped = self._publish(self._stored.with_segments(stored, sequence))
             self._on_disk = {o: current[s.number] for o, s in self._on_disk.items()}
             rows = None if file is None else SealedRows(self._settings.metric, file)
-            sealed = self._segments.replace([segment], rows, [kept])
+            sealed = self._segments.replace(old, rows, kept) if old else None
             if sealed is not None:
                 self._on_disk[sealed] = stored[-1]
             # Before anything else can fail: written a second time, its points would be there twice.
@@ -241,6 +235,8 @@ class Maintenance:
     def improve(self, *, eager: bool = False) -> bool:
         """Take the most useful step towards few, indexed segments; return whether there was one.
 
+        What runs in the background is waited for first.
+
         Parameters
         ----------
         eager
@@ -251,53 +247,62 @@ class Maintenance:
         DiskFullError, StorageIOError
             Nothing is lost: the segments stay as they were.
         """
-        with self._improving:
-            self._check_running()
+        with self._merging, self._indexing:
+            return self._merge_next(eager, gently=False) or self._index_next(gently=False)
+
+    def merge(self) -> bool:
+        """Merge what is worth it, gently; return whether anything was."""
+        with self._merging:
+            return self._merge_next(self._idle(), gently=True)
+
+    def index(self) -> bool:
+        """Build one graph that is missing, gently; return whether one was."""
+        with self._indexing:
+            return self._index_next(gently=True)
+
+    def _merge_next(self, eager: bool, *, gently: bool) -> bool:
+        self._check_running()
+        with self._publishing:
+            free = [s for s in self._sealed() if s not in self._in_hand]
+            chosen = to_merge(free, self._settings.segment_rows, eager=eager)
+            self._in_hand.update(chosen)
+        try:
+            if chosen:
+                self._merge(chosen, gently)
+        finally:
             with self._publishing:
-                candidates = [s for s in self._segments.closed if s in self._on_disk]
-            merge = self._to_merge(candidates, eager=eager or self._idle())
-            if merge:
-                self._merge(merge)
-                return True
-            for segment in candidates:
-                if not segment.rows.is_indexed and segment.rows.count >= INDEXED_ROWS:
-                    self._build_index(segment)
-                    return True
-            return False
+                self._in_hand.difference_update(chosen)
+        return bool(chosen)
 
-    def _to_merge(self, candidates: Sequence[Segment], *, eager: bool) -> list[Segment]:
-        """Choose segments to be rewritten as one, newest run first, or one with many dead rows.
+    def _index_next(self, *, gently: bool) -> bool:
+        self._check_running()
+        with self._publishing:
+            chosen = [s for s in self._to_index() if s not in self._in_hand][:1]
+            self._in_hand.update(chosen)
+        try:
+            for segment in chosen:
+                self._build_index(segment, gently)
+        finally:
+            with self._publishing:
+                self._in_hand.difference_update(chosen)
+        return bool(chosen)
 
-        The run grows while the next older segment is no larger than twice what is in it, so a row
-        is rewritten a number of times logarithmic in the size of the collection. While writes
-        come in, only runs of several segments are worth the work.
-        """
-        most = _MERGED_SEGMENTS * self._settings.segment_rows
-        run: list[Segment] = []
-        rows = 0
-        for segment in reversed(candidates):
-            live = segment.live
-            if run and (live > 2 * rows or rows + live > most):
-                break
-            run.insert(0, segment)
-            rows += live
-        if len(run) >= (2 if eager else _MERGE_FAN_IN):
-            return run
-        for segment in candidates:
-            if segment.live < (1 - _DEAD_SHARE) * segment.rows.count:
-                return [segment]
-        return []
+    def _sealed(self) -> list[Segment]:
+        return [segment for segment in self._segments.closed if segment in self._on_disk]
 
-    def _merge(self, segments: list[Segment]) -> None:
+    def _to_index(self) -> list[Segment]:
+        return [s for s in self._sealed() if not s.rows.is_indexed and s.rows.count >= INDEXED_ROWS]
+
+    def _merge(self, segments: list[Segment], gently: bool) -> None:
         kept = [self._segments.alive_at(segment) for segment in segments]
         number = self._reserve_number()
-        file, data = self._write_data(number, list(zip(segments, kept, strict=True)))
+        file, data = self._write_data(number, segments, kept, self._step(gently))
         index = None
         rows = None
         if file is not None:
             rows = SealedRows(self._settings.metric, file)
             if rows.count >= INDEXED_ROWS:
-                index = self._write_index(number, file)
+                index = self._write_index(number, file, gently)
                 rows.index = open_index(self._store, index)
         with self._publishing:
             self._check_running()
@@ -319,12 +324,12 @@ class Maintenance:
                 self._on_disk[segment] = merged
             self._discard(dropped)
 
-    def _build_index(self, segment: Segment) -> None:
+    def _build_index(self, segment: Segment, gently: bool) -> None:
         rows = segment.rows
         if not isinstance(rows, SealedRows):
             return
         stored = self._on_disk[segment]
-        index = self._write_index(stored.number, rows.file)
+        index = self._write_index(stored.number, rows.file, gently)
         with self._publishing:
             self._check_running()
             stored = replace(self._on_disk[segment], index=index)
@@ -338,14 +343,16 @@ class Maintenance:
             self._segments.reindex(segment, indexed)
             self._discard(dropped)
 
-    def _write_index(self, number: int, file: SegmentFile) -> FileRef:
+    def _write_index(self, number: int, file: SegmentFile, gently: bool) -> FileRef:
         settings = self._settings
+        threads = max(1, self._threads // 2) if gently else self._threads
+        step = self._step(gently)
         index = HnswIndex(
             settings.dim, settings.metric, m=settings.m, ef_construction=settings.ef_construction
         )
         for first in range(0, len(file), _CHUNK_ROWS):
-            self._check_running()
-            index.add(file.vectors[first : first + _CHUNK_ROWS], threads=self._threads)
+            step()
+            index.add(file.vectors[first : first + _CHUNK_ROWS], threads=threads)
         return write_sections(
             self._store, f"segments/{number:010d}.index", index.arrays(), kind=INDEX_KIND,
             overwrite=True,
@@ -354,20 +361,18 @@ class Maintenance:
     # Both
 
     def _write_data(
-        self, number: int, parts: list[tuple[Segment, Mask]]
+        self, number: int, segments: Sequence[Segment], kept: Sequence[Mask], step: Step
     ) -> tuple[SegmentFile | None, FileRef | None]:
-        """Write the live rows of segments into one data file; None when there are none."""
-        kept = [(s.rows, np.flatnonzero(mask)) for s, mask in parts]
-        if not any(len(rows) for _, rows in kept):
+        """Write the rows of segments that are kept into one file; None when there are none."""
+        sources = [
+            segment.rows.source(np.flatnonzero(mask), step)
+            for segment, mask in zip(segments, kept, strict=True)
+        ]
+        if not any(len(source) for source in sources):
             return None, None
-        ref = write_segment(
-            self._store, f"segments/{number:010d}.data",
-            list(chain.from_iterable(part.ids_at(rows) for part, rows in kept)),
-            np.concatenate([part.vectors[rows] for part, rows in kept]),
-            list(chain.from_iterable(part.texts_at(rows) for part, rows in kept)),
-            list(chain.from_iterable(part.payloads_at(rows) for part, rows in kept)),
-        )  # fmt: skip
-        self._verify([segment for segment, _ in parts])
+        name = f"segments/{number:010d}.data"
+        ref = write_rows(self._store, name, sources, self._settings.dim, step=step)
+        self._verify(segments)
         return SegmentFile.open(self._store, ref, verify=False), ref
 
     def _verify(self, segments: Sequence[Segment]) -> None:
@@ -405,8 +410,18 @@ class Maintenance:
             self._store.delete(name)
         self._wal.drop_through(self._stored.applied_sequence)
 
-    def _idle(self) -> bool:
-        return time.monotonic() - self._last_write > _IDLE_SECONDS
+    def _idle(self, seconds: float = IDLE_SECONDS) -> bool:
+        return time.monotonic() - self._last_write > seconds
+
+    def _step(self, gently: bool) -> Step:
+        """Return what is called between two pieces of work."""
+
+        def step() -> None:
+            self._check_running()
+            if gently:
+                time.sleep(_REST_SECONDS)
+
+        return step
 
     def _check_running(self) -> None:
         if self._stop.is_set():

@@ -48,6 +48,11 @@ class Segment:
         """How many rows live."""
         return int(np.count_nonzero(self.alive))
 
+    @property
+    def total(self) -> int:
+        """How many rows there are, dead ones included."""
+        return self.rows.count
+
     def bury(self, ids: Sequence[PointId]) -> int:
         """Mark the rows of `ids` dead; return how many of them lived."""
         rows = self.rows.rows_of(ids)
@@ -95,6 +100,12 @@ class Segments:
     def growing_rows(self) -> int:
         """How many rows the growing segment has, dead ones included."""
         return len(self._growing)
+
+    @property
+    def growing_dead(self) -> int:
+        """How many of them are dead."""
+        alive = self._growing_alive
+        return len(alive) - int(np.count_nonzero(alive))
 
     def upsert(self, batch: Batch, sequence: int) -> None:
         """Write points, in place of those of the same ids."""

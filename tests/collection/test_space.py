@@ -1,0 +1,117 @@
+"""Deleted points give their space back, and what they said is in no file any more."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vecdb.database import Database
+
+SECRET = "the deleted text of"
+
+
+def fill(points: object, count: int, dim: int) -> None:
+    rng = np.random.default_rng(0)
+    for first in range(0, count, 2_000):
+        ids = range(first, min(count, first + 2_000))
+        points.upsert(  # type: ignore[attr-defined]
+            ids,
+            vectors=rng.standard_normal((len(ids), dim)).astype(np.float32),
+            texts=[f"the {'kept' if i % 10 == 0 else 'deleted'} text of {i} " * 4 for i in ids],
+            payloads=[
+                {"note": f"the {'kept' if i % 10 == 0 else 'deleted'} text of {i}"} for i in ids
+            ],
+        )
+
+
+def size(directory: Path) -> int:
+    return sum(file.stat().st_size for file in directory.rglob("*") if file.is_file())
+
+
+def files_with(directory: Path, words: str) -> list[str]:
+    found = []
+    for file in directory.rglob("*"):
+        with suppress(FileNotFoundError):  # deleted in the background, since it was listed
+            if file.is_file() and words.encode() in file.read_bytes():
+                found.append(file.name)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("count", "dim"), [(20_000, 16), pytest.param(200_000, 384, marks=pytest.mark.slow)]
+)
+def test_nine_in_ten_deleted(tmp_path: Path, count: int, dim: int) -> None:
+    with Database(tmp_path / "data") as db:
+        points = db.create_collection("c", dim=dim)
+        fill(points, count, dim)
+        points.flush()
+        before = size(tmp_path)
+        assert files_with(tmp_path, SECRET)
+        doomed = [i for i in range(count) if i % 10]
+        for first in range(0, len(doomed), 50_000):
+            points.delete(ids=doomed[first : first + 50_000])
+        started = time.monotonic()
+        points.flush()
+        took = time.monotonic() - started
+        print(f"{size(tmp_path) / before:.3f} of its former size after {took:.1f} s")
+        assert size(tmp_path) < 0.15 * before
+        assert not files_with(tmp_path, SECRET)
+        assert points.count() == count // 10
+        assert points.get([10, 11])[0].text == "the kept text of 10 " * 4
+    assert not files_with(tmp_path, SECRET)
+    with Database(tmp_path / "data") as db:
+        assert db.collection("c").count() == count // 10
+
+
+def test_a_text_deleted_before_it_was_sealed_leaves_the_log(tmp_path: Path) -> None:
+    with Database(tmp_path / "data") as db:
+        points = db.create_collection("c", dim=8)
+        fill(points, 100, 8)
+        points.delete(ids=[i for i in range(100) if i % 10])
+        assert files_with(tmp_path, SECRET)
+        points.flush()
+        assert not files_with(tmp_path, SECRET)
+
+
+def test_a_log_read_back_is_let_go_of_when_it_is_sealed(tmp_path: Path) -> None:
+    with Database(tmp_path / "data") as db:
+        points = db.create_collection("c", dim=8)
+        fill(points, 100, 8)
+        points.delete(ids=[i for i in range(100) if i % 10])
+    with Database(tmp_path / "data") as db:
+        db.collection("c").flush()
+        assert not files_with(tmp_path, SECRET)
+        assert db.collection("c").count() == 10
+
+
+def test_deletes_alone_leave_the_log_too(tmp_path: Path) -> None:
+    with Database(tmp_path / "data") as db:
+        points = db.create_collection("c", dim=8)
+        points.upsert(["first secret name", "b"], vectors=np.eye(2, 8, dtype=np.float32))
+        points.flush()
+        points.delete(ids=["first secret name"])
+        assert any(name.endswith(".wal") for name in files_with(tmp_path, "first secret name"))
+        points.flush()
+        assert not files_with(tmp_path, "first secret name")
+        assert points.count() == 1
+    with Database(tmp_path / "data") as db:
+        assert db.collection("c").count() == 1
+
+
+def test_points_deleted_soon_after_they_came_leave_in_the_background(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vecdb.collection.maintenance.FORGET_SECONDS", 0.0)
+    with Database(tmp_path / "data") as db:
+        points = db.create_collection("c", dim=8)
+        fill(points, 100, 8)
+        assert not points.maintenance.seal_is_due()
+        points.delete(ids=[i for i in range(100) if i % 10])
+        deadline = time.monotonic() + 60
+        while files_with(tmp_path, SECRET) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not files_with(tmp_path, SECRET)

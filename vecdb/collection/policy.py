@@ -1,0 +1,71 @@
+"""When segments are sealed, indexed and merged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, TypeVar
+
+INDEXED_ROWS = 2_000
+"""Below this many rows comparing with all of them is as fast as a graph."""
+
+COMPARED_BYTES = 12 << 20
+"""Vectors that a search compares with in about the time that it takes to walk a graph. Once the
+growing segment is larger it is sealed, unless earlier ones still wait for their graph."""
+
+IDLE_SECONDS = 2.0
+"""How long no write has come when even small segments are worth the work."""
+
+FORGET_SECONDS = 20.0
+"""How long after the last write points deleted from the growing segment leave the log, too."""
+
+_DEAD_SHARE = 0.2
+_MERGE_FAN_IN = 4
+_MERGED_SEGMENTS = 4
+
+
+class Countable(Protocol):
+    """A segment, as far as choosing one goes."""
+
+    @property
+    def live(self) -> int:
+        """How many rows live."""
+
+    @property
+    def total(self) -> int:
+        """How many rows there are, dead ones included."""
+
+
+S = TypeVar("S", bound=Countable)
+
+
+def to_merge(candidates: Sequence[S], segment_rows: int, *, eager: bool) -> list[S]:
+    """Choose segments to be rewritten as one, newest run first, or one with many dead rows.
+
+    The run grows while the next older segment is no larger than twice what is in it, so a row
+    is rewritten a number of times logarithmic in the size of the collection. While writes
+    come in, only runs of several segments are worth the work.
+
+    Parameters
+    ----------
+    candidates
+        Oldest first.
+    segment_rows
+        How many rows a sealed segment has at most; a merged one may have a few times as many.
+    eager
+        No writes come in.
+    """
+    most = _MERGED_SEGMENTS * segment_rows
+    run: list[S] = []
+    rows = 0
+    for segment in reversed(candidates):
+        live = segment.live
+        if run and (live > 2 * rows or rows + live > most):
+            break
+        run.insert(0, segment)
+        rows += live
+    if len(run) >= (2 if eager else _MERGE_FAN_IN):
+        return run
+    for segment in candidates:
+        if segment.live < (1 - _DEAD_SHARE) * segment.total:
+            return [segment]
+    return []
