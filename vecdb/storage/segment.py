@@ -287,11 +287,11 @@ def stored_ids(sections: Sections, rows: int, where: str) -> list[PointId]:
     KeyError, ValueError
         If one is missing or does not fit.
     """
-    names = ["id_values", *(name for name in sections if name.startswith(f"{_STR_ID}_"))]
+    names = ["id_values", *(name for name in sections if name.startswith(f"{STR_ID}_"))]
     for name in names:
         sections.verify_section(name)
     values: list[PointId] = sections["id_values"].tolist()
-    strings = _BlobColumn.of(sections, _STR_ID, rows)
+    strings = BlobColumn.of(sections, STR_ID, rows)
     if len(values) != rows or (strings is not None and not strings.is_sound()):
         raise ValueError(f"{where} does not have {rows} ids")
     for row in range(rows) if strings is not None else ():
