@@ -1,4 +1,4 @@
-"""The command line: serve, demo, models, ingest, search, ask, check.
+"""The command line: serve, demo, models, ingest, search, ask, check; others in `cli_admin`.
 
 Each command imports what it needs when it runs, so that ``--help`` is immediate.
 """
@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from vecdb.cli_admin import backup, backups, info, restore
+from vecdb.cli_options import connected, database_options, reported
 from vecdb.config import ANSWER_K, ANSWER_TOKENS, CHUNK_TOKENS, DEFAULT_PORT, K
-from vecdb.errors import CollectionNotFoundError, InvalidFilterError, VecdbError
+from vecdb.errors import CollectionNotFoundError, InvalidFilterError
 from vecdb.version import VERSION
 
 if TYPE_CHECKING:
@@ -25,64 +25,11 @@ DEFAULT_ENCODER = "all-MiniLM-L6-v2"
 _SNIPPET_CHARS = 240
 _EXIT_LOST = 3
 
-F = TypeVar("F", bound=Callable[..., Any])
-
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(VERSION, prog_name="vecdb")
 def main() -> None:
     """Run or use a vector database with a language model on each side of it."""
-
-
-def _reported(command: F) -> F:
-    """Let a command end with a one-line message and status 1 when vecdb raises."""
-
-    def run(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return command(*args, **kwargs)
-        except VecdbError as error:
-            raise click.ClickException(str(error)) from error
-
-    run.__name__ = command.__name__
-    run.__doc__ = command.__doc__
-    if hasattr(command, "__click_params__"):
-        run.__click_params__ = command.__click_params__  # type: ignore[attr-defined]
-    return run  # type: ignore[return-value]
-
-
-def _database_options(command: F) -> F:
-    """Say which database a command works on."""
-    for option in (
-        click.option(
-            "--timeout", type=float, default=300.0, show_default=True,
-            help="Seconds a call to a server may take.",
-        ),
-        click.option(
-            "--api-key", envvar="VECDB_API_KEY", help="Of the server; also from VECDB_API_KEY."
-        ),
-        click.option(
-            "--db", "target", default=f"grpc://127.0.0.1:{DEFAULT_PORT}", show_default=True,
-            help="A server's URL, or a data directory that no server has open.",
-        ),
-    ):  # fmt: skip
-        command = option(command)
-    return command
-
-
-@contextmanager
-def _connected(target: str, api_key: str | None, timeout: float) -> Iterator[Any]:
-    import vecdb
-
-    if target.startswith(("grpc://", "grpcs://")):
-        options: dict[str, Any] = {"api_key": api_key, "timeout": timeout}
-    elif Path(target).is_dir():
-        options = {}
-    else:
-        raise click.ClickException(
-            f"{target!r} is neither a directory nor a URL like grpc://127.0.0.1:{DEFAULT_PORT}"
-        )
-    with vecdb.connect(target, **options) as database:
-        yield database
 
 
 @main.command()
@@ -124,12 +71,17 @@ def _connected(target: str, api_key: str | None, timeout: float) -> Iterator[Any
     type=click.Path(path_type=Path),
     help="Ask callers for a certificate signed by one of these, PEM.",
 )
+@click.option(
+    "--backup-dir",
+    type=click.Path(path_type=Path),
+    help="Let callers have backups put below this directory of the server's machine.",
+)
 @click.option("--insecure", is_flag=True, help="Listen off loopback without TLS or keys.")
-@_reported
+@reported
 def serve(
     data: Path, listen: str, encoder: str | None, decoder: str | None,
     decoder_api_key: str | None, device: str, api_keys: tuple[str, ...], tls_cert: Path | None,
-    tls_key: Path | None, tls_client_ca: Path | None, insecure: bool,
+    tls_key: Path | None, tls_client_ca: Path | None, backup_dir: Path | None, insecure: bool,
 ) -> None:  # fmt: skip
     """Serve a data directory over gRPC until SIGTERM or Ctrl-C.
 
@@ -141,7 +93,7 @@ def serve(
     config = ServerConfig(
         data=data, listen=listen, encoder=encoder, decoder=decoder,
         decoder_api_key=decoder_api_key, device=device, api_keys=api_keys, tls_cert=tls_cert,
-        tls_key=tls_key, tls_client_ca=tls_client_ca, insecure=insecure,
+        tls_key=tls_key, tls_client_ca=tls_client_ca, backup_dir=backup_dir, insecure=insecure,
     )  # fmt: skip
     scheme = "grpc" if tls_cert is None else "grpcs"
     run(config, lambda address: click.echo(f"listening on {scheme}://{address}"))
@@ -155,7 +107,7 @@ def serve(
     show_default=True,
     help="Where the demo keeps its collection; a second run finds it there.",
 )
-@_reported
+@reported
 def demo(data: Path) -> None:
     """Serve, ingest real text, search it and answer three questions from it."""
     from vecdb.demo import run_demo
@@ -169,7 +121,7 @@ def models() -> None:
 
 
 @models.command("list")
-@_reported
+@reported
 def list_models() -> None:
     """List the models, their sizes, licences and whether they are on this machine."""
     from vecdb.registry.models import is_cached
@@ -184,7 +136,7 @@ def list_models() -> None:
 
 @models.command()
 @click.argument("names", nargs=-1)
-@_reported
+@reported
 def pull(names: tuple[str, ...]) -> None:
     """Fetch models by name, or all of them; each file's SHA-256 is checked."""
     from vecdb.registry.models import fetch_all, find_model
@@ -206,8 +158,8 @@ def pull(names: tuple[str, ...]) -> None:
     show_default=True,
     help="The length of a passage, in the encoder's tokens.",
 )
-@_database_options
-@_reported
+@database_options
+@reported
 def ingest(
     paths: tuple[Path, ...], collection: str, encoder: str, chunk_tokens: int, target: str,
     api_key: str | None, timeout: float,
@@ -219,7 +171,7 @@ def ingest(
     from vecdb.ingest import IngestOptions
     from vecdb.ingest import ingest as run
 
-    with _connected(target, api_key, timeout) as database:
+    with connected(target, api_key, timeout) as database:
         try:
             points = database.collection(collection)
         except CollectionNotFoundError:
@@ -260,15 +212,15 @@ def _parsed_filter(text: str | None) -> dict[str, Any] | None:
 @click.option("-k", type=int, default=K.default, show_default=True, help="How many.")
 @click.option("--filter", "condition", help='On the payload, as JSON: {"year": {"$gte": 2020}}.')
 @click.option("--json", "as_json", is_flag=True, help="One JSON object for each hit.")
-@_database_options
-@_reported
+@database_options
+@reported
 def search(
     collection: str, query: str, k: int, condition: str | None, as_json: bool, target: str,
     api_key: str | None, timeout: float,
 ) -> None:  # fmt: skip
     """Show the points nearest to a text, best first."""
     parsed = _parsed_filter(condition)
-    with _connected(target, api_key, timeout) as database:
+    with connected(target, api_key, timeout) as database:
         hits = database.collection(collection).search(query, k=k, filter=parsed)
     for hit in hits:
         click.echo(_json_hit(hit) if as_json else _shown_hit(hit))
@@ -302,15 +254,15 @@ def _shown_hit(hit: Hit) -> str:
 @click.option(
     "--temperature", type=float, default=0.0, show_default=True, help="0 for the likeliest words."
 )
-@_database_options
-@_reported
+@database_options
+@reported
 def ask(
     collection: str, question: str, k: int, condition: str | None, max_tokens: int,
     temperature: float, target: str, api_key: str | None, timeout: float,
 ) -> None:  # fmt: skip
     """Answer a question from a collection's texts, with citations."""
     parsed = _parsed_filter(condition)
-    with _connected(target, api_key, timeout) as database:
+    with connected(target, api_key, timeout) as database:
         answer = database.collection(collection).ask(
             question, k=k, filter=parsed, max_tokens=max_tokens, temperature=temperature
         )
@@ -344,7 +296,7 @@ def citation_lines(citations: list[Citation], sources: list[Source]) -> list[str
     is_flag=True,
     help="With --repair: give up the acknowledged writes after damage in the write-ahead log.",
 )
-@_reported
+@reported
 def check(directory: Path, repair: bool, cut_wal: bool) -> None:
     """Read every byte of a data directory and say what is damaged.
 
@@ -361,6 +313,10 @@ def check(directory: Path, repair: bool, cut_wal: bool) -> None:
         sys.exit(1)
     if report.lost:
         sys.exit(_EXIT_LOST)
+
+
+for command in (info, backup, backups, restore):
+    main.add_command(command)
 
 
 if __name__ == "__main__":

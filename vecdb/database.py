@@ -244,18 +244,18 @@ class Database:
         DiskFullError, StorageIOError
             Earlier backups are as they were.
         """
-        target = Path(directory)
-        if target.resolve().is_relative_to(Path(self._store.location()).resolve()):
-            raise InvalidArgumentError(
-                f"{directory} is in the data directory {self._store.location()}: name one outside "
-                "it, at best on another disk"
-            )
-        return self.backup_to(PosixStore(target), keep=keep)
+        return self.backup_to(PosixStore(Path(directory)), keep=keep)
 
     def backup_to(
         self, store: Store, *, keep: int | None = None, step: Step = lambda _: None
     ) -> BackupInfo:
         """Do what `backup` does, to any store; `step` is called with each count of bytes copied."""
+        data = Path(self._store.location()).resolve()
+        if Path(store.location()).resolve().is_relative_to(data):
+            raise InvalidArgumentError(
+                f"{store.location()} is in the data directory {data}: name one outside it, at best "
+                "on another disk"
+            )
         with self._changing:
             self._check_open()
             for name, damage in self._damaged.items():

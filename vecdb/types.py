@@ -143,6 +143,46 @@ class Quarantine:
 
 
 @dataclass(frozen=True, slots=True)
+class SegmentInfo:
+    """A segment that takes no more rows.
+
+    Attributes
+    ----------
+    rows, live_rows
+        How many it has, and how many of them were neither deleted nor written again.
+    disk_bytes
+        Of its files; 0 while it is being written.
+    indexed
+        Whether its graph index is searched, and not every row.
+    """
+
+    rows: int
+    live_rows: int
+    disk_bytes: int
+    indexed: bool
+
+
+class WorkKind(StrEnum):
+    """What is done in the background of a collection."""
+
+    SEAL = "seal"
+    """Writing the growing segment to disk."""
+    MERGE = "merge"
+    """Making one segment of several, or of one with many dead rows, and indexing it."""
+    INDEX = "index"
+    """Building the graph index of a segment that has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Background work that runs now: on how many rows, and which share of it is done."""
+
+    kind: WorkKind
+    rows: int
+    done: float
+
+
+@dataclass(frozen=True, slots=True)
 class CollectionInfo:
     """A collection's settings and size."""
 
@@ -157,6 +197,14 @@ class CollectionInfo:
     disk_bytes: int
     quarantined: tuple[Quarantine, ...] = ()
     """What is damaged and not served, its loss accepted or not."""
+    closed_segments: tuple[SegmentInfo, ...] = ()
+    """The segments that take no more rows, oldest first; `segments` counts the growing one too."""
+    growing_rows: int = 0
+    """Rows written since, deleted ones included: in memory and in the log."""
+    log_bytes: int = 0
+    """The length of the write-ahead log; a part of `disk_bytes`."""
+    work: tuple[Work, ...] = ()
+    """What runs in the background now."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -261,5 +261,7 @@ class AsyncClient(ClientBase[AsyncConnection]):
     collection = _opening(_calls.collection)
     list_collections = _on_database(_calls.list_collections)
     drop_collection = _on_database(_calls.drop_collection)
+    backup = _on_database(_calls.backup)
+    list_backups = _on_database(_calls.list_backups)
     ping = _on_database(_calls.ping)
     server_info = _on_database(_calls.server_info)

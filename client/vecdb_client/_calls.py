@@ -16,9 +16,10 @@ from typing import Any, Generic, TypeVar
 from google.protobuf.message import Message
 
 from vecdb.config import ANSWER_K, ANSWER_TOKENS, K
-from vecdb.errors import InvalidParameterError
+from vecdb.errors import InvalidNameError, InvalidParameterError
 from vecdb.types import (
     AnswerEnd,
+    BackupInfo,
     CollectionInfo,
     Filter,
     Hit,
@@ -34,7 +35,7 @@ from vecdb.types import (
     VectorLike,
 )
 from vecdb_client import _arguments as arguments
-from vecdb_proto import codec
+from vecdb_proto import admin_codec, codec
 from vecdb_proto.v1 import vecdb_pb2 as pb
 
 T_co = TypeVar("T_co", covariant=True)
@@ -72,7 +73,7 @@ def ping(*, timeout: float | None = None) -> Call[None]:
 
 def server_info(*, timeout: float | None = None) -> Call[ServerInfo]:
     """Return the server's version, and which models it has loaded on which device."""
-    return Call("GetServerInfo", pb.GetServerInfoRequest(), codec.server_info_value, timeout)
+    return Call("GetServerInfo", pb.GetServerInfoRequest(), admin_codec.server_info_value, timeout)
 
 
 def create_collection(
@@ -146,10 +147,54 @@ def drop_collection(name: str, *, timeout: float | None = None) -> Call[None]:
     return Call("DropCollection", request, _nothing, timeout)
 
 
+def backup(
+    directory: str, *, keep: int | None = None, timeout: float | None = None
+) -> Call[BackupInfo]:
+    """Add a backup of everything to a directory of backups, while reads and writes go on.
+
+    Of each collection it holds one moment, after every write that was acknowledged before the
+    call. What an earlier backup in the directory has is not copied again.
+
+    Parameters
+    ----------
+    directory
+        A name below the directory that the server was started with for backups: 1 to 100 ASCII
+        letters, digits, ``_``, ``-`` or ``.``, beginning with a letter, a digit or ``_``.
+    keep
+        Delete all but the newest `keep` backups afterwards; None keeps all.
+    timeout
+        Seconds until `vecdb.errors.DeadlineExceededError`; the server finishes the backup even so.
+
+    Raises
+    ------
+    FailedPreconditionError
+        If the server was started without a directory for backups.
+    InvalidNameError, DataLossError, DirectoryLockedError, DiskFullError
+    """
+    request = pb.BackupRequest(
+        name=arguments.text(directory, "a backup's name", InvalidNameError),
+        keep=arguments.integer("keep", keep),
+    )
+    return Call("Backup", request, lambda r: admin_codec.backup_value(r.backup), timeout, long=True)
+
+
+def list_backups(directory: str, *, timeout: float | None = None) -> Call[list[BackupInfo]]:
+    """Return the backups in a directory, oldest first; a damaged one says so."""
+    request = pb.ListBackupsRequest(
+        name=arguments.text(directory, "a backup's name", InvalidNameError)
+    )
+    return Call(
+        "ListBackups",
+        request,
+        lambda r: [admin_codec.backup_value(one) for one in r.backups],
+        timeout,
+    )
+
+
 def info(collection: str, *, timeout: float | None = None) -> Call[CollectionInfo]:
-    """Return the collection's settings and size."""
+    """Return the collection's settings and size, and what runs in its background."""
     request = pb.GetCollectionRequest(name=collection)
-    return Call("GetCollection", request, lambda r: codec.info_value(r.info), timeout)
+    return Call("GetCollection", request, lambda r: admin_codec.info_value(r.info), timeout)
 
 
 def upsert(

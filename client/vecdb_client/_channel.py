@@ -29,6 +29,7 @@ RETRIED = (
     "GetServerInfo",
     "GetCollection",
     "ListCollections",
+    "ListBackups",
     "Upsert",
     "Search",
     "Get",
@@ -122,8 +123,8 @@ class ClientBase(ABC, Generic[ConnectionT]):
         timeout
             Seconds a call may take unless it says otherwise.
         long_timeout
-            The same for `create_collection`, `flush` and `ask`, which may fetch a model, build an
-            index or write an answer.
+            The same for `create_collection`, `flush`, `backup` and `ask`, which may fetch a model,
+            build an index, copy everything or write an answer.
         tls_ca
             A file of PEM certificates to trust instead of the system's.
         tls_cert, tls_key

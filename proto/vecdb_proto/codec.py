@@ -14,20 +14,15 @@ from vecdb.errors import InvalidIdError, InvalidTextError, InvalidVectorError
 from vecdb.types import (
     AnswerEnd,
     Citation,
-    CollectionInfo,
-    EncoderInfo,
     FinishReason,
     Hit,
     HitColumns,
-    LoadedModel,
     LongText,
     Matrix,
     Metric,
     Payload,
     PointId,
-    Quarantine,
     Record,
-    ServerInfo,
     Source,
     UpsertResult,
 )
@@ -251,96 +246,6 @@ def upsert_result_message(result: UpsertResult) -> pb.UpsertResponse:
 def upsert_result_value(message: pb.UpsertResponse) -> UpsertResult:
     """Return what an upsert did from a message."""
     return UpsertResult(ids_value(message.ids), ids_value(message.truncated))
-
-
-def server_info_message(info: ServerInfo) -> pb.GetServerInfoResponse:
-    """Return what a server says about itself as a message."""
-    decoder = info.decoder
-    return pb.GetServerInfoResponse(
-        version=info.version,
-        encoders=[pb.LoadedModel(name=m.name, provider=m.provider) for m in info.encoders],
-        decoder=None
-        if decoder is None
-        else pb.LoadedModel(name=decoder.name, provider=decoder.provider),
-    )
-
-
-def server_info_value(message: pb.GetServerInfoResponse) -> ServerInfo:
-    """Return what a server says about itself from a message."""
-    decoder = message.decoder
-    return ServerInfo(
-        message.version,
-        [LoadedModel(model.name, model.provider) for model in message.encoders],
-        LoadedModel(decoder.name, decoder.provider) if message.HasField("decoder") else None,
-    )
-
-
-def info_message(info: CollectionInfo) -> pb.CollectionInfo:
-    """Return a collection's settings and size as a message."""
-    encoder = info.encoder
-    return pb.CollectionInfo(
-        name=info.name,
-        dim=info.dim,
-        metric=METRICS[info.metric],
-        encoder=None
-        if encoder is None
-        else pb.EncoderInfo(
-            model=encoder.model,
-            weights_sha256=encoder.weights_sha256,
-            tokenizer_sha256=encoder.tokenizer_sha256,
-            pooling=encoder.pooling,
-            prefix=encoder.prefix,
-            normalized=encoder.normalized,
-            dim=encoder.dim,
-            max_tokens=encoder.max_tokens,
-        ),
-        count=info.count,
-        segments=info.segments,
-        indexed=info.indexed,
-        disk_bytes=info.disk_bytes,
-        quarantined=[
-            pb.Quarantine(
-                part=q.part, files=q.files, reason=q.reason, points=q.points, accepted=q.accepted
-            )
-            for q in info.quarantined
-        ],
-    )
-
-
-def info_value(message: pb.CollectionInfo) -> CollectionInfo:
-    """Return the collection's settings and size that a message holds."""
-    encoder = message.encoder
-    return CollectionInfo(
-        name=message.name,
-        dim=message.dim,
-        metric=metric_value(message.metric),
-        encoder=EncoderInfo(
-            model=encoder.model,
-            weights_sha256=encoder.weights_sha256,
-            tokenizer_sha256=encoder.tokenizer_sha256,
-            pooling=encoder.pooling,
-            prefix=encoder.prefix,
-            normalized=encoder.normalized,
-            dim=encoder.dim,
-            max_tokens=encoder.max_tokens,
-        )
-        if message.HasField("encoder")
-        else None,
-        count=message.count,
-        segments=message.segments,
-        indexed=message.indexed,
-        disk_bytes=message.disk_bytes,
-        quarantined=tuple(
-            Quarantine(
-                q.part,
-                tuple(q.files),
-                q.reason,
-                q.points if q.HasField("points") else None,
-                q.accepted,
-            )
-            for q in message.quarantined
-        ),
-    )
 
 
 def answer_end_message(end: AnswerEnd) -> pb.AnswerEnd:

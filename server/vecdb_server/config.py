@@ -64,6 +64,8 @@ class ServerConfig:
         A file of PEM certificates; callers must then show a certificate signed by one of them.
     insecure
         Listen off loopback without TLS or without keys.
+    backup_dir
+        The directory below which callers may have backups put; None lets them have none.
     encoder
         An encoder to load before the first call; others are loaded when first needed.
     decoder
@@ -92,6 +94,7 @@ class ServerConfig:
     tls_key: Path | None = None
     tls_client_ca: Path | None = None
     insecure: bool = False
+    backup_dir: Path | None = None
     encoder: str | None = None
     decoder: str | None = None
     decoder_api_key: str | None = None
@@ -111,6 +114,13 @@ class ServerConfig:
         """
         MESSAGE_BYTES.check(self.message_bytes)
         host, _ = split_address(self.listen)
+        if self.backup_dir is not None and self.backup_dir.resolve().is_relative_to(
+            self.data.resolve()
+        ):
+            raise InvalidParameterError(
+                f"backup_dir={str(self.backup_dir)!r} lies in the data directory {self.data}: "
+                "must be outside it, at best on another disk"
+            )
         if (self.tls_cert is None) != (self.tls_key is None):
             raise InvalidParameterError("tls_cert and tls_key: must be given together")
         if self.tls_client_ca is not None and self.tls_cert is None:

@@ -67,7 +67,9 @@ class Server:
             ],
         )
         self._gates = gates(config.limits)
-        service = VecdbService(database, self._gates, config.message_bytes, config.encoder)
+        service = VecdbService(
+            database, self._gates, config.message_bytes, config.encoder, config.backup_dir
+        )
         add_VecdbServiceServicer_to_server(service, self._grpc)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         self._names = (pb.DESCRIPTOR.services_by_name["VecdbService"].full_name, "")

@@ -9,17 +9,26 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import grpc
 from google.protobuf.message import Message
 
-from vecdb.errors import InvalidFilterError, InvalidPayloadError, MessageTooLargeError, VecdbError
+from vecdb.errors import (
+    FailedPreconditionError,
+    InvalidFilterError,
+    InvalidNameError,
+    InvalidPayloadError,
+    MessageTooLargeError,
+    VecdbError,
+)
 from vecdb.registry.models import find_model
 from vecdb.types import Payload
-from vecdb_proto import codec
+from vecdb_proto import admin_codec, codec
 from vecdb_proto.status import wire_error
 from vecdb_proto.v1 import vecdb_pb2 as pb
 from vecdb_proto.v1.vecdb_pb2_grpc import VecdbServiceServicer
@@ -29,6 +38,8 @@ from vecdb_server.failures import defect, fail
 if TYPE_CHECKING:
     from vecdb.collection import Collection
     from vecdb.database import Database
+
+_BACKUP_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}", re.ASCII)
 
 _LOG = logging.getLogger(__name__)
 
@@ -75,9 +86,11 @@ class VecdbService(VecdbServiceServicer):
         gates: dict[CallClass, Gate],
         message_bytes: int,
         own_encoder: str | None = None,
+        backup_dir: Path | None = None,
     ) -> None:
         self._database = database
         self._own_encoder = own_encoder  # the one the server was started with, even from a path
+        self._backup_dir = backup_dir
         self._gates = gates
         self._message_bytes = message_bytes
 
@@ -106,7 +119,7 @@ class VecdbService(VecdbServiceServicer):
     @_gated(CallClass.ADMIN)
     def GetServerInfo(self, request: pb.GetServerInfoRequest) -> pb.GetServerInfoResponse:
         """Tell the version and the models."""
-        return codec.server_info_message(self._database.server_info())
+        return admin_codec.server_info_message(self._database.server_info())
 
     @_gated(CallClass.ADMIN)
     def CreateCollection(self, request: pb.CreateCollectionRequest) -> pb.CreateCollectionResponse:
@@ -129,7 +142,7 @@ class VecdbService(VecdbServiceServicer):
     def GetCollection(self, request: pb.GetCollectionRequest) -> pb.GetCollectionResponse:
         """Tell a collection's settings and size."""
         info = self._database.collection(request.name).info()
-        return pb.GetCollectionResponse(info=codec.info_message(info))
+        return pb.GetCollectionResponse(info=admin_codec.info_message(info))
 
     @_gated(CallClass.SEARCH)
     def ListCollections(self, request: pb.ListCollectionsRequest) -> pb.ListCollectionsResponse:
@@ -189,6 +202,19 @@ class VecdbService(VecdbServiceServicer):
         self._collection(request).flush()
         return pb.FlushResponse()
 
+    @_gated(CallClass.ADMIN)
+    def Backup(self, request: pb.BackupRequest) -> pb.BackupResponse:
+        """Add a backup to a directory below the operator's."""
+        directory = backup_directory(self._backup_dir, request.name)
+        taken = self._database.backup(directory, **_given(request, "keep"))
+        return pb.BackupResponse(backup=admin_codec.backup_message(taken))
+
+    @_gated(CallClass.ADMIN)
+    def ListBackups(self, request: pb.ListBackupsRequest) -> pb.ListBackupsResponse:
+        """List the backups of such a directory."""
+        found = self._database.list_backups(backup_directory(self._backup_dir, request.name))
+        return pb.ListBackupsResponse(backups=[admin_codec.backup_message(one) for one in found])
+
     def Ask(
         self, request: pb.AskRequest, context: grpc.ServicerContext
     ) -> Iterator[pb.AskResponse]:
@@ -233,6 +259,29 @@ class Turn:
 
     def __exit__(self, *_: object) -> None:
         self._gate.leave()
+
+
+def backup_directory(root: Path | None, name: str) -> Path:
+    """Return where a caller's backups lie.
+
+    Raises
+    ------
+    FailedPreconditionError
+        If the operator named no directory for backups.
+    InvalidNameError
+        If the name could be any place but one directly below it.
+    """
+    if root is None:
+        raise FailedPreconditionError(
+            "this server takes no backups: its operator has to start it with --backup-dir DIR"
+        )
+    directory = root / name
+    if not _BACKUP_NAME.fullmatch(name) or directory.is_symlink():
+        raise InvalidNameError(
+            f"backup name {name!r:.200}: must be 1 to 100 ASCII letters, digits, '_', '-' or '.', "
+            "beginning with a letter, a digit or '_', and not be a link"
+        )
+    return directory
 
 
 def _given(request: Any, *names: str) -> dict[str, Any]:

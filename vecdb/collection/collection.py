@@ -107,8 +107,9 @@ class Collection:
         return self._maintenance
 
     def info(self) -> CollectionInfo:
-        """Return its settings and size."""
+        """Return its settings and size, and what runs in its background."""
         snapshot = self._segments.snapshot
+        log_bytes = self._wal.size_bytes
         return CollectionInfo(
             name=self.name,
             dim=self.settings.dim,
@@ -117,8 +118,12 @@ class Collection:
             count=snapshot.live,
             segments=sum(part.rows.count > 0 for part in snapshot.parts),
             indexed=sum(part.live for part in snapshot.parts if part.rows.is_indexed),
-            disk_bytes=self._maintenance.stored.bytes + self._wal.size_bytes,
+            disk_bytes=self._maintenance.stored.bytes + log_bytes,
             quarantined=(*self._maintenance.stored.quarantined, *snapshot.damaged),
+            closed_segments=self._maintenance.segment_infos(),
+            growing_rows=self._segments.growing_rows,
+            log_bytes=log_bytes,
+            work=self._maintenance.progress.work,
         )
 
     # Writing

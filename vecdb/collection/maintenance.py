@@ -27,6 +27,7 @@ from vecdb.collection.policy import (
     INDEXED_ROWS,
     to_merge,
 )
+from vecdb.collection.progress import Progress, Task
 from vecdb.collection.recovery import INDEX_KIND, open_index, quarantine_of
 from vecdb.collection.sealed import SealedRows
 from vecdb.collection.segments import Segment, Segments
@@ -46,6 +47,7 @@ from vecdb.storage import (
     write_sections,
     write_tombstones,
 )
+from vecdb.types import SegmentInfo, WorkKind
 
 _CHUNK_ROWS = 4_096
 _REST_SECONDS = 0.000_2
@@ -78,6 +80,7 @@ class Maintenance:
         self._in_hand: set[Segment] = set()  # being indexed or merged; protected by _publishing
         self._stop = threading.Event()
         self._holds = Holds(self._delete)
+        self.progress = Progress()
         self._last_write = time.monotonic()
         self._reserved = stored.next_number - 1
 
@@ -85,6 +88,17 @@ class Maintenance:
     def stored(self) -> StoredCollection:
         """What the newest manifest names."""
         return self._stored
+
+    def segment_infos(self) -> tuple[SegmentInfo, ...]:
+        """Return what there is to say of each segment that takes no more rows, oldest first."""
+        on_disk = self._on_disk  # without the lock, under which files are written
+        infos = []
+        for segment in self._segments.closed:
+            stored = on_disk.get(segment)
+            size = 0 if stored is None else sum(ref.size for ref in stored.files)
+            rows = segment.rows
+            infos.append(SegmentInfo(rows.count, segment.live, size, rows.is_indexed))
+        return tuple(infos)
 
     def check_whole(self) -> None:
         """Refuse to change anything while a part is damaged: it may yet be restored as it was.
@@ -193,14 +207,18 @@ class Maintenance:
                     self._frozen.append((segment, sequence))
                     self._wal.rotate()
             while self._frozen:
-                self._write_frozen(*self._frozen[0], self._step(gently))
+                segment, sequence = self._frozen[0]
+                rows = 0 if segment is None else segment.rows.count
+                with self.progress.task(WorkKind.SEAL, rows) as task:
+                    self._write_frozen(segment, sequence, self._step(gently), task)
                 self._holds.discard(set())
 
-    def _write_frozen(self, segment: Segment | None, sequence: int, step: Step) -> None:
+    def _write_frozen(self, segment: Segment | None, sequence: int, step: Step, task: Task) -> None:
         old = [] if segment is None else [segment]
         kept = [self._segments.alive_at(segment) for segment in old]
         number = self._reserve_number()
         file, data = self._write_data(number, old, kept, step)
+        task.advance(task.rows)
         with self._publishing:
             self._check_running()
             # The WAL up to `sequence` will be gone, so the deaths it recorded must stand in
@@ -268,7 +286,10 @@ class Maintenance:
             self._in_hand.update(chosen)
         try:
             if chosen:
-                self._merge(chosen, gently)
+                rows = sum(segment.live for segment in chosen)
+                passes = 2 if rows >= INDEXED_ROWS else 1  # copied, and linked
+                with self.progress.task(WorkKind.MERGE, rows, passes) as task:
+                    self._merge(chosen, gently, task)
         finally:
             with self._publishing:
                 self._in_hand.difference_update(chosen)
@@ -281,7 +302,8 @@ class Maintenance:
             self._in_hand.update(chosen)
         try:
             for segment in chosen:
-                self._build_index(segment, gently)
+                with self.progress.task(WorkKind.INDEX, segment.rows.count) as task:
+                    self._build_index(segment, gently, task)
         finally:
             with self._publishing:
                 self._in_hand.difference_update(chosen)
@@ -293,16 +315,17 @@ class Maintenance:
     def _to_index(self) -> list[Segment]:
         return [s for s in self._sealed() if not s.rows.is_indexed and s.rows.count >= INDEXED_ROWS]
 
-    def _merge(self, segments: list[Segment], gently: bool) -> None:
+    def _merge(self, segments: list[Segment], gently: bool, task: Task) -> None:
         kept = [self._segments.alive_at(segment) for segment in segments]
         number = self._reserve_number()
         file, data = self._write_data(number, segments, kept, self._step(gently))
+        task.advance(task.rows)
         index = None
         rows = None
         if file is not None:
             rows = SealedRows(self._settings.metric, file)
             if rows.count >= INDEXED_ROWS:
-                index = self._write_index(number, file, gently)
+                index = self._write_index(number, file, gently, task)
                 rows.index = open_index(self._store, index)
         with self._publishing:
             self._check_running()
@@ -324,12 +347,12 @@ class Maintenance:
                 self._on_disk[segment] = merged
             self._discard(dropped)
 
-    def _build_index(self, segment: Segment, gently: bool) -> None:
+    def _build_index(self, segment: Segment, gently: bool, task: Task) -> None:
         rows = segment.rows
         if not isinstance(rows, SealedRows):
             return
         stored = self._on_disk[segment]
-        index = self._write_index(stored.number, rows.file, gently)
+        index = self._write_index(stored.number, rows.file, gently, task)
         with self._publishing:
             self._check_running()
             stored = replace(self._on_disk[segment], index=index)
@@ -343,7 +366,7 @@ class Maintenance:
             self._segments.reindex(segment, indexed)
             self._discard(dropped)
 
-    def _write_index(self, number: int, file: SegmentFile, gently: bool) -> FileRef:
+    def _write_index(self, number: int, file: SegmentFile, gently: bool, task: Task) -> FileRef:
         settings = self._settings
         threads = max(1, self._threads // 2) if gently else self._threads
         step = self._step(gently)
@@ -352,7 +375,9 @@ class Maintenance:
         )
         for first in range(0, len(file), _CHUNK_ROWS):
             step()
-            index.add(file.vectors[first : first + _CHUNK_ROWS], threads=threads)
+            rows = file.vectors[first : first + _CHUNK_ROWS]
+            index.add(rows, threads=threads)
+            task.advance(len(rows))
         return write_sections(
             self._store, f"segments/{number:010d}.index", index.arrays(), kind=INDEX_KIND,
             overwrite=True,

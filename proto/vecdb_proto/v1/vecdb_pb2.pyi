@@ -28,6 +28,13 @@ class FinishReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FINISH_REASON_LENGTH: _ClassVar[FinishReason]
     FINISH_REASON_NO_SOURCE: _ClassVar[FinishReason]
     FINISH_REASON_CANCELLED: _ClassVar[FinishReason]
+
+class WorkKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    WORK_KIND_UNSPECIFIED: _ClassVar[WorkKind]
+    WORK_KIND_SEAL: _ClassVar[WorkKind]
+    WORK_KIND_MERGE: _ClassVar[WorkKind]
+    WORK_KIND_INDEX: _ClassVar[WorkKind]
 METRIC_UNSPECIFIED: Metric
 METRIC_COSINE: Metric
 METRIC_DOT: Metric
@@ -41,6 +48,10 @@ FINISH_REASON_STOP: FinishReason
 FINISH_REASON_LENGTH: FinishReason
 FINISH_REASON_NO_SOURCE: FinishReason
 FINISH_REASON_CANCELLED: FinishReason
+WORK_KIND_UNSPECIFIED: WorkKind
+WORK_KIND_SEAL: WorkKind
+WORK_KIND_MERGE: WorkKind
+WORK_KIND_INDEX: WorkKind
 
 class PointId(_message.Message):
     __slots__ = ("number", "text")
@@ -119,7 +130,7 @@ class Quarantine(_message.Message):
     def __init__(self, part: _Optional[str] = ..., files: _Optional[_Iterable[str]] = ..., reason: _Optional[str] = ..., points: _Optional[int] = ..., accepted: bool = ...) -> None: ...
 
 class CollectionInfo(_message.Message):
-    __slots__ = ("name", "dim", "metric", "encoder", "count", "segments", "indexed", "disk_bytes", "quarantined")
+    __slots__ = ("name", "dim", "metric", "encoder", "count", "segments", "indexed", "disk_bytes", "quarantined", "closed_segments", "growing_rows", "log_bytes", "work")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DIM_FIELD_NUMBER: _ClassVar[int]
     METRIC_FIELD_NUMBER: _ClassVar[int]
@@ -129,6 +140,10 @@ class CollectionInfo(_message.Message):
     INDEXED_FIELD_NUMBER: _ClassVar[int]
     DISK_BYTES_FIELD_NUMBER: _ClassVar[int]
     QUARANTINED_FIELD_NUMBER: _ClassVar[int]
+    CLOSED_SEGMENTS_FIELD_NUMBER: _ClassVar[int]
+    GROWING_ROWS_FIELD_NUMBER: _ClassVar[int]
+    LOG_BYTES_FIELD_NUMBER: _ClassVar[int]
+    WORK_FIELD_NUMBER: _ClassVar[int]
     name: str
     dim: int
     metric: Metric
@@ -138,7 +153,60 @@ class CollectionInfo(_message.Message):
     indexed: int
     disk_bytes: int
     quarantined: _containers.RepeatedCompositeFieldContainer[Quarantine]
-    def __init__(self, name: _Optional[str] = ..., dim: _Optional[int] = ..., metric: _Optional[_Union[Metric, str]] = ..., encoder: _Optional[_Union[EncoderInfo, _Mapping]] = ..., count: _Optional[int] = ..., segments: _Optional[int] = ..., indexed: _Optional[int] = ..., disk_bytes: _Optional[int] = ..., quarantined: _Optional[_Iterable[_Union[Quarantine, _Mapping]]] = ...) -> None: ...
+    closed_segments: _containers.RepeatedCompositeFieldContainer[SegmentInfo]
+    growing_rows: int
+    log_bytes: int
+    work: _containers.RepeatedCompositeFieldContainer[Work]
+    def __init__(self, name: _Optional[str] = ..., dim: _Optional[int] = ..., metric: _Optional[_Union[Metric, str]] = ..., encoder: _Optional[_Union[EncoderInfo, _Mapping]] = ..., count: _Optional[int] = ..., segments: _Optional[int] = ..., indexed: _Optional[int] = ..., disk_bytes: _Optional[int] = ..., quarantined: _Optional[_Iterable[_Union[Quarantine, _Mapping]]] = ..., closed_segments: _Optional[_Iterable[_Union[SegmentInfo, _Mapping]]] = ..., growing_rows: _Optional[int] = ..., log_bytes: _Optional[int] = ..., work: _Optional[_Iterable[_Union[Work, _Mapping]]] = ...) -> None: ...
+
+class SegmentInfo(_message.Message):
+    __slots__ = ("rows", "live_rows", "disk_bytes", "indexed")
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    LIVE_ROWS_FIELD_NUMBER: _ClassVar[int]
+    DISK_BYTES_FIELD_NUMBER: _ClassVar[int]
+    INDEXED_FIELD_NUMBER: _ClassVar[int]
+    rows: int
+    live_rows: int
+    disk_bytes: int
+    indexed: bool
+    def __init__(self, rows: _Optional[int] = ..., live_rows: _Optional[int] = ..., disk_bytes: _Optional[int] = ..., indexed: bool = ...) -> None: ...
+
+class Work(_message.Message):
+    __slots__ = ("kind", "rows", "done")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    DONE_FIELD_NUMBER: _ClassVar[int]
+    kind: WorkKind
+    rows: int
+    done: float
+    def __init__(self, kind: _Optional[_Union[WorkKind, str]] = ..., rows: _Optional[int] = ..., done: _Optional[float] = ...) -> None: ...
+
+class BackupInfo(_message.Message):
+    __slots__ = ("number", "taken", "points", "files", "bytes", "new_files", "new_bytes", "damage")
+    class PointsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    TAKEN_FIELD_NUMBER: _ClassVar[int]
+    POINTS_FIELD_NUMBER: _ClassVar[int]
+    FILES_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    NEW_FILES_FIELD_NUMBER: _ClassVar[int]
+    NEW_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DAMAGE_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    taken: int
+    points: _containers.ScalarMap[str, int]
+    files: int
+    bytes: int
+    new_files: int
+    new_bytes: int
+    damage: str
+    def __init__(self, number: _Optional[int] = ..., taken: _Optional[int] = ..., points: _Optional[_Mapping[str, int]] = ..., files: _Optional[int] = ..., bytes: _Optional[int] = ..., new_files: _Optional[int] = ..., new_bytes: _Optional[int] = ..., damage: _Optional[str] = ...) -> None: ...
 
 class Hits(_message.Message):
     __slots__ = ("ids", "scores", "texts", "payloads")
@@ -385,6 +453,32 @@ class FlushRequest(_message.Message):
 class FlushResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class BackupRequest(_message.Message):
+    __slots__ = ("name", "keep")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    KEEP_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    keep: int
+    def __init__(self, name: _Optional[str] = ..., keep: _Optional[int] = ...) -> None: ...
+
+class BackupResponse(_message.Message):
+    __slots__ = ("backup",)
+    BACKUP_FIELD_NUMBER: _ClassVar[int]
+    backup: BackupInfo
+    def __init__(self, backup: _Optional[_Union[BackupInfo, _Mapping]] = ...) -> None: ...
+
+class ListBackupsRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class ListBackupsResponse(_message.Message):
+    __slots__ = ("backups",)
+    BACKUPS_FIELD_NUMBER: _ClassVar[int]
+    backups: _containers.RepeatedCompositeFieldContainer[BackupInfo]
+    def __init__(self, backups: _Optional[_Iterable[_Union[BackupInfo, _Mapping]]] = ...) -> None: ...
 
 class AskRequest(_message.Message):
     __slots__ = ("collection", "question", "k", "filter_json", "max_tokens", "temperature", "seed")

@@ -94,6 +94,16 @@ class VecdbServiceStub(object):
                 request_serializer=vecdb__proto_dot_v1_dot_vecdb__pb2.FlushRequest.SerializeToString,
                 response_deserializer=vecdb__proto_dot_v1_dot_vecdb__pb2.FlushResponse.FromString,
                 _registered_method=True)
+        self.Backup = channel.unary_unary(
+                '/vecdb.v1.VecdbService/Backup',
+                request_serializer=vecdb__proto_dot_v1_dot_vecdb__pb2.BackupRequest.SerializeToString,
+                response_deserializer=vecdb__proto_dot_v1_dot_vecdb__pb2.BackupResponse.FromString,
+                _registered_method=True)
+        self.ListBackups = channel.unary_unary(
+                '/vecdb.v1.VecdbService/ListBackups',
+                request_serializer=vecdb__proto_dot_v1_dot_vecdb__pb2.ListBackupsRequest.SerializeToString,
+                response_deserializer=vecdb__proto_dot_v1_dot_vecdb__pb2.ListBackupsResponse.FromString,
+                _registered_method=True)
         self.Ask = channel.unary_stream(
                 '/vecdb.v1.VecdbService/Ask',
                 request_serializer=vecdb__proto_dot_v1_dot_vecdb__pb2.AskRequest.SerializeToString,
@@ -182,6 +192,21 @@ class VecdbServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Backup(self, request, context):
+        """Adds a backup of everything to a directory on the server's machine, below the one that it was
+        started with for that (`vecdb serve --backup-dir`). It goes on when its caller goes away.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListBackups(self, request, context):
+        """Lists the backups in such a directory.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Ask(self, request, context):
         """Answers a question from the collection: any number of texts as they are generated, then one
         end. Cancelling the call stops the generation.
@@ -252,6 +277,16 @@ def add_VecdbServiceServicer_to_server(servicer, server):
                     servicer.Flush,
                     request_deserializer=vecdb__proto_dot_v1_dot_vecdb__pb2.FlushRequest.FromString,
                     response_serializer=vecdb__proto_dot_v1_dot_vecdb__pb2.FlushResponse.SerializeToString,
+            ),
+            'Backup': grpc.unary_unary_rpc_method_handler(
+                    servicer.Backup,
+                    request_deserializer=vecdb__proto_dot_v1_dot_vecdb__pb2.BackupRequest.FromString,
+                    response_serializer=vecdb__proto_dot_v1_dot_vecdb__pb2.BackupResponse.SerializeToString,
+            ),
+            'ListBackups': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListBackups,
+                    request_deserializer=vecdb__proto_dot_v1_dot_vecdb__pb2.ListBackupsRequest.FromString,
+                    response_serializer=vecdb__proto_dot_v1_dot_vecdb__pb2.ListBackupsResponse.SerializeToString,
             ),
             'Ask': grpc.unary_stream_rpc_method_handler(
                     servicer.Ask,
@@ -583,6 +618,60 @@ class VecdbService(object):
             '/vecdb.v1.VecdbService/Flush',
             vecdb__proto_dot_v1_dot_vecdb__pb2.FlushRequest.SerializeToString,
             vecdb__proto_dot_v1_dot_vecdb__pb2.FlushResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Backup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vecdb.v1.VecdbService/Backup',
+            vecdb__proto_dot_v1_dot_vecdb__pb2.BackupRequest.SerializeToString,
+            vecdb__proto_dot_v1_dot_vecdb__pb2.BackupResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListBackups(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vecdb.v1.VecdbService/ListBackups',
+            vecdb__proto_dot_v1_dot_vecdb__pb2.ListBackupsRequest.SerializeToString,
+            vecdb__proto_dot_v1_dot_vecdb__pb2.ListBackupsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,0 +1,61 @@
+"""What a collection tells of its background work while it runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vecdb.collection.maintenance import Maintenance
+from vecdb.database import Database
+from vecdb.types import Work, WorkKind
+
+VECTORS = np.random.default_rng(4).standard_normal((12_000, 8)).astype(np.float32)
+
+
+class NoHousekeeping:
+    """Leaves sealing and merging to the test."""
+
+    def __init__(self, collections: object) -> None:
+        del collections
+
+    def stop(self) -> None:
+        """There is nothing to stop."""
+
+
+def test_work_is_shown_while_it_runs_and_not_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vecdb.database.Housekeeping", NoHousekeeping)
+    seen: list[Work] = []
+    check = Maintenance._check_running
+
+    def look(self: Maintenance) -> None:
+        seen.extend(points.info().work)
+        check(self)
+
+    with Database(tmp_path, durability="os") as db:
+        points = db.create_collection("points", dim=8)
+        points.upsert(range(10_000), vectors=VECTORS[:10_000])
+        monkeypatch.setattr(Maintenance, "_check_running", look)
+        assert points.info().growing_rows == 10_000
+        points.maintenance.seal()
+        assert {(work.kind, work.rows) for work in seen} == {(WorkKind.SEAL, 10_000)}
+        assert points.info().growing_rows == 0
+        seen.clear()
+
+        while points.maintenance.improve():
+            pass
+        assert {(work.kind, work.rows) for work in seen} == {(WorkKind.INDEX, 10_000)}
+        assert len({work.done for work in seen}) > 2
+        seen.clear()
+
+        points.upsert(range(10_000, 12_000), vectors=VECTORS[10_000:])
+        points.delete(ids=range(5_000))
+        points.flush()
+        merges = [work for work in seen if work.kind is WorkKind.MERGE]
+        assert len({work.done for work in merges}) > 2
+        assert [work.done for work in merges] == sorted(work.done for work in merges)
+        assert merges[-1].done == 1.0
+        assert points.info().work == ()

@@ -1,0 +1,85 @@
+"""What several commands have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from vecdb.config import DEFAULT_PORT
+from vecdb.errors import VecdbError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def reported(command: F) -> F:
+    """Let a command end with a one-line message and status 1 when vecdb raises."""
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except VecdbError as error:
+            raise click.ClickException(str(error)) from error
+
+    run.__name__ = command.__name__
+    run.__doc__ = command.__doc__
+    if hasattr(command, "__click_params__"):
+        run.__click_params__ = command.__click_params__  # type: ignore[attr-defined]
+    return run  # type: ignore[return-value]
+
+
+def database_options(command: F) -> F:
+    """Say which database a command works on."""
+    for option in (
+        click.option(
+            "--timeout", type=float, default=300.0, show_default=True,
+            help="Seconds a call to a server may take.",
+        ),
+        click.option(
+            "--api-key", envvar="VECDB_API_KEY", help="Of the server; also from VECDB_API_KEY."
+        ),
+        click.option(
+            "--db", "target", default=f"grpc://127.0.0.1:{DEFAULT_PORT}", show_default=True,
+            help="A server's URL, or a data directory that no server has open.",
+        ),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+@contextmanager
+def connected(target: str, api_key: str | None, timeout: float) -> Iterator[Any]:
+    """Open the database that a command works on."""
+    import vecdb
+
+    if is_server(target):
+        options: dict[str, Any] = {"api_key": api_key, "timeout": timeout}
+    elif Path(target).is_dir():
+        options = {}
+    else:
+        raise click.ClickException(
+            f"{target!r} is neither a directory nor a URL like grpc://127.0.0.1:{DEFAULT_PORT}"
+        )
+    with vecdb.connect(target, **options) as database:
+        yield database
+
+
+def is_server(target: str) -> bool:
+    """Return whether `target` is a server's URL and not a directory."""
+    return target.startswith(("grpc://", "grpcs://"))
+
+
+@contextmanager
+def bytes_shown(label: str) -> Iterator[Callable[[int], None]]:
+    """Show how many bytes have gone by, when the output is a terminal."""
+    from tqdm import tqdm
+
+    with tqdm(desc=label, unit="B", unit_scale=True, disable=None) as bar:
+
+        def step(count: int) -> None:
+            bar.update(count)
+
+        yield step
