@@ -58,7 +58,7 @@ def _type_sign_word(_: Any, values: Any, row: Any, word: Any) -> Any:
 
 def _sign_word_in_python(values: Any, row: int, word: int) -> np.int64:
     bits = values[row, word * WORD : (word + 1) * WORD] > 0
-    return np.packbits(bits, bitorder="little").view(np.int64)[0]
+    return np.int64(np.packbits(bits, bitorder="little").view(np.int64)[0])
 
 
 sign_word = or_python(_type_sign_word, _sign_word_in_python)
@@ -80,7 +80,7 @@ def _type_plane_word(_: Any, levels: Any, row: Any, word: Any, bit: Any) -> Any:
 
 def _plane_word_in_python(levels: Any, row: int, word: int, bit: int) -> np.int64:
     bits = (levels[row, word * WORD : (word + 1) * WORD] >> bit) & 1
-    return np.packbits(bits.astype(np.bool_), bitorder="little").view(np.int64)[0]
+    return np.int64(np.packbits(bits.astype(np.bool_), bitorder="little").view(np.int64)[0])
 
 
 plane_word = or_python(_type_plane_word, _plane_word_in_python)
@@ -207,11 +207,8 @@ def _estimate_block_in_python(
     product = (weights @ common).astype(np.float32) * np.float32(step) - np.float32(half)
     add, scale = rows[row, end : end + 8 * BLOCK].view(np.float32).reshape(2, BLOCK)
     estimates[lane, :BLOCK] = np.float32(base) + add + scale * product
-    return (
-        np.packbits(estimates[lane, :BLOCK] < limit, bitorder="little")
-        .view(np.uint32)[0]
-        .astype(np.int64)
-    )  # type: ignore[no-any-return]
+    below = np.packbits(estimates[lane, :BLOCK] < limit, bitorder="little")
+    return np.int64(below.view(np.uint32)[0])
 
 
 estimate_block = or_python(_type_estimate_block, _estimate_block_in_python)

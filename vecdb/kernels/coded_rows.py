@@ -7,7 +7,7 @@ for each row (see `CodedRows.offset`). A row is bytes::
 
 with a block for each 32 neighbours::
 
-    | codes, width / 64 words of 32 uint64 | f_add, 32 float32 | f_scale, 32 float32 | 32 ids, int32 |
+    | codes, width / 64 times 32 words | f_add, 32 float32 | f_scale, 32 float32 | 32 ids |
 
 so that expanding a node is one sequential read. A neighbour's code is RaBitQ's (Gao & Long 2024),
 one bit for each coordinate, relative to the node it hangs on. A node's own coordinates are 16-bit

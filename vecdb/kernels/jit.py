@@ -79,7 +79,7 @@ CACHE_FOLDER: str | None = _cache_folder() if COMPILED else None
 def _compiler(*, allocates: bool) -> Callable[[F], Any]:
     # Without numba's memory management nothing counts references: an array taken out of a tuple
     # would cost an atomic increment and decrement each time, as much as all else in a short loop.
-    compiler: Callable[[F], Any] = numba.njit(
+    compiler: Callable[[F], Any] = numba.njit(  # type: ignore[call-overload]
         nogil=True, fastmath=True, error_model="numpy", _nrt=allocates
     )
     return compiler
