@@ -2,13 +2,13 @@
 
     python -m bench.decoder --out decoder.json
 
-onnxruntime-genai gets folders made by its own model builder from the dequantised GGUF: int4 in
-blocks of 32 with int8 activations, and, where the GGUF and vecdb have 8 bits, the output head in 8
-("genai") or in 4, as the builder has it by default ("genai-int4-head"). Both run with as many
-threads as vecdb. "genai-defaults" is the latter with the threads that genai takes by itself. The
-folders are kept beside the model cache; making them needs torch, transformers and onnx-ir, all of
-the extra `bench`. Engines take turns, so that noise hits all alike. Prompts are random tokens:
-speed does not depend on them.
+"genai" is its runtime over vecdb's own graph: the same model, computed alike. "genai-builder" and
+"genai-builder-int4" are what its model builder makes of the dequantised GGUF: int4 in blocks of 32
+without minima, which is faster and another, worse model (bench/notes/decoder.md has its
+perplexity), with the output head in 8 bits, as the GGUF has it, or in 4, the builder's default.
+They need torch, transformers and onnx-ir and are kept beside the model cache. All run with as many
+threads as vecdb, in turns, so that noise hits all alike. Prompts are random tokens: speed does not
+depend on them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 import click
 import numpy as np
 
-from bench.decoder_peer import make_genai_folder
+from bench.decoder_peer import build_with_genai, wrap_graph
 from bench.machine import describe_commit, describe_machine, versions
 from vecdb.decode import GenerationParams
 from vecdb.decode.load import cached_graph
@@ -30,7 +30,7 @@ from vecdb.decode.onnx import OnnxDecoder, default_threads
 from vecdb.registry.cache import default_root
 from vecdb.registry.models import fetch, find_model
 
-ENGINES = ("vecdb", "vecdb-float32", "genai", "genai-int4-head", "genai-defaults")
+ENGINES = ("vecdb", "vecdb-float32", "genai", "genai-builder", "genai-builder-int4")
 Run = Callable[[list[int], int], tuple[float, float]]
 """Takes a prompt and n; returns seconds to the first token and for the n after it."""
 
@@ -53,15 +53,12 @@ def vecdb_engine(gguf: Path, sha256: str, activations: str, device: str, threads
     return run
 
 
-def genai_engine(gguf: Path, head_bits: int, threads: int | None) -> Run:
+def genai_engine(folder: Path, threads: int) -> Run:
     import onnxruntime_genai as genai
 
-    name = f"genai-smollm2-head{head_bits}"
-    folder = make_genai_folder(gguf, default_root().parent / "bench" / name, head_bits)
     config = genai.Config(str(folder))
-    if threads is not None:
-        options = {"intra_op_num_threads": threads}
-        config.overlay(json.dumps({"model": {"decoder": {"session_options": options}}}))
+    options = {"intra_op_num_threads": threads}
+    config.overlay(json.dumps({"model": {"decoder": {"session_options": options}}}))
     model = genai.Model(config)
 
     def run(prompt: list[int], n: int) -> tuple[float, float]:
@@ -128,13 +125,18 @@ def main(
     threads = threads or default_threads()
     file = find_model("SmolLM2-135M-Instruct", role="decoder").files[0]
     gguf = fetch(file)
+    folders = default_root().parent / "bench" / "genai"
     runs: dict[str, Run] = {}
     for name in engines.split(","):
         if name not in ENGINES:
             raise click.UsageError(f"unknown engine {name!r}: {', '.join(ENGINES)}")
-        if name.startswith("genai"):
-            head_bits = 8 if name == "genai" else 4
-            runs[name] = genai_engine(gguf, head_bits, None if "defaults" in name else threads)
+        if name == "genai":
+            graph = cached_graph(gguf, file.sha256, "int8", "cpu", None)
+            runs[name] = genai_engine(wrap_graph(graph, folders / "same-graph"), threads)
+        elif name.startswith("genai-builder"):
+            bits = 4 if name.endswith("int4") else 8
+            folder = build_with_genai(gguf, folders / f"builder-head{bits}", bits)
+            runs[name] = genai_engine(folder, threads)
         else:
             activations = "float32" if name == "vecdb-float32" else "int8"
             runs[name] = vecdb_engine(gguf, file.sha256, activations, device, threads)
@@ -143,7 +145,7 @@ def main(
         for row in measure(runs, length, new_tokens, repeats):
             rows.append(row)
             print(
-                f"{row['prompt_tokens']:>6} {row['engine']:<16}"
+                f"{row['prompt_tokens']:>6} {row['engine']:<18}"
                 f" prefill {row['prefill_tokens_per_s']:>7} tokens/s (best {row['prefill_best']})"
                 f"  decode {row['decode_tokens_per_s']:>6} (best {row['decode_best']})",
                 flush=True,

@@ -129,7 +129,7 @@ def test_no_memory_for_the_cache(tiny, monkeypatch):
     def refuse(*args, **kwargs):
         raise MemoryError
 
-    monkeypatch.setattr(decode_onnx.np, "empty", refuse)
+    monkeypatch.setattr(decode_onnx.ort.OrtValue, "ortvalue_from_shape_and_type", refuse)
     with pytest.raises(ResourceExhaustedError, match="keys and values of 128 tokens"):
         next(tiny.decoder.generate(PROMPT, GenerationParams(max_tokens=100)))
 

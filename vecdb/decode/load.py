@@ -103,12 +103,16 @@ def _load(
     threads: int | None,
 ) -> LocalChatModel:
     from vecdb.decode.local import LocalChatModel
-    from vecdb.decode.onnx import OnnxDecoder, cuda_available
+    from vecdb.decode.onnx import OnnxDecoder, cuda_available, require_cuda
     from vecdb.decode.tokenizer import DecoderTokenizer
     from vecdb.errors import DeviceUnavailableError
 
     def open_on(where: Literal["cpu", "cuda"]) -> OnnxDecoder:
-        graph = cached_graph(path, sha256, activations, where, cache_dir)
+        if where == "cuda":
+            require_cuda()  # before a graph is made for it
+        # CUDA's kernels take float32 activations whatever is asked: one graph for both.
+        kind = "float32" if where == "cuda" else activations
+        graph = cached_graph(path, sha256, kind, where, cache_dir)
         return OnnxDecoder(graph, device=where, threads=threads)
 
     if device == "cuda" or (device == "auto" and cuda_available()):

@@ -7,10 +7,12 @@ once, for prompt and answer; on the CPU its pages are touched only as tokens arr
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +43,7 @@ _RUNTIME_ERRORS = (
 )
 _CPU = "CPUExecutionProvider"
 _CUDA = "CUDAExecutionProvider"
-_PREFILL_TOKENS = 512
+_PREFILL_TOKENS = 256
 """A long prompt goes in by parts: it can be cancelled between them, and scores need less memory."""
 _SCORED_TOKENS = 128
 _CAPACITY_STEP = 64
@@ -51,6 +53,21 @@ _LOG_ERRORS_ONLY = 3
 def cuda_available() -> bool:
     """Tell whether the installed onnxruntime can execute on a CUDA device."""
     return _CUDA in ort.get_available_providers()
+
+
+def require_cuda() -> None:
+    """Refuse to go on without CUDA.
+
+    Raises
+    ------
+    DeviceUnavailableError
+        If the installed onnxruntime has no CUDA provider.
+    """
+    if not cuda_available():
+        raise DeviceUnavailableError(
+            'device="cuda": the installed onnxruntime has no CUDA provider, it has '
+            f'{ort.get_available_providers()}; pip install "vecdb[gpu]", or use device="cpu"'
+        )
 
 
 def default_threads() -> int:
@@ -87,14 +104,14 @@ class OnnxDecoder:
         options.intra_op_num_threads = threads or default_threads()
         options.log_severity_level = _LOG_ERRORS_ONLY
         providers = [_CUDA, _CPU] if device == "cuda" else [_CPU]
-        if device == "cuda" and not cuda_available():
-            raise DeviceUnavailableError(
-                'device="cuda": the installed onnxruntime has no CUDA provider, it has '
-                f'{ort.get_available_providers()}; pip install "vecdb[gpu]", or use device="cpu"'
-            )
+        if device == "cuda":
+            require_cuda()
+            ort.preload_dlls()  # the CUDA libraries that the extra installs beside onnxruntime
         try:
             session = ort.InferenceSession(str(path), options, providers=providers)
         except _RUNTIME_ERRORS as error:
+            if device == "cuda":
+                raise DeviceUnavailableError(f'device="cuda" does not work: {error}') from error
             raise DecoderError(f"onnxruntime cannot load {path}: {error}") from error
         self._session: ort.InferenceSession | None = session
         self._provider: str = session.get_providers()[0]
@@ -192,20 +209,16 @@ class OnnxDecoder:
         """Return fresh memory for the keys and values of `capacity` tokens, by input name."""
         shape = (1, self._cache_heads, capacity, self._head_size)
         kind = self._cache_dtype
-        if self._provider == _CUDA:
-            make = ort.OrtValue.ortvalue_from_shape_and_type
-            return [(name, make(shape, kind, "cuda", 0)) for name in self._cache_names]
+        # onnxruntime's own memory: numpy's is not aligned to cache lines, which slows attention.
+        make = ort.OrtValue.ortvalue_from_shape_and_type
+        device = "cuda" if self._provider == _CUDA else "cpu"
         try:
-            arrays = [np.empty(shape, dtype=kind) for _ in self._cache_names]
-        except MemoryError as error:
-            size = len(self._cache_names) * int(np.prod(shape)) * kind.itemsize
+            return [(name, make(shape, kind, device, 0)) for name in self._cache_names]
+        except (MemoryError, *_RUNTIME_ERRORS) as error:
+            size = len(self._cache_names) * math.prod(shape) * kind.itemsize
             raise ResourceExhaustedError(
                 f"no memory for the keys and values of {capacity} tokens ({size >> 20} MiB)"
             ) from error
-        from_numpy = ort.OrtValue.ortvalue_from_numpy
-        return [
-            (name, from_numpy(array)) for name, array in zip(self._cache_names, arrays, strict=True)
-        ]
 
     def _checked(self, token_ids: Sequence[int]) -> NDArray[np.int64]:
         tokens = np.asarray(token_ids, dtype=np.int64)
@@ -226,6 +239,8 @@ class _Steps:
         capacity = -(-tokens // _CAPACITY_STEP) * _CAPACITY_STEP
         self._session = session
         self._vocabulary = decoder.vocabulary
+        # A binding copies to the device when it is made, so there the inputs are bound every time.
+        self._on_device = decoder.provider == _CUDA
         self._binding = session.io_binding()
         # Holds the memory that the binding points into.
         self._cache = decoder.new_cache(capacity)
@@ -233,30 +248,63 @@ class _Steps:
             self._binding.bind_ortvalue_input(name, value)
             self._binding.bind_ortvalue_output(name.replace("past_key_values", "present"), value)
         self._length = 0
+        self._bound: _StepArrays | None = None
 
     def run(self, tokens: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Append `tokens` to the sequence; return the logits (R, vocabulary) at `rows` of them."""
+        """Append `tokens` to the sequence; return the logits (R, vocabulary) at `rows` of them.
+
+        The result is overwritten by the next call.
+        """
         length = self._length + len(tokens)
-        binding = self._binding
-        logits = np.empty((1, len(rows), self._vocabulary), dtype=np.float32)
-        # Values are bound anew at every step: a binding copies them to the device when it is made.
-        bound = {
-            "input_ids": np.ascontiguousarray(tokens[None]),
-            "logit_rows": rows,
-            "seqlens_k": np.array([length - 1], dtype=np.int32),
-            "total_sequence_length": np.array(length, dtype=np.int32),
-        }
-        for name, array in bound.items():
-            binding.bind_cpu_input(name, array)
-        output = ort.OrtValue.ortvalue_from_numpy(logits)
-        binding.bind_ortvalue_output("logits", output)
+        arrays = self._bound
+        fits = arrays is not None and arrays.fits(tokens, rows)
+        if arrays is None or not fits:
+            arrays = self._bound = _StepArrays(len(tokens), len(rows), self._vocabulary)
+            self._binding.bind_ortvalue_output("logits", arrays.output)
+        arrays.write(tokens, rows, length)
+        if self._on_device or not fits:
+            for name, value in arrays.values.items():
+                self._binding.bind_ortvalue_input(name, value)
         try:
-            self._session.run_with_iobinding(binding)
+            self._session.run_with_iobinding(self._binding)
         except _RUNTIME_ERRORS as error:
             raise DecoderError(f"onnxruntime failed at token {length}: {error}") from error
         self._length = length
-        rows_logits: NDArray[np.float32] = logits[0]
+        rows_logits: NDArray[np.float32] = arrays.logits[0]
         return rows_logits
+
+
+class _StepArrays:
+    """What a step reads and writes besides the cache.
+
+    Kept from token to token: fresh memory for the logits of every token, page faults and all, took
+    a fifteenth of a step.
+    """
+
+    def __init__(self, tokens: int, rows: int, vocabulary: int) -> None:
+        self.inputs: dict[str, NDArray[np.integer[Any]]] = {
+            "input_ids": np.empty((1, tokens), dtype=np.int64),
+            "logit_rows": np.empty(rows, dtype=np.int64),
+            "seqlens_k": np.empty(1, dtype=np.int32),
+            "total_sequence_length": np.empty((), dtype=np.int32),
+        }
+        self.logits = np.empty((1, rows, vocabulary), dtype=np.float32)
+        # These share the arrays' memory.
+        from_numpy = ort.OrtValue.ortvalue_from_numpy
+        self.values = {name: from_numpy(array) for name, array in self.inputs.items()}
+        self.output = from_numpy(self.logits)
+
+    def fits(self, tokens: NDArray[np.int64], rows: NDArray[np.int64]) -> bool:
+        """Tell whether a step over those would use arrays of the same sizes."""
+        shapes = self.inputs["input_ids"].shape[1], self.inputs["logit_rows"].shape[0]
+        return shapes == (len(tokens), len(rows))
+
+    def write(self, tokens: NDArray[np.int64], rows: NDArray[np.int64], length: int) -> None:
+        """Set the inputs of a step after which the sequence has `length` tokens."""
+        self.inputs["input_ids"][0] = tokens
+        self.inputs["logit_rows"][:] = rows
+        self.inputs["seqlens_k"][0] = length - 1
+        self.inputs["total_sequence_length"][()] = length
 
 
 class Generation:
