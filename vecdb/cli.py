@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vecdb.cli_admin import backup, backups, info, restore
-from vecdb.cli_options import connected, database_options, reported
+from vecdb.cli_options import connected, database_options, reported, space_options
 from vecdb.config import ANSWER_K, ANSWER_TOKENS, CHUNK_TOKENS, DEFAULT_PORT, K
 from vecdb.errors import CollectionNotFoundError, InvalidFilterError
 from vecdb.version import VERSION
@@ -77,11 +77,13 @@ def main() -> None:
     help="Let callers have backups put below this directory of the server's machine.",
 )
 @click.option("--insecure", is_flag=True, help="Listen off loopback without TLS or keys.")
+@space_options
 @reported
 def serve(
     data: Path, listen: str, encoder: str | None, decoder: str | None,
     decoder_api_key: str | None, device: str, api_keys: tuple[str, ...], tls_cert: Path | None,
     tls_key: Path | None, tls_client_ca: Path | None, backup_dir: Path | None, insecure: bool,
+    max_disk_bytes: int | None, max_memory_bytes: int | None, min_free_bytes: int,
 ) -> None:  # fmt: skip
     """Serve a data directory over gRPC until SIGTERM or Ctrl-C.
 
@@ -94,6 +96,8 @@ def serve(
         data=data, listen=listen, encoder=encoder, decoder=decoder,
         decoder_api_key=decoder_api_key, device=device, api_keys=api_keys, tls_cert=tls_cert,
         tls_key=tls_key, tls_client_ca=tls_client_ca, backup_dir=backup_dir, insecure=insecure,
+        max_disk_bytes=max_disk_bytes, max_memory_bytes=max_memory_bytes,
+        min_free_bytes=min_free_bytes,
     )  # fmt: skip
     scheme = "grpc" if tls_cert is None else "grpcs"
     run(config, lambda address: click.echo(f"listening on {scheme}://{address}"))

@@ -9,10 +9,44 @@ from typing import Any, TypeVar
 
 import click
 
-from vecdb.config import DEFAULT_PORT
-from vecdb.errors import VecdbError
+from vecdb.config import DEFAULT_PORT, MIN_FREE_BYTES
+from vecdb.errors import InvalidParameterError, VecdbError
+from vecdb.sizes import parse_size
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class _Size(click.ParamType):  # type: ignore[type-arg]
+    """A number of bytes, written as people write it."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            return value if isinstance(value, int) else parse_size(value)
+        except InvalidParameterError as error:
+            self.fail(str(error), param, ctx)
+
+
+def space_options(command: F) -> F:
+    """Say how much a data directory may take."""
+    for option in (
+        click.option(
+            "--min-free", "min_free_bytes", type=_Size(), show_default=True,
+            default=f"{MIN_FREE_BYTES.default >> 20}MiB",
+            help="Likewise when the file system has less left; deletes and merging may use it.",
+        ),
+        click.option(
+            "--max-memory", "max_memory_bytes", type=_Size(),
+            help="Likewise when points that are in no segment file yet take more memory.",
+        ),
+        click.option(
+            "--max-disk", "max_disk_bytes", type=_Size(),
+            help="Refuse to grow when the data directory holds more, such as 20GB or 512MiB.",
+        ),
+    ):  # fmt: skip
+        command = option(command)
+    return command
 
 
 def reported(command: F) -> F:

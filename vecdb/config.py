@@ -80,6 +80,9 @@ CONTEXT_TOKENS = Limits("context_tokens", 16, 4_096, 100_000_000)
 
 SEGMENT_ROWS = Limits("segment_rows", 1_000, 100_000, 100_000_000)
 WAL_BYTES = Limits("wal_bytes", 1 << 20, 256 << 20, 1 << 40)
+MAX_DISK_BYTES = Limits("max_disk_bytes", 1 << 20, 1 << 60, 1 << 60)
+MAX_MEMORY_BYTES = Limits("max_memory_bytes", 1 << 20, 1 << 60, 1 << 60)
+MIN_FREE_BYTES = Limits("min_free_bytes", 0, 64 << 20, 1 << 60)
 MESSAGE_BYTES = Limits("message bytes", 1 << 16, 64 << 20, 1 << 30)
 
 BACKUPS_KEPT = Limits("keep", 1, 7, 1_000_000)

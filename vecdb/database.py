@@ -11,8 +11,9 @@ from typing import Any, Self
 
 from vecdb.backup import RESTORING, list_backups, take_backup
 from vecdb.collection import Collection, CollectionSettings
+from vecdb.collection.budget import Budget, SpaceLimits, Usage
 from vecdb.collection.settings import check_name
-from vecdb.config import DIM
+from vecdb.config import DIM, MIN_FREE_BYTES
 from vecdb.errors import (
     ClosedError,
     CollectionExistsError,
@@ -37,6 +38,8 @@ from vecdb.version import VERSION
 
 _FOLDER = re.compile(r"c[0-9]{6,}")
 
+_EMPTY_COLLECTION_BYTES = 4_096
+
 _log = logging.getLogger(__name__)
 
 
@@ -58,6 +61,11 @@ class Database:
         Where models run: auto, cpu or cuda.
     cache_dir
         Where model files are kept; by default, the user's cache directory.
+    max_disk_bytes, max_memory_bytes
+        When the files of the directory, or the points that are in no segment file yet, take more,
+        upserts and new collections are refused; everything else goes on. None for no limit.
+    min_free_bytes
+        They are refused as well when less would be left free on the file system.
     store
         In place of `path`, for tests.
 
@@ -80,9 +88,14 @@ class Database:
         decoder_api_key: str | None = None,
         device: str = "auto",
         cache_dir: Path | None = None,
+        max_disk_bytes: int | None = None,
+        max_memory_bytes: int | None = None,
+        min_free_bytes: int | None = None,
         store: Store | None = None,
     ) -> None:
+        limits = SpaceLimits(max_disk_bytes, max_memory_bytes, MIN_FREE_BYTES.check(min_free_bytes))
         self._store = PosixStore(Path(path), durability) if store is None else store
+        self._budget = Budget(limits, self._store.free_bytes, self._usage)
         self._held = self._store.lock()
         try:
             self._models = Models(
@@ -160,11 +173,15 @@ class Database:
             self._check_open()
             if name in self._entries:
                 raise CollectionExistsError(f"there is a collection {name!r} already")
+            with self._budget.growth(Usage(disk_bytes=_EMPTY_COLLECTION_BYTES)):
+                pass
             directory = f"c{self._next_directory():06d}"
             self._publish(
                 {**self._entries, name: {"dir": directory, "settings": settings.to_json()}}
             )
-            collection = Collection(name, settings, self._store.within(directory), self._models)
+            collection = Collection(
+                name, settings, self._store.within(directory), self._models, self._budget
+            )
             self._collections[name] = collection
             return collection
 
@@ -341,7 +358,9 @@ class Database:
             try:
                 settings = CollectionSettings.from_json(entry["settings"], where)
                 store = self._store.within(entry["dir"])
-                self._collections[name] = Collection(name, settings, store, self._models)
+                self._collections[name] = Collection(
+                    name, settings, store, self._models, self._budget
+                )
             except (DataLossError, NewerFormatError, NotFoundError, StorageAccessError) as error:
                 _log.error("collection %r is not opened: %s", name, error)
                 self._damaged[name] = error
@@ -364,6 +383,9 @@ class Database:
         following = max([number, *(n + 1 for n in used)])
         self._catalog.publish({"collections": entries, "next_dir": following})
         self._entries = entries
+
+    def _usage(self) -> list[Usage]:
+        return [collection.usage for collection in list(self._collections.values())]
 
     def _known(self) -> str:
         names = sorted(self._entries)

@@ -37,6 +37,8 @@
     │   └── ModelDigestError            a model file with the wrong SHA-256
     ├── ResourceExhaustedError
     │   ├── DiskFullError
+    │   │   └── DiskLimitError          over max_disk_bytes, or into min_free_bytes
+    │   ├── MemoryLimitError            over max_memory_bytes
     │   ├── MessageTooLargeError
     │   └── OverloadedError
     ├── UnauthenticatedError            no API key, or a wrong one
@@ -191,6 +193,14 @@ class ResourceExhaustedError(VecdbError):
 
 class DiskFullError(ResourceExhaustedError):
     """There is no room on the disk for the write."""
+
+
+class DiskLimitError(DiskFullError):
+    """The data directory may not grow: its disk budget is spent, or the file system nearly full."""
+
+
+class MemoryLimitError(ResourceExhaustedError):
+    """The points that are not in segment files yet take all the memory that they may."""
 
 
 class MessageTooLargeError(ResourceExhaustedError):

@@ -80,10 +80,7 @@ def _give_way() -> None:
 
 
 def _seal(collection: Collection) -> bool:
-    if not collection.maintenance.seal_is_due():
-        return False
-    collection.maintenance.seal(gently=True)
-    return True
+    return collection.seal_if_due()
 
 
 def _index(collection: Collection) -> bool:

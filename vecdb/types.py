@@ -205,6 +205,8 @@ class CollectionInfo:
     """The length of the write-ahead log; a part of `disk_bytes`."""
     work: tuple[Work, ...] = ()
     """What runs in the background now."""
+    memory_bytes: int = 0
+    """About what the points take that are in no segment file yet; mapped files are not counted."""
 
 
 @dataclass(frozen=True, slots=True)

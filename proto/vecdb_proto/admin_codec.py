@@ -59,6 +59,7 @@ def info_message(info: CollectionInfo) -> pb.CollectionInfo:
         segments=info.segments,
         indexed=info.indexed,
         disk_bytes=info.disk_bytes,
+        memory_bytes=info.memory_bytes,
         quarantined=[
             pb.Quarantine(
                 part=q.part, files=q.files, reason=q.reason, points=q.points, accepted=q.accepted
@@ -88,6 +89,7 @@ def info_value(message: pb.CollectionInfo) -> CollectionInfo:
         segments=message.segments,
         indexed=message.indexed,
         disk_bytes=message.disk_bytes,
+        memory_bytes=message.memory_bytes,
         quarantined=tuple(
             Quarantine(
                 q.part,

@@ -56,6 +56,8 @@ WIRE_ERRORS: dict[type[errors.VecdbError], tuple[StatusCode, str]] = {
     errors.ModelDigestError: (StatusCode.DATA_LOSS, "MODEL_DIGEST"),
     errors.ResourceExhaustedError: (StatusCode.RESOURCE_EXHAUSTED, "RESOURCE_EXHAUSTED"),
     errors.DiskFullError: (StatusCode.RESOURCE_EXHAUSTED, "DISK_FULL"),
+    errors.DiskLimitError: (StatusCode.RESOURCE_EXHAUSTED, "DISK_LIMIT"),
+    errors.MemoryLimitError: (StatusCode.RESOURCE_EXHAUSTED, "MEMORY_LIMIT"),
     errors.MessageTooLargeError: (StatusCode.RESOURCE_EXHAUSTED, "MESSAGE_TOO_LARGE"),
     errors.OverloadedError: (StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED"),
     errors.UnauthenticatedError: (StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED"),

@@ -79,6 +79,8 @@ class ServerConfig:
         Where model files are kept; None for the user's cache directory.
     durability
         See `vecdb.database.Database`.
+    max_disk_bytes, max_memory_bytes, min_free_bytes
+        See `vecdb.database.Database`.
     message_bytes
         The largest message taken or sent.
     grace_seconds
@@ -101,6 +103,9 @@ class ServerConfig:
     device: str = "auto"
     cache_dir: Path | None = None
     durability: Literal["disk", "os"] = "disk"
+    max_disk_bytes: int | None = None
+    max_memory_bytes: int | None = None
+    min_free_bytes: int | None = None
     message_bytes: int = MESSAGE_BYTES.default
     grace_seconds: float = 30.0
     limits: Limits = field(default_factory=Limits)

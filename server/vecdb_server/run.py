@@ -50,6 +50,9 @@ def serve(config: ServerConfig, announce: Callable[[str], None] | None = None) -
         decoder_api_key=config.decoder_api_key,
         device=config.device,
         cache_dir=config.cache_dir,
+        max_disk_bytes=config.max_disk_bytes,
+        max_memory_bytes=config.max_memory_bytes,
+        min_free_bytes=config.min_free_bytes,
     ) as database:
         if config.encoder is not None:
             database.models.encoder(config.encoder)

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from vecdb.collection.batch import Batch, check_ids, check_payloads, check_text, check_texts
+from vecdb.collection.budget import Budget, Usage, unlimited
 from vecdb.collection.chunks import chunk_batch, stale_chunks
 from vecdb.collection.commit import CommitQueue, Write
+from vecdb.collection.growing import ROW_BYTES
 from vecdb.collection.maintenance import Maintenance
 from vecdb.collection.recovery import open_segments, read_stored, replay
 from vecdb.collection.segments import Segments
@@ -76,14 +78,18 @@ class Collection:
         Where its files lie; locked by the caller.
     models
         Where encoder and decoder come from.
+    budget
+        What it may take of disk and memory, together with others; None for no limits.
     """
 
     def __init__(
-        self, name: str, settings: CollectionSettings, store: Store, models: Models
-    ) -> None:
+        self, name: str, settings: CollectionSettings, store: Store, models: Models,
+        budget: Budget | None = None,
+    ) -> None:  # fmt: skip
         self.name = name
         self.settings = settings
         self._models = models
+        self._budget = budget or unlimited()
         store.discard_unfinished()
         manifests = ManifestLog.open(store.within("manifest"))
         manifests.heal()
@@ -106,10 +112,25 @@ class Collection:
         """What keeps its segments few, indexed and on disk."""
         return self._maintenance
 
+    @property
+    def usage(self) -> Usage:
+        """What it takes of disk and memory."""
+        parts = self._segments.snapshot.parts
+        return Usage(
+            self._maintenance.stored.bytes + self._wal.size_bytes,
+            sum(part.rows.memory_bytes for part in parts),
+        )
+
+    def seal_if_due(self) -> bool:
+        """Write what is in memory to a segment, gently, if it is time to; return whether it was."""
+        if not self._maintenance.seal_is_due() and not self._budget.is_tight(self.usage):
+            return False
+        self._maintenance.seal(gently=True)
+        return True
+
     def info(self) -> CollectionInfo:
         """Return its settings and size, and what runs in its background."""
-        snapshot = self._segments.snapshot
-        log_bytes = self._wal.size_bytes
+        snapshot, usage = self._segments.snapshot, self.usage
         return CollectionInfo(
             name=self.name,
             dim=self.settings.dim,
@@ -118,12 +139,13 @@ class Collection:
             count=snapshot.live,
             segments=sum(part.rows.count > 0 for part in snapshot.parts),
             indexed=sum(part.live for part in snapshot.parts if part.rows.is_indexed),
-            disk_bytes=self._maintenance.stored.bytes + log_bytes,
+            disk_bytes=usage.disk_bytes,
             quarantined=(*self._maintenance.stored.quarantined, *snapshot.damaged),
             closed_segments=self._maintenance.segment_infos(),
             growing_rows=self._segments.growing_rows,
-            log_bytes=log_bytes,
+            log_bytes=self._wal.size_bytes,
             work=self._maintenance.progress.work,
+            memory_bytes=usage.memory_bytes,
         )
 
     # Writing
@@ -165,6 +187,8 @@ class Collection:
         ------
         InvalidArgumentError
             One of its subclasses, naming what is wrong; nothing of the batch is applied.
+        DiskLimitError, MemoryLimitError
+            If the data directory may not grow; likewise.
         DiskFullError
             Likewise.
         ReadOnlyError, StorageIOError
@@ -191,6 +215,8 @@ class Collection:
         long_text: LongText,
     ) -> UpsertResult:
         encoder = self._encoder()
+        with self._budget.growth(Usage()):
+            pass  # refused before any text is embedded
         stale: list[PointId] = []
         if long_text is LongText.CHUNK:
             stale = stale_chunks(self._segments, ids)
@@ -220,7 +246,9 @@ class Collection:
             self._segments.upsert(batch, sequence)
             return len(batch.ids)
 
-        self._commit(Write(lambda: record, apply))
+        size = len(record[1])
+        with self._budget.growth(Usage(size, size + ROW_BYTES * len(batch.ids))):
+            self._commit(Write(lambda: record, apply))
         return UpsertResult(batch.ids, truncated)
 
     def delete(self, ids: Iterable[PointId] | None = None, filter: Filter | None = None) -> int:

@@ -17,13 +17,17 @@ _FIRST_CAPACITY = 1_024
 _GROWTH = 16
 _RESERVED_BYTES = 1 << 28
 
+ROW_BYTES = 200
+"""About what a row takes beside its vector, text and payload: its id, and where that is found."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GrowingRows:
     """The first `count` rows of a growing segment; what is appended later is not seen.
 
     The lists are shared with the segment, which only ever appends to them. `newest` is too: a
-    frozen segment is looked up through it, when no more is appended. Texts are in UTF-8.
+    frozen segment is looked up through it, when no more is appended. Texts are in UTF-8;
+    `memory_bytes` is about what all rows take.
     """
 
     metric: Metric
@@ -34,6 +38,7 @@ class GrowingRows:
     inverse_norms: NDArray[np.float32]
     texts: list[bytes | None]
     payloads: list[bytes | None]
+    memory_bytes: int
 
     @property
     def is_indexed(self) -> bool:
@@ -98,6 +103,7 @@ class GrowingSegment:
         self._newest: dict[PointId, int] = {}
         self._texts: list[bytes | None] = []
         self._payloads: list[bytes | None] = []
+        self._memory_bytes = 0
         self._vectors = np.empty((_FIRST_CAPACITY, dim), np.float32)
         self._inverse_norms = np.empty(_FIRST_CAPACITY, np.float32)
 
@@ -114,9 +120,12 @@ class GrowingSegment:
             self._inverse_norms = _grown(self._inverse_norms, first, capacity)
         self._vectors[first:count] = batch.vectors
         self._inverse_norms[first:count] = reciprocal_norms(batch.vectors)
-        self._texts.extend(None if text is None else text.encode() for text in batch.texts)
+        texts = [None if text is None else text.encode() for text in batch.texts]
+        self._texts.extend(texts)
         self._payloads.extend(batch.payloads)
         self._ids.extend(batch.ids)
+        self._memory_bytes += batch.vectors.nbytes + ROW_BYTES * len(batch.ids)
+        self._memory_bytes += sum(map(len, filter(None, texts + batch.payloads)))
         self._newest.update(zip(batch.ids, range(first, count), strict=True))
 
     def rows_of(self, ids: Sequence[PointId]) -> NDArray[np.int64]:
@@ -127,7 +136,7 @@ class GrowingSegment:
         """Return the rows there are now."""
         return GrowingRows(
             self._metric, len(self._ids), self._ids, self._newest, self._vectors,
-            self._inverse_norms, self._texts, self._payloads,
+            self._inverse_norms, self._texts, self._payloads, self._memory_bytes,
         )  # fmt: skip
 
 

@@ -32,6 +32,11 @@ class SealedRows:
         """Whether a graph index is searched, and not every row."""
         return self.index is not None
 
+    @property
+    def memory_bytes(self) -> int:
+        """How much memory the rows take: none, since they are mapped."""
+        return 0
+
     def search(
         self, queries: Matrix, k: int, mask: NDArray[np.bool_] | None, ef: int | None, threads: int
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

@@ -46,6 +46,10 @@ class Rows(Protocol):
         """The vectors as they were written, float32 (count or more, dim)."""
 
     @property
+    def memory_bytes(self) -> int:
+        """About how much memory the rows take that is not a mapped file."""
+
+    @property
     def is_indexed(self) -> bool:
         """Whether a graph index is searched, and not every row."""
 

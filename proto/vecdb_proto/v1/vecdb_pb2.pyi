@@ -130,7 +130,7 @@ class Quarantine(_message.Message):
     def __init__(self, part: _Optional[str] = ..., files: _Optional[_Iterable[str]] = ..., reason: _Optional[str] = ..., points: _Optional[int] = ..., accepted: bool = ...) -> None: ...
 
 class CollectionInfo(_message.Message):
-    __slots__ = ("name", "dim", "metric", "encoder", "count", "segments", "indexed", "disk_bytes", "quarantined", "closed_segments", "growing_rows", "log_bytes", "work")
+    __slots__ = ("name", "dim", "metric", "encoder", "count", "segments", "indexed", "disk_bytes", "quarantined", "closed_segments", "growing_rows", "log_bytes", "work", "memory_bytes")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DIM_FIELD_NUMBER: _ClassVar[int]
     METRIC_FIELD_NUMBER: _ClassVar[int]
@@ -144,6 +144,7 @@ class CollectionInfo(_message.Message):
     GROWING_ROWS_FIELD_NUMBER: _ClassVar[int]
     LOG_BYTES_FIELD_NUMBER: _ClassVar[int]
     WORK_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     name: str
     dim: int
     metric: Metric
@@ -157,7 +158,8 @@ class CollectionInfo(_message.Message):
     growing_rows: int
     log_bytes: int
     work: _containers.RepeatedCompositeFieldContainer[Work]
-    def __init__(self, name: _Optional[str] = ..., dim: _Optional[int] = ..., metric: _Optional[_Union[Metric, str]] = ..., encoder: _Optional[_Union[EncoderInfo, _Mapping]] = ..., count: _Optional[int] = ..., segments: _Optional[int] = ..., indexed: _Optional[int] = ..., disk_bytes: _Optional[int] = ..., quarantined: _Optional[_Iterable[_Union[Quarantine, _Mapping]]] = ..., closed_segments: _Optional[_Iterable[_Union[SegmentInfo, _Mapping]]] = ..., growing_rows: _Optional[int] = ..., log_bytes: _Optional[int] = ..., work: _Optional[_Iterable[_Union[Work, _Mapping]]] = ...) -> None: ...
+    memory_bytes: int
+    def __init__(self, name: _Optional[str] = ..., dim: _Optional[int] = ..., metric: _Optional[_Union[Metric, str]] = ..., encoder: _Optional[_Union[EncoderInfo, _Mapping]] = ..., count: _Optional[int] = ..., segments: _Optional[int] = ..., indexed: _Optional[int] = ..., disk_bytes: _Optional[int] = ..., quarantined: _Optional[_Iterable[_Union[Quarantine, _Mapping]]] = ..., closed_segments: _Optional[_Iterable[_Union[SegmentInfo, _Mapping]]] = ..., growing_rows: _Optional[int] = ..., log_bytes: _Optional[int] = ..., work: _Optional[_Iterable[_Union[Work, _Mapping]]] = ..., memory_bytes: _Optional[int] = ...) -> None: ...
 
 class SegmentInfo(_message.Message):
     __slots__ = ("rows", "live_rows", "disk_bytes", "indexed")

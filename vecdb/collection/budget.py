@@ -1,0 +1,161 @@
+"""How much a data directory may take of the disk and of memory.
+
+Only growth is held against it: upserts, bulk loads, new collections. Reads, deletes, sealing,
+indexing and merging go on, since they are what gives space back; they may take a directory over
+its limit for a while.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from vecdb.config import MAX_DISK_BYTES, MAX_MEMORY_BYTES, MIN_FREE_BYTES
+from vecdb.errors import DiskLimitError, MemoryLimitError
+
+_TIGHT = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What is taken, or is about to be.
+
+    Attributes
+    ----------
+    disk_bytes
+        The files of segments, indexes and logs.
+    memory_bytes
+        Points that are in no segment file yet. Files are mapped into memory and not counted: the
+        operating system drops their pages when it needs the room.
+    """
+
+    disk_bytes: int = 0
+    memory_bytes: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(self.disk_bytes + other.disk_bytes, self.memory_bytes + other.memory_bytes)
+
+    def __sub__(self, other: Usage) -> Usage:
+        return Usage(self.disk_bytes - other.disk_bytes, self.memory_bytes - other.memory_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class SpaceLimits:
+    """The limits of a data directory, in bytes; None for none.
+
+    Attributes
+    ----------
+    max_disk_bytes
+        Over this, growth is refused.
+    max_memory_bytes
+        Likewise; from half of it on, what is in memory is written to segments early.
+    min_free_bytes
+        Growth is refused as well when less would be left free on the file system. What merging
+        and deleting need on a full disk comes out of it.
+    """
+
+    max_disk_bytes: int | None = None
+    max_memory_bytes: int | None = None
+    min_free_bytes: int = MIN_FREE_BYTES.default
+
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises
+        ------
+        InvalidParameterError
+        """
+        if self.max_disk_bytes is not None:
+            MAX_DISK_BYTES.check(self.max_disk_bytes)
+        if self.max_memory_bytes is not None:
+            MAX_MEMORY_BYTES.check(self.max_memory_bytes)
+        MIN_FREE_BYTES.check(self.min_free_bytes)
+
+
+class Budget:
+    """Admits growth, or refuses it at once.
+
+    Parameters
+    ----------
+    limits
+        What may be taken.
+    free_bytes
+        Returns what is free on the file system.
+    usage
+        Returns what each collection takes.
+    """
+
+    def __init__(
+        self,
+        limits: SpaceLimits,
+        free_bytes: Callable[[], int],
+        usage: Callable[[], list[Usage]],
+    ) -> None:
+        self._limits = limits
+        self._free_bytes = free_bytes
+        self._usage = usage
+        self._lock = threading.Lock()  # protects _pending
+        self._pending = Usage()  # admitted, and not in `usage` yet
+
+    @contextmanager
+    def growth(self, wanted: Usage) -> Iterator[None]:
+        """Admit what is written in this block.
+
+        Raises
+        ------
+        DiskLimitError, MemoryLimitError
+            Before the block is entered.
+        """
+        with self._lock:
+            self._refuse_over(wanted)
+            self._pending += wanted
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._pending -= wanted
+
+    def is_tight(self, own: Usage) -> bool:
+        """Return whether a collection that takes `own` should write to disk what it has in memory.
+
+        That is so when much of what is allowed is taken, and it takes at least an average share.
+        """
+        most = self._limits.max_memory_bytes
+        if most is None or not own.memory_bytes:
+            return False
+        used = [each.memory_bytes for each in self._usage()]
+        return sum(used) >= _TIGHT * most and own.memory_bytes * len(used) >= sum(used)
+
+    def _refuse_over(self, wanted: Usage) -> None:
+        limits, taken = self._limits, self._pending
+        if limits.max_disk_bytes is not None or limits.max_memory_bytes is not None:
+            taken = sum(self._usage(), taken)
+        most = limits.max_disk_bytes
+        if most is not None and taken.disk_bytes + wanted.disk_bytes > most:
+            raise DiskLimitError(
+                f"the data directory holds {taken.disk_bytes:,} bytes of the {most:,} that it may "
+                f"(max_disk_bytes), and this would add {wanted.disk_bytes:,}: delete points and "
+                "`flush`, or raise the limit"
+            )
+        most = limits.max_memory_bytes
+        if most is not None and taken.memory_bytes + wanted.memory_bytes > most:
+            raise MemoryLimitError(
+                f"points that wait to be written to segments take {taken.memory_bytes:,} bytes of "
+                f"the {most:,} that they may (max_memory_bytes), and this would add "
+                f"{wanted.memory_bytes:,}: try again in a moment with smaller batches, or raise "
+                "the limit"
+            )
+        free = self._free_bytes()
+        if free - self._pending.disk_bytes - wanted.disk_bytes < limits.min_free_bytes:
+            raise DiskLimitError(
+                f"{free:,} bytes are free on the file system of the data directory, of which "
+                f"{limits.min_free_bytes:,} are kept for deletes and merging (min_free_bytes): "
+                "free some space, or delete points and `flush`"
+            )
+
+
+def unlimited() -> Budget:
+    """Return a budget that refuses nothing."""
+    return Budget(SpaceLimits(min_free_bytes=0), lambda: 1 << 62, list)
