@@ -38,7 +38,14 @@ from vecdb.errors import (
 )
 from vecdb.models import Models
 from vecdb.storage import FileRef, ManifestLog, PosixStore, Store
-from vecdb.storage.backup import BackupDirectory, CollectionBackup, Step, StoredBackup, prefix_ref
+from vecdb.storage.backup import (
+    RESTORING,
+    BackupDirectory,
+    CollectionBackup,
+    Step,
+    StoredBackup,
+    prefix_ref,
+)
 from vecdb.storage.manifest import (
     encode_manifest,
     manifest_copy,
@@ -46,9 +53,6 @@ from vecdb.storage.manifest import (
     manifest_numbers,
 )
 from vecdb.types import BackupInfo
-
-RESTORING = "RESTORING"
-"""Is in a data directory while a restore builds folders there; names them, one a line."""
 
 _FOLDER = re.compile(r"c([0-9]{6,})", re.ASCII)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from vecdb.backup import RESTORING, list_backups, take_backup
+from vecdb.backup import list_backups, take_backup
 from vecdb.collection import Collection, CollectionSettings
 from vecdb.collection.budget import Budget, SpaceLimits, Usage
 from vecdb.collection.settings import check_name
@@ -32,7 +32,7 @@ from vecdb.housekeeping import Housekeeping
 from vecdb.index import as_metric
 from vecdb.models import DEFAULT_DECODER, Models
 from vecdb.storage import Durability, ManifestLog, PosixStore, Store
-from vecdb.storage.backup import Step
+from vecdb.storage.backup import RESTORING, Step
 from vecdb.types import BackupInfo, Metric, ServerInfo
 from vecdb.version import VERSION
 

@@ -1,4 +1,4 @@
-"""A collection against a plain dict with exact search, over random lives of writes and crashes."""
+"""A collection against a plain dict with exact search: random lives of writes, crashes, backups."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from vecdb.backup import restore_store
 from vecdb.collection.settings import CollectionSettings
 from vecdb.database import Database
 from vecdb.errors import DuplicateIdError, InvalidVectorError
+from vecdb.storage import PosixStore, check_directory
 from vecdb.types import Metric
 
 DIM = 4
@@ -54,6 +56,7 @@ class CollectionMachine(RuleBasedStateMachine):
         self.root = Path(tempfile.mkdtemp(prefix="vecdb-machine-"))
         self.lives = 0
         self.model: dict[Any, tuple[list[float], int | None]] = {}
+        self.backups: dict[int, dict[Any, tuple[list[float], int | None]]] = {}
 
     @initialize(metric=st.sampled_from([Metric.L2, Metric.DOT]))
     def create(self, metric: Metric) -> None:
@@ -121,6 +124,34 @@ class CollectionMachine(RuleBasedStateMachine):
         self.lives += 1
         self._open()
 
+    @rule(keep=st.one_of(st.none(), st.integers(1, 3)))
+    def backup(self, keep: int | None) -> None:
+        taken = self.db.backup_to(self._backups(), keep=keep)
+        assert taken.points == {"c": len(self.model)}
+        assert taken.number not in self.backups
+        self.backups[taken.number] = dict(self.model)
+        if keep is not None:
+            self.backups = {n: self.backups[n] for n in sorted(self.backups)[-keep:]}
+        found = self.db.list_backups(self.root / "backups")
+        assert [info.number for info in found] == sorted(self.backups)
+        assert {info.damage for info in found} == {None}
+
+    @precondition(lambda self: self.backups)
+    @rule(data=st.data(), replace=st.booleans())
+    def restore(self, data: st.DataObject, replace: bool) -> None:
+        """Go on from a backup, in a new directory or in the place of what there is."""
+        number = data.draw(st.sampled_from(sorted(self.backups)), label="number")
+        self.db.close()
+        self.lives += not replace
+        target = PosixStore(self.root / str(self.lives), "os")
+        restore_store(self._backups(), target, number=number, replace=replace)
+        assert check_directory(target).ok
+        self.model = dict(self.backups[number])
+        self._open()
+
+    def _backups(self) -> PosixStore:
+        return PosixStore(self.root / "backups", "os")
+
     def _open(self) -> None:
         self.db = Database(self.root / str(self.lives), durability="os")
         self.points = self.db.collection("c")
@@ -161,8 +192,8 @@ class CollectionMachine(RuleBasedStateMachine):
 
 TestCollection = CollectionMachine.TestCase
 TestCollection.settings = settings(
-    max_examples=30,
-    stateful_step_count=60,
+    max_examples=10,
+    stateful_step_count=50,  # 500 steps
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
@@ -175,7 +206,7 @@ class LongMachine(CollectionMachine):
 TestCollectionForLong = pytest.mark.slow(LongMachine.TestCase)
 TestCollectionForLong.settings = settings(
     max_examples=200,
-    stateful_step_count=50,
+    stateful_step_count=50,  # 10,000 steps
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )

@@ -23,6 +23,7 @@ TARGET = Path("/restored/data")
 VECTORS = np.random.default_rng(0).random((100, 4), np.float32)
 
 Contents = dict[str, set[int]]
+Sweep = Callable[[Callable[[int], bool]], None]
 FIRST: Contents = {"points": set(range(60)) - {3, 4}, "few": {1}}
 SECOND: Contents = {"points": set(range(80)) - {3, 4, 10, 65}, "few": {1}}
 OTHER: Contents = {"other": {90}}
@@ -144,16 +145,20 @@ def run_backup(
     return disk, database, told, over
 
 
-def every(run: Callable[[int], bool]) -> int:
-    """Call `run` with 0, 1, 2, ... until it says that this was past the end; return that number."""
-    number = 0
-    while not run(number):
-        number += 1
-    assert number > 20, "the sweep is too short to mean anything"
-    return number
+@pytest.fixture(params=[4, pytest.param(1, marks=pytest.mark.slow)], ids=["some", "all"])
+def every(request: pytest.FixtureRequest) -> Sweep:
+    """Returns what calls a function with 0, 1, 2, ..., until it says that this was past the end."""
+
+    def sweep(run: Callable[[int], bool]) -> None:
+        number = 0
+        while not run(number):
+            number += request.param
+        assert number > 20, "the sweep is too short to mean anything"
+
+    return sweep
 
 
-def test_a_backup_that_power_loss_or_death_stops_leaves_the_others() -> None:
+def test_a_backup_that_power_loss_or_death_stops_leaves_the_others(every: Sweep) -> None:
     def run(call: int) -> bool:
         disk, _, told, over = run_backup(lambda start: Faults(stop_at=start + call))
         for survivor in survivors(disk, call):
@@ -163,7 +168,9 @@ def test_a_backup_that_power_loss_or_death_stops_leaves_the_others() -> None:
     every(run)
 
 
-def test_a_backup_that_an_error_stops_leaves_the_others_and_the_database_at_work() -> None:
+def test_a_backup_that_an_error_stops_leaves_the_others_and_the_database_at_work(
+    every: Sweep,
+) -> None:
     def run(call: int) -> bool:
         disk, database, told, over = run_backup(lambda start: Faults(error_at=start + call))
         disk.faults = Faults()
@@ -236,7 +243,7 @@ def check_restored(disk: SimulatedDisk, *, told: bool, replace: bool) -> None:
 
 
 @pytest.mark.parametrize("replace", [False, True])
-def test_power_loss_or_death_during_a_restore(replace: bool) -> None:
+def test_power_loss_or_death_during_a_restore(every: Sweep, replace: bool) -> None:
     def run(call: int) -> bool:
         disk, told, over = run_restore(lambda start: Faults(stop_at=start + call), replace=replace)
         for survivor in survivors(disk, call):
@@ -247,7 +254,7 @@ def test_power_loss_or_death_during_a_restore(replace: bool) -> None:
 
 
 @pytest.mark.parametrize("replace", [False, True])
-def test_an_error_during_a_restore(replace: bool) -> None:
+def test_an_error_during_a_restore(every: Sweep, replace: bool) -> None:
     def run(call: int) -> bool:
         disk, told, over = run_restore(lambda start: Faults(error_at=start + call), replace=replace)
         for survivor in survivors(disk, call):
@@ -271,6 +278,9 @@ def test_a_restore_again_needs_no_replace_when_the_first_was_interrupted() -> No
     disk = disk.after_power_loss(lambda: True)
     with pytest.raises(FailedPreconditionError, match="interrupted"):
         opened(disk, TARGET)
+    report = check_directory(PosixStore(TARGET, calls=disk))
+    assert not report.ok
+    assert "cut short: run it again" in str(report)
     assert restored(disk, 1, TARGET) == FIRST
     with pytest.raises(AlreadyExistsError, match="--replace"):
         restored(disk, 1, TARGET)

@@ -1,16 +1,19 @@
-"""Writes tests/storage/fixtures/format1: a small data directory in format 1 of everything.
+"""Writes tests/storage/fixtures: a small data directory in format 1 of everything, and a backup.
 
-Run as ``python -m tests.storage.make_fixtures DIR`` and compare: the fixture itself is written
-once per format version and then never again, or it would not show that old files are readable.
+Run as ``python -m tests.storage.make_fixtures DIR`` and compare: the fixtures are written once per
+format version and then never again, or they would not show that old files are readable.
 """
 
 from __future__ import annotations
 
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
 
+from vecdb.database import Database
 from vecdb.storage import (
     Delete,
     ManifestLog,
@@ -66,5 +69,15 @@ def make(root: Path) -> None:
     wal.close()
 
 
+def make_backup(data: Path, root: Path) -> None:
+    """Write the directory of backups `root`: one backup of a copy of the data directory `data`."""
+    with tempfile.TemporaryDirectory() as scratch:
+        copy = Path(scratch) / "data"
+        shutil.copytree(data, copy)
+        with Database(copy) as database:
+            database.backup(root)
+
+
 if __name__ == "__main__":
-    make(Path(sys.argv[1]))
+    make(Path(sys.argv[1]) / "format1")
+    make_backup(Path(sys.argv[1]) / "format1", Path(sys.argv[1]) / "backup1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Callable
@@ -10,8 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import vecdb
 from tests.storage import make_fixtures as made
 from vecdb import storage
+from vecdb.database import Database
 from vecdb.errors import NewerFormatError
 from vecdb.storage import (
     Delete,
@@ -30,10 +33,12 @@ from vecdb.storage import (
     wal_file,
     write_sections,
 )
+from vecdb.storage.backup import BACKUP_VERSION, BackupDirectory
 from vecdb.storage.manifest import decode_manifest, encode_manifest
 
 PAGE = Path(storage.__file__).with_name("FORMAT.md").read_text()
 FIXTURE = Path(__file__).with_name("fixtures") / "format1"
+BACKUP_FIXTURE = FIXTURE.with_name("backup1")
 
 
 def example(name: str) -> bytes:
@@ -89,6 +94,20 @@ def test_the_example_of_a_manifest() -> None:
     assert encode_manifest(1, {"a": 1}) == block[1].encode()
 
 
+def test_the_example_of_a_backup(tmp_path: Path) -> None:
+    block = re.search(r"```text backup\n(.*?)```", PAGE, re.DOTALL)
+    assert block is not None
+    store = PosixStore(tmp_path)
+    store.put("backups/0000000001.json", block[1].encode())
+    backup = BackupDirectory(store).read()
+    docs = backup.collections["docs"]
+    assert (docs.sequence, docs.points, docs.files) == (1, 0, list(docs.log))
+    assert (backup.taken.isoformat(), backup.new_bytes) == ("2026-11-23T22:35:48+00:00", 121)
+    body = json.loads(block[1].split("\n", 1)[1])
+    assert body["collections"] == {"docs": docs.to_json()}
+    assert encode_manifest(1, body) == block[1].encode()
+
+
 @pytest.mark.parametrize(
     ("words", "true"),
     [
@@ -97,6 +116,7 @@ def test_the_example_of_a_manifest() -> None:
         (r"at most 2\^30", wal_file.RECORD_BYTES_LIMIT == 2**30),
         (r"16 MiB of table", storage.sections.TABLE_BYTES_LIMIT == 16 << 20),
         (r"64 MiB per manifest", storage.manifest.MANIFEST_BYTES_LIMIT == 64 << 20),
+        (rf'"backup": {BACKUP_VERSION},', True),
         (r"once it has 64 MiB", storage.wal.FILE_BYTES == 64 << 20),
     ],
 )
@@ -148,6 +168,22 @@ def test_the_fixture_is_sound_and_its_generator_still_makes_it(
     assert [n for n in again.list() if not n.endswith((".copy", ".end"))] == fixture.list()
     for name in fixture.list():
         assert again.read(name) == fixture.read(name), name
+
+
+def test_the_fixture_of_a_backup_restores_and_is_still_made_so(tmp_path: Path) -> None:
+    shutil.copytree(BACKUP_FIXTURE, tmp_path / "backups")
+    vecdb.restore(tmp_path / "backups", tmp_path / "data")
+    assert not check_directory(PosixStore(tmp_path / "data")).findings
+    with Database(tmp_path / "data") as database:
+        records = database.collection("docs").get([7, "seven", 2**64 - 1, 8, "acht"])
+        assert [(r.id, r.text) for r in records] == [(2**64 - 1, ""), (8, "ä"), ("acht", None)]
+    made.make_backup(FIXTURE, tmp_path / "made")
+    old, new = PosixStore(BACKUP_FIXTURE), PosixStore(tmp_path / "made")
+    assert new.list() == old.list()
+    for name in new.list("files"):
+        assert new.read(name) == old.read(name)
+    backups = (BackupDirectory(store).read() for store in (old, new))
+    assert next(backups).collections == next(backups).collections
 
 
 def _newer_binary(data: bytes) -> bytes:

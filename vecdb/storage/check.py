@@ -23,6 +23,7 @@ from vecdb.errors import (
     StoredFileNotFoundError,
     VecdbError,
 )
+from vecdb.storage.backup import RESTORING
 from vecdb.storage.base import Store
 from vecdb.storage.check_log import WAL, cut_log, cut_tail, read_log
 from vecdb.storage.fileref import FileRef, file_refs
@@ -100,6 +101,12 @@ class _Check:
         catalog = self._manifests(CATALOG)
         if catalog is not None and catalog.latest is not None:
             listed = self._listed(catalog.latest)
+        elif RESTORING in names:
+            advice = "run it again, or delete the directory"
+            self._damage(
+                RESTORING, f"a restore into {self._store.location()} was cut short: {advice}"
+            )
+            return
         elif folders:
             self._damage(CATALOG, f"{self._store.location(CATALOG)} has no readable manifest")
             listed = dict.fromkeys(sorted(folders), "an unlisted collection")
@@ -113,7 +120,9 @@ class _Check:
         for folder in sorted(folders - listed.keys()):
             self._note(folder, "is in no catalog; it is deleted when the database is opened")
         for name in names:
-            if name.split("/", 1)[0] not in folders | {CATALOG}:
+            if name == RESTORING:
+                self._note(name, "was left by a restore; it is deleted when the database is opened")
+            elif name.split("/", 1)[0] not in folders | {CATALOG}:
                 self._note(name, "is none of vecdb's files")
 
     def _listed(self, catalog: Manifest) -> dict[str, str]:
