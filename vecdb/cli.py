@@ -14,7 +14,15 @@ import click
 
 from vecdb.cli_admin import backup, backups, info, restore
 from vecdb.cli_options import connected, database_options, reported, space_options
-from vecdb.config import ANSWER_K, ANSWER_TOKENS, CHUNK_TOKENS, DEFAULT_PORT, K
+from vecdb.config import (
+    ANSWER_K,
+    ANSWER_TOKENS,
+    CHUNK_TOKENS,
+    DEFAULT_PORT,
+    SCRUB_BYTES_PER_SECOND,
+    SCRUB_SECONDS,
+    K,
+)
 from vecdb.errors import CollectionNotFoundError, InvalidFilterError
 from vecdb.version import VERSION
 
@@ -76,13 +84,28 @@ def main() -> None:
     type=click.Path(path_type=Path),
     help="Let callers have backups put below this directory of the server's machine.",
 )
+@click.option(
+    "--scrub-seconds",
+    type=int,
+    default=SCRUB_SECONDS.default,
+    show_default=True,
+    help="How often all files are read again to find what the disk has changed; 0 for never.",
+)
+@click.option(
+    "--scrub-bytes-per-second",
+    type=int,
+    default=SCRUB_BYTES_PER_SECOND.default,
+    show_default=True,
+    help="How fast.",
+)
 @click.option("--insecure", is_flag=True, help="Listen off loopback without TLS or keys.")
 @space_options
 @reported
 def serve(
     data: Path, listen: str, encoder: str | None, decoder: str | None,
     decoder_api_key: str | None, device: str, api_keys: tuple[str, ...], tls_cert: Path | None,
-    tls_key: Path | None, tls_client_ca: Path | None, backup_dir: Path | None, insecure: bool,
+    tls_key: Path | None, tls_client_ca: Path | None, backup_dir: Path | None,
+    scrub_seconds: int, scrub_bytes_per_second: int, insecure: bool,
     max_disk_bytes: int | None, max_memory_bytes: int | None, min_free_bytes: int,
 ) -> None:  # fmt: skip
     """Serve a data directory over gRPC until SIGTERM or Ctrl-C.
@@ -98,6 +121,7 @@ def serve(
         tls_key=tls_key, tls_client_ca=tls_client_ca, backup_dir=backup_dir, insecure=insecure,
         max_disk_bytes=max_disk_bytes, max_memory_bytes=max_memory_bytes,
         min_free_bytes=min_free_bytes,
+        scrub_seconds=scrub_seconds, scrub_bytes_per_second=scrub_bytes_per_second,
     )  # fmt: skip
     scheme = "grpc" if tls_cert is None else "grpcs"
     run(config, lambda address: click.echo(f"listening on {scheme}://{address}"))

@@ -83,6 +83,9 @@ WAL_BYTES = Limits("wal_bytes", 1 << 20, 256 << 20, 1 << 40)
 MAX_DISK_BYTES = Limits("max_disk_bytes", 1 << 20, 1 << 60, 1 << 60)
 MAX_MEMORY_BYTES = Limits("max_memory_bytes", 1 << 20, 1 << 60, 1 << 60)
 MIN_FREE_BYTES = Limits("min_free_bytes", 0, 64 << 20, 1 << 60)
+SCRUB_SECONDS = Limits("scrub_seconds", 0, 86_400, 366 * 86_400)
+"""From one reading of all files at rest to the next; 0 for never."""
+SCRUB_BYTES_PER_SECOND = Limits("scrub_bytes_per_second", 1 << 16, 16 << 20, 1 << 40)
 MESSAGE_BYTES = Limits("message bytes", 1 << 16, 64 << 20, 1 << 30)
 
 BACKUPS_KEPT = Limits("keep", 1, 7, 1_000_000)

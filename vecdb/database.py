@@ -13,7 +13,7 @@ from vecdb.backup import list_backups, take_backup
 from vecdb.collection import Collection, CollectionSettings
 from vecdb.collection.budget import Budget, SpaceLimits, Usage
 from vecdb.collection.settings import check_name
-from vecdb.config import DIM, MIN_FREE_BYTES
+from vecdb.config import DIM, MIN_FREE_BYTES, SCRUB_BYTES_PER_SECOND, SCRUB_SECONDS
 from vecdb.errors import (
     ClosedError,
     CollectionExistsError,
@@ -28,7 +28,7 @@ from vecdb.errors import (
     StorageAccessError,
     VecdbError,
 )
-from vecdb.housekeeping import Housekeeping
+from vecdb.housekeeping import Housekeeping, Scrubber
 from vecdb.index import as_metric
 from vecdb.models import DEFAULT_DECODER, Models
 from vecdb.storage import Durability, ManifestLog, PosixStore, Store
@@ -66,6 +66,9 @@ class Database:
         upserts and new collections are refused; everything else goes on. None for no limit.
     min_free_bytes
         They are refused as well when less would be left free on the file system.
+    scrub_seconds, scrub_bytes_per_second
+        How often all files are read again in the background to find what the disk has changed (by
+        default once a day, 0 for never), and how fast.
     store
         In place of `path`, for tests.
 
@@ -91,9 +94,13 @@ class Database:
         max_disk_bytes: int | None = None,
         max_memory_bytes: int | None = None,
         min_free_bytes: int | None = None,
+        scrub_seconds: int | None = None,
+        scrub_bytes_per_second: int | None = None,
         store: Store | None = None,
     ) -> None:
         limits = SpaceLimits(max_disk_bytes, max_memory_bytes, MIN_FREE_BYTES.check(min_free_bytes))
+        scrub_every = SCRUB_SECONDS.check(scrub_seconds)
+        scrub_rate = SCRUB_BYTES_PER_SECOND.check(scrub_bytes_per_second)
         self._store = PosixStore(Path(path), durability) if store is None else store
         self._budget = Budget(limits, self._store.free_bytes, self._usage)
         self._held = self._store.lock()
@@ -115,6 +122,7 @@ class Database:
             self._held.release()
             raise
         self._housekeeping = Housekeeping(lambda: list(self._collections.values()))
+        self._scrubber = Scrubber(lambda: list(self._collections.values()), scrub_every, scrub_rate)
 
     def create_collection(
         self,
@@ -307,6 +315,7 @@ class Database:
                 return
             self._closed = True
             self._housekeeping.stop()
+            self._scrubber.stop()
             try:
                 for collection in self._collections.values():
                     collection.close()

@@ -1,4 +1,4 @@
-"""Three threads for all collections of a database: one seals, one indexes, one merges."""
+"""Threads for all collections of a database: one seals, one indexes, one merges, one scrubs."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from contextlib import suppress
 
 from vecdb.collection import Collection
 from vecdb.collection.holds import StoppedError
+from vecdb.collection.scrub import Throttle
 from vecdb.errors import ResourceExhaustedError, VecdbError
 
 _POLL_SECONDS = 0.25
@@ -77,6 +78,57 @@ def _give_way() -> None:
     if sys.platform == "linux":
         with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+
+
+class Scrubber:
+    """Reads the files of every collection again from time to time; see `vecdb.collection.scrub`.
+
+    Parameters
+    ----------
+    collections
+        Returns the collections there are.
+    seconds
+        From the opening to the first scrub, and from one to the next; 0 for none.
+    bytes_per_second
+        How fast it reads.
+    """
+
+    def __init__(
+        self,
+        collections: Callable[[], Sequence[Collection]],
+        seconds: int,
+        bytes_per_second: int,
+    ) -> None:
+        self._collections = collections
+        self._seconds = seconds
+        self._rate = bytes_per_second
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="vecdb-scrub", daemon=True)
+        if seconds:
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Stop at the next pause, and wait for that."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        _give_way()
+        while not self._stop.wait(self._seconds):
+            throttle = Throttle(self._rate, self._stop)
+            for collection in self._collections():
+                try:
+                    report = collection.scrub(throttle)
+                except StoppedError:
+                    continue
+                except VecdbError as error:
+                    _log.error("collection %r: scrub: %s", collection.name, error)
+                    continue
+                _log.info(
+                    "collection %r: %d files, %d bytes read again, %d damaged",
+                    collection.name, report.files, report.bytes, len(report.damage),
+                )  # fmt: skip
 
 
 def _seal(collection: Collection) -> bool:

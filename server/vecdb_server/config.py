@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from vecdb.config import DEFAULT_PORT, MESSAGE_BYTES
+from vecdb.config import DEFAULT_PORT, MESSAGE_BYTES, SCRUB_BYTES_PER_SECOND, SCRUB_SECONDS
 from vecdb.errors import InvalidParameterError
 
 
@@ -79,7 +79,7 @@ class ServerConfig:
         Where model files are kept; None for the user's cache directory.
     durability
         See `vecdb.database.Database`.
-    max_disk_bytes, max_memory_bytes, min_free_bytes
+    max_disk_bytes, max_memory_bytes, min_free_bytes, scrub_seconds, scrub_bytes_per_second
         See `vecdb.database.Database`.
     message_bytes
         The largest message taken or sent.
@@ -106,6 +106,8 @@ class ServerConfig:
     max_disk_bytes: int | None = None
     max_memory_bytes: int | None = None
     min_free_bytes: int | None = None
+    scrub_seconds: int = SCRUB_SECONDS.default
+    scrub_bytes_per_second: int = SCRUB_BYTES_PER_SECOND.default
     message_bytes: int = MESSAGE_BYTES.default
     grace_seconds: float = 30.0
     limits: Limits = field(default_factory=Limits)
@@ -118,6 +120,8 @@ class ServerConfig:
         InvalidParameterError
         """
         MESSAGE_BYTES.check(self.message_bytes)
+        SCRUB_SECONDS.check(self.scrub_seconds)
+        SCRUB_BYTES_PER_SECOND.check(self.scrub_bytes_per_second)
         host, _ = split_address(self.listen)
         if self.backup_dir is not None and self.backup_dir.resolve().is_relative_to(
             self.data.resolve()

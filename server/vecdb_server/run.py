@@ -53,6 +53,8 @@ def serve(config: ServerConfig, announce: Callable[[str], None] | None = None) -
         max_disk_bytes=config.max_disk_bytes,
         max_memory_bytes=config.max_memory_bytes,
         min_free_bytes=config.min_free_bytes,
+        scrub_seconds=config.scrub_seconds,
+        scrub_bytes_per_second=config.scrub_bytes_per_second,
     ) as database:
         if config.encoder is not None:
             database.models.encoder(config.encoder)

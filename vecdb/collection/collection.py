@@ -16,6 +16,7 @@ from vecdb.collection.commit import CommitQueue, Write
 from vecdb.collection.growing import ROW_BYTES
 from vecdb.collection.maintenance import Maintenance
 from vecdb.collection.recovery import open_segments, read_stored, replay
+from vecdb.collection.scrub import Scrub, ScrubReport, Throttle
 from vecdb.collection.segments import Segments
 from vecdb.collection.settings import CollectionSettings
 from vecdb.collection.snapshot import Condition, hits_of
@@ -90,6 +91,7 @@ class Collection:
         self.settings = settings
         self._models = models
         self._budget = budget or unlimited()
+        self._store = store
         store.discard_unfinished()
         manifests = ManifestLog.open(store.within("manifest"))
         manifests.heal()
@@ -455,6 +457,10 @@ class Collection:
         options = AnswerOptions(k=K.check(k), filter=filter)
         retriever = CollectionRetriever(self, self.settings.metric)
         return Answer(answer(question, retriever, self._models.chat(), params, options))
+
+    def scrub(self, throttle: Throttle) -> ScrubReport:
+        """Read every file again, as fast as `throttle` lets it, and put right what can be."""
+        return Scrub(self._store, self._maintenance, self._wal, throttle).run()
 
     @property
     def is_read_only(self) -> bool:

@@ -125,6 +125,56 @@ class Maintenance:
             _log.error("segment %d is no longer served: %s", stored.number, error)
             self._segments.quarantine(segment, quarantine_of(self._store, stored, error))
 
+    # What a scrub finds, put right
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether the collection is closing."""
+        return self._stop.is_set()
+
+    @property
+    def on_disk(self) -> list[tuple[Segment, StoredSegment]]:
+        """The segments that are files now."""
+        with self._publishing:
+            return list(self._on_disk.items())
+
+    def lose_index(self, segment: Segment) -> None:
+        """Search a segment exactly from now on; `improve` builds its index again."""
+        with self._publishing:
+            if segment in self._on_disk and isinstance(segment.rows, SealedRows):
+                rows = SealedRows(self._settings.metric, segment.rows.file)
+                self._segments.reindex(segment, rows)
+
+    def renew_tombstones(self, segment: Segment) -> None:
+        """Write again, from memory, which rows of a segment are dead.
+
+        Raises
+        ------
+        DiskFullError, StorageIOError
+        """
+        with self._publishing:
+            self._check_running()
+            stored = self._on_disk.get(segment)
+            if stored is not None:
+                unwritten = replace(stored, tombstones=None, dead=0)
+                renewed = self._with_tombstones(unwritten, segment)
+                self._replace_stored(segment, renewed)
+
+    def heal_manifest(self) -> list[str]:
+        """Write the manifest's file or its copy again if one is damaged; return their names."""
+        with self._publishing:
+            self._check_running()
+            return self._manifests.heal()
+
+    def _replace_stored(self, segment: Segment, stored: StoredSegment) -> None:
+        dropped = self._publish(
+            self._stored.with_segments(
+                [stored if s.number == stored.number else s for s in self._stored.segments]
+            )
+        )
+        self._on_disk[segment] = stored
+        self._discard(dropped)
+
     def note_write(self) -> None:
         """Remember that a write came in: merging small segments waits for a pause."""
         self._last_write = time.monotonic()
@@ -355,16 +405,9 @@ class Maintenance:
         index = self._write_index(stored.number, rows.file, gently, task)
         with self._publishing:
             self._check_running()
-            stored = replace(self._on_disk[segment], index=index)
-            dropped = self._publish(
-                self._stored.with_segments(
-                    [stored if s.number == stored.number else s for s in self._stored.segments]
-                )
-            )
-            self._on_disk[segment] = stored
+            self._replace_stored(segment, replace(self._on_disk[segment], index=index))
             indexed = SealedRows(self._settings.metric, rows.file, open_index(self._store, index))
             self._segments.reindex(segment, indexed)
-            self._discard(dropped)
 
     def _write_index(self, number: int, file: SegmentFile, gently: bool, task: Task) -> FileRef:
         settings = self._settings
