@@ -134,9 +134,9 @@ class Maintenance:
 
     @property
     def on_disk(self) -> list[tuple[Segment, StoredSegment]]:
-        """The segments that are files now."""
+        """The segments that are files now, without those that are quarantined."""
         with self._publishing:
-            return list(self._on_disk.items())
+            return [(segment, self._on_disk[segment]) for segment in self._sealed()]
 
     def lose_index(self, segment: Segment) -> None:
         """Search a segment exactly from now on; `improve` builds its index again."""
