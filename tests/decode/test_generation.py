@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.decode.tiny_gguf import CONTEXT
-from vecdb.decode import GenerationParams
+from vecdb.decode import GenerationParams, generation
 from vecdb.decode import onnx as decode_onnx
 from vecdb.decode.onnx import OnnxDecoder
 from vecdb.errors import (
@@ -93,9 +93,9 @@ def test_closing_ends_the_stream(tiny):
 
 
 def test_another_thread_may_close_during_a_prompt(tiny, monkeypatch):
-    monkeypatch.setattr(decode_onnx, "_PREFILL_TOKENS", 1)
+    monkeypatch.setattr(generation, "_PREFILL_TOKENS", 1)
     started, steps = threading.Event(), []
-    run = decode_onnx._Steps.run
+    run = decode_onnx.Steps.run
 
     def slow_run(self, tokens, rows):
         steps.append(len(tokens))
@@ -103,7 +103,7 @@ def test_another_thread_may_close_during_a_prompt(tiny, monkeypatch):
         time.sleep(0.01)
         return run(self, tokens, rows)
 
-    monkeypatch.setattr(decode_onnx._Steps, "run", slow_run)
+    monkeypatch.setattr(decode_onnx.Steps, "run", slow_run)
     tokens = tiny.decoder.generate([7] * 150, GenerationParams())
     with ThreadPoolExecutor(1) as pool:
         rest = pool.submit(list, tokens)

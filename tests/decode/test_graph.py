@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from tests.decode.reference import ReferenceDecoder
 from tests.decode.tiny_gguf import CONTEXT, write_tiny_gguf
-from vecdb.decode import GenerationParams
-from vecdb.decode import onnx as decode_onnx
+from vecdb.decode import GenerationParams, generation
 from vecdb.decode.gguf_file import BlockMatrix, GgufFile
 from vecdb.decode.llama_graph import build_llama, fold_remainder, nearest_zero_points, pack_codes
 from vecdb.decode.onnx import OnnxDecoder
@@ -67,7 +66,7 @@ def test_the_graph_for_cuda_is_near_it(tmp_path, tiny_path):
 def test_prompt_in_parts_gives_the_same(tmp_path, tiny_path, monkeypatch):
     ours, prompt = decoder(tiny_path, tmp_path), TOKENS[:100]
     whole = list(ours.generate(prompt, GREEDY))
-    monkeypatch.setattr(decode_onnx, "_PREFILL_TOKENS", 7)
+    monkeypatch.setattr(generation, "_PREFILL_TOKENS", 7)
     assert list(ours.generate(prompt, GREEDY)) == whole
 
 

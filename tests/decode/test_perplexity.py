@@ -26,6 +26,7 @@ def test_default_mode_on_a_thousand_tokens(smollm2):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3_600)  # seven minutes on two free cores, nearly all of it the reference
 def test_default_mode_on_twenty_thousand_tokens(smollm2, smollm2_path, capsys):
     if not PEPS.exists():
         pytest.skip(f"the PEPs are not at {PEPS}")

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.decode.base import GenerationParams
-from vecdb.decode.sampling import Sampler
+from vecdb.decode.generation import Generation
 from vecdb.errors import (
     ClosedError,
     DecoderError,
@@ -43,8 +42,6 @@ _RUNTIME_ERRORS = (
 )
 _CPU = "CPUExecutionProvider"
 _CUDA = "CUDAExecutionProvider"
-_PREFILL_TOKENS = 256
-"""A long prompt goes in by parts: it can be cancelled between them, and scores need less memory."""
 _SCORED_TOKENS = 128
 _CAPACITY_STEP = 64
 _LOG_ERRORS_ONLY = 3
@@ -90,6 +87,9 @@ class OnnxDecoder:
         "cpu" or "cuda".
     threads
         CPU threads of one step; None takes the CPUs that this process may use.
+    look_ahead
+        Let a step also take a guess of the token after the next one (`vecdb.decode.look_ahead`):
+        the same tokens in fewer steps, of which some take longer.
 
     Raises
     ------
@@ -99,7 +99,15 @@ class OnnxDecoder:
         If onnxruntime refuses the graph.
     """
 
-    def __init__(self, path: Path, *, device: str = "cpu", threads: int | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        device: str = "cpu",
+        threads: int | None = None,
+        look_ahead: bool = False,
+    ) -> None:
+        self.look_ahead = look_ahead
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads or default_threads()
         options.log_severity_level = _LOG_ERRORS_ONLY
@@ -175,7 +183,7 @@ class OnnxDecoder:
             raise InvalidParameterError(
                 f"{len(tokens)} tokens are more than the context of {self._context_tokens}"
             )
-        steps = _Steps(self.session(), self, len(tokens))
+        steps = self.steps(len(tokens))
         scores = np.empty(len(tokens) - 1)
         for start in range(0, len(tokens) - 1, _SCORED_TOKENS):
             part = tokens[start : start + _SCORED_TOKENS]
@@ -205,6 +213,18 @@ class OnnxDecoder:
             raise ClosedError("the decoder was closed")
         return session
 
+    def steps(self, tokens: int) -> Steps:
+        """Return an empty sequence with memory for `tokens` tokens.
+
+        Raises
+        ------
+        ClosedError
+            If the decoder was closed.
+        ResourceExhaustedError
+            If there is no memory for its keys and values.
+        """
+        return Steps(self.session(), self, tokens)
+
     def new_cache(self, capacity: int) -> list[tuple[str, ort.OrtValue]]:
         """Return fresh memory for the keys and values of `capacity` tokens, by input name."""
         shape = (1, self._cache_heads, capacity, self._head_size)
@@ -232,7 +252,7 @@ class OnnxDecoder:
         return tokens
 
 
-class _Steps:
+class Steps:
     """Runs the graph over one growing sequence; not thread-safe."""
 
     def __init__(self, session: ort.InferenceSession, decoder: OnnxDecoder, tokens: int) -> None:
@@ -248,23 +268,25 @@ class _Steps:
             self._binding.bind_ortvalue_input(name, value)
             self._binding.bind_ortvalue_output(name.replace("past_key_values", "present"), value)
         self._length = 0
+        self._arrays: dict[tuple[int, int], _StepArrays] = {}
         self._bound: _StepArrays | None = None
 
     def run(self, tokens: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Append `tokens` to the sequence; return the logits (R, vocabulary) at `rows` of them.
 
-        The result is overwritten by the next call.
+        The result is overwritten by a later call.
         """
         length = self._length + len(tokens)
-        arrays = self._bound
-        fits = arrays is not None and arrays.fits(tokens, rows)
-        if arrays is None or not fits:
-            arrays = self._bound = _StepArrays(len(tokens), len(rows), self._vocabulary)
-            self._binding.bind_ortvalue_output("logits", arrays.output)
+        size = len(tokens), len(rows)
+        arrays = self._arrays.get(size)
+        if arrays is None:
+            arrays = self._arrays[size] = _StepArrays(*size, self._vocabulary)
         arrays.write(tokens, rows, length)
-        if self._on_device or not fits:
+        if self._on_device or arrays is not self._bound:
             for name, value in arrays.values.items():
                 self._binding.bind_ortvalue_input(name, value)
+            self._binding.bind_ortvalue_output("logits", arrays.output)
+            self._bound = arrays
         try:
             self._session.run_with_iobinding(self._binding)
         except _RUNTIME_ERRORS as error:
@@ -272,6 +294,10 @@ class _Steps:
         self._length = length
         rows_logits: NDArray[np.float32] = arrays.logits[0]
         return rows_logits
+
+    def forget_last(self) -> None:
+        """Take the last token out of the sequence."""
+        self._length -= 1
 
 
 class _StepArrays:
@@ -294,80 +320,9 @@ class _StepArrays:
         self.values = {name: from_numpy(array) for name, array in self.inputs.items()}
         self.output = from_numpy(self.logits)
 
-    def fits(self, tokens: NDArray[np.int64], rows: NDArray[np.int64]) -> bool:
-        """Tell whether a step over those would use arrays of the same sizes."""
-        shapes = self.inputs["input_ids"].shape[1], self.inputs["logit_rows"].shape[0]
-        return shapes == (len(tokens), len(rows))
-
     def write(self, tokens: NDArray[np.int64], rows: NDArray[np.int64], length: int) -> None:
         """Set the inputs of a step after which the sequence has `length` tokens."""
         self.inputs["input_ids"][0] = tokens
         self.inputs["logit_rows"][:] = rows
         self.inputs["seqlens_k"][0] = length - 1
         self.inputs["total_sequence_length"][()] = length
-
-
-class Generation:
-    """The tokens of one generation, made as they are asked for.
-
-    Any thread may close it, also while another waits for a token; the work then stops at the next
-    token or part of the prompt.
-    """
-
-    def __init__(
-        self, decoder: OnnxDecoder, prompt: NDArray[np.int64], params: GenerationParams
-    ) -> None:
-        decoder.session()  # a closed decoder is refused here, not at the first token
-        room = decoder.context_tokens - len(prompt)
-        self._decoder = decoder
-        self._prompt = prompt
-        self._most = min(params.max_tokens, room)
-        self._stop = frozenset(params.stop_token_ids)
-        self._sampler = Sampler(params, prompt.tolist())
-        self._closed = threading.Event()
-        self._running = threading.Lock()  # held by the thread that advances or closes `_tokens`
-        self._tokens = self._generate()
-
-    def __iter__(self) -> Iterator[int]:
-        return self
-
-    def __next__(self) -> int:
-        with self._running:
-            if self._closed.is_set():
-                self._tokens.close()
-                raise StopIteration
-            return next(self._tokens)
-
-    def close(self) -> None:
-        """Stop the work and free the cache."""
-        self._closed.set()
-        if self._running.acquire(blocking=False):
-            try:
-                self._tokens.close()
-            finally:
-                self._running.release()
-
-    def _generate(self) -> Generator[int]:
-        # The cache lives as long as this frame does.
-        steps = _Steps(self._decoder.session(), self._decoder, len(self._prompt) + self._most)
-        logits = self._prefill(steps)
-        for count in range(1, self._most + 1):
-            if logits is None:
-                return
-            token = self._sampler.choose(logits)
-            if token in self._stop:
-                return
-            yield token
-            if count < self._most:  # nobody would read the logits after the last one
-                self._decoder.session()  # raises once the decoder was closed
-                logits = steps.run(np.array([token]), np.zeros(1, np.int64))[0]
-
-    def _prefill(self, steps: _Steps) -> NDArray[np.float32] | None:
-        """Return the logits after the prompt, or None when the generation was closed meanwhile."""
-        logits = None
-        for start in range(0, len(self._prompt), _PREFILL_TOKENS):
-            if self._closed.is_set():
-                return None
-            part = self._prompt[start : start + _PREFILL_TOKENS]
-            logits = steps.run(part, np.array([len(part) - 1]))[0]
-        return logits

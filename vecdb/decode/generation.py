@@ -1,0 +1,102 @@
+"""One generation: prompt in, tokens out, until an end, a limit or a caller stops it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator, Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecdb.decode.base import GenerationParams
+from vecdb.decode.look_ahead import Recall
+from vecdb.decode.sampling import Sampler
+
+if TYPE_CHECKING:
+    from vecdb.decode.onnx import OnnxDecoder, Steps
+
+_PREFILL_TOKENS = 256
+"""A long prompt goes in by parts: it can be cancelled between them, and scores need less memory."""
+_FIRST, _BOTH = np.array([0]), np.array([0, 1])
+
+
+class Generation:
+    """The tokens of one generation, made as they are asked for.
+
+    Any thread may close it, also while another waits for a token; the work then stops at the next
+    token or part of the prompt.
+    """
+
+    def __init__(
+        self, decoder: OnnxDecoder, prompt: NDArray[np.int64], params: GenerationParams
+    ) -> None:
+        decoder.session()  # a closed decoder is refused here, not at the first token
+        room = decoder.context_tokens - len(prompt)
+        self._decoder = decoder
+        self._prompt = prompt
+        self._most = min(params.max_tokens, room)
+        self._stop = frozenset(params.stop_token_ids)
+        self._sampler = Sampler(params, prompt.tolist())
+        self._closed = threading.Event()
+        self._running = threading.Lock()  # held by the thread that advances or closes `_tokens`
+        self._tokens = self._generate()
+
+    def __iter__(self) -> Iterator[int]:
+        return self
+
+    def __next__(self) -> int:
+        with self._running:
+            if self._closed.is_set():
+                self._tokens.close()
+                raise StopIteration
+            return next(self._tokens)
+
+    def close(self) -> None:
+        """Stop the work and free the cache."""
+        self._closed.set()
+        if self._running.acquire(blocking=False):
+            try:
+                self._tokens.close()
+            finally:
+                self._running.release()
+
+    def _generate(self) -> Generator[int]:
+        # The cache lives as long as this frame does.
+        steps = self._decoder.steps(len(self._prompt) + self._most)
+        logits = self._prefill(steps)
+        recall = Recall(self._prompt.tolist()) if self._decoder.look_ahead else None
+        guess, after_guess = None, None
+        for count in range(1, self._most + 1):
+            if logits is None:
+                return
+            token = self._sampler.choose(logits)
+            if token in self._stop:
+                return
+            yield token
+            if count == self._most:  # nobody would read the logits after the last one
+                return
+            self._decoder.session()  # raises once the decoder was closed
+            if recall is not None:
+                recall.add(token)
+            if guess == token:
+                logits, guess = after_guess, None
+                continue
+            if guess is not None:
+                steps.forget_last()
+            # A guess is worth its place only if a token follows it.
+            guess = recall.guess() if recall is not None and count + 1 < self._most else None
+            if guess is None:
+                logits = steps.run(np.array([token]), _FIRST)[0]
+            else:
+                logits, after_guess = steps.run(np.array([token, guess]), _BOTH)
+
+    def _prefill(self, steps: Steps) -> NDArray[np.float32] | None:
+        """Return the logits after the prompt, or None when the generation was closed meanwhile."""
+        logits = None
+        for start in range(0, len(self._prompt), _PREFILL_TOKENS):
+            if self._closed.is_set():
+                return None
+            part = self._prompt[start : start + _PREFILL_TOKENS]
+            logits = steps.run(part, np.array([len(part) - 1]))[0]
+        return logits
