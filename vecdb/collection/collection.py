@@ -11,6 +11,7 @@ import numpy as np
 
 from vecdb.collection.batch import Batch, check_ids, check_payloads, check_text, check_texts
 from vecdb.collection.budget import Budget, Usage, unlimited
+from vecdb.collection.bulk import BulkLoad
 from vecdb.collection.chunks import chunk_batch, stale_chunks
 from vecdb.collection.commit import CommitQueue, Write
 from vecdb.collection.growing import ROW_BYTES
@@ -20,6 +21,7 @@ from vecdb.collection.scrub import Scrub, ScrubReport, Throttle
 from vecdb.collection.segments import Segments
 from vecdb.collection.settings import CollectionSettings
 from vecdb.collection.snapshot import Condition, hits_of
+from vecdb.collection.stored import StoredSegment
 from vecdb.config import ANSWER_K, ANSWER_TOKENS, BATCH_ROWS, COLLECTION_EF, K
 from vecdb.decode import GenerationParams
 from vecdb.encode import Encoder
@@ -30,6 +32,7 @@ from vecdb.errors import (
     InvalidTextError,
     LengthMismatchError,
     MessageTooLargeError,
+    StorageIOError,
     VecdbError,
 )
 from vecdb.index import as_matrix
@@ -252,6 +255,57 @@ class Collection:
         with self._budget.growth(Usage(size, size + ROW_BYTES * len(batch.ids))):
             self._commit(Write(lambda: record, apply))
         return UpsertResult(batch.ids, truncated)
+
+    def bulk(self) -> BulkLoad:
+        """Begin to load many points at once, without the log: faster, and all or nothing.
+
+        Returns
+        -------
+        BulkLoad
+            Takes points inside a ``with`` block; they appear together when that ends without an
+            error, durably, in place of those that have the same ids.
+
+        Raises
+        ------
+        DiskLimitError, MemoryLimitError, DiskFullError, ReadOnlyError, StorageIOError
+            As `upsert`, when points are added or the block ends; nothing of the load stays then.
+
+        Examples
+        --------
+        >>> with points.bulk() as load:                     # doctest: +SKIP
+        ...     for ids, vectors in batches:
+        ...         load.add(ids, vectors=vectors)
+        """
+        return BulkLoad(
+            self.settings, self._maintenance, self._budget, self._bulk_batch, self._adopt
+        )
+
+    def _adopt(self, loaded: Sequence[StoredSegment]) -> None:
+        self._commits.refuse_if_stopped()
+        try:
+            self._maintenance.adopt(loaded)
+        except StorageIOError as error:
+            self.stop_writing(error)
+            raise
+
+    def _bulk_batch(
+        self,
+        ids: Iterable[PointId],
+        texts: Sequence[str | None] | None,
+        vectors: MatrixLike | None,
+        payloads: Sequence[Payload | None] | None,
+    ) -> Batch:
+        self._commits.refuse_if_stopped()
+        checked = check_ids(ids)
+        encoded = check_payloads(payloads, checked)
+        if vectors is None and texts is None:
+            raise EmptyBatchError("neither texts nor vectors were given: give one of them")
+        given = check_texts(texts, len(checked), required=vectors is None)
+        if vectors is None:
+            matrix = self._encoder().encode([str(text) for text in given]).vectors
+        else:
+            matrix = self._vectors(vectors, len(checked))
+        return Batch(checked, matrix, given, encoded)
 
     def delete(self, ids: Iterable[PointId] | None = None, filter: Filter | None = None) -> int:
         """Delete points by id, or all those that match a filter; durable when this returns.

@@ -98,6 +98,17 @@ class CommitQueue:
         """Why writes are refused, if they are."""
         return self._refusal
 
+    def refuse_if_stopped(self) -> None:
+        """Raise when no writes are taken.
+
+        Raises
+        ------
+        ReadOnlyError, ClosedError
+        """
+        refusal = self._refusal
+        if refusal is not None:
+            raise type(refusal)(str(refusal))
+
     def stop(self, error: VecdbError) -> None:
         """Refuse every write from now on, because the disk failed."""
         with self._state:

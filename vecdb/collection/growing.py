@@ -110,6 +110,11 @@ class GrowingSegment:
     def __len__(self) -> int:
         return len(self._ids)
 
+    @property
+    def memory_bytes(self) -> int:
+        """About how much memory the rows take."""
+        return self._memory_bytes
+
     def append(self, batch: Batch) -> None:
         """Add the points of `batch`; an id written before is from now on found at its new row."""
         first = len(self._ids)

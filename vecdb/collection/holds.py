@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 from vecdb.collection.snapshot import Snapshot
 from vecdb.collection.stored import StoredCollection
-from vecdb.errors import VecdbError
+from vecdb.errors import ClosedError, VecdbError
 from vecdb.storage import Store
 
 _log = logging.getLogger(__name__)
 
 
-class StoppedError(VecdbError):
+class StoppedError(ClosedError):
     """The collection is closing; the step in hand was given up."""
 
 

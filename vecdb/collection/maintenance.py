@@ -18,7 +18,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
+from vecdb.collection.growing import GrowingRows
 from vecdb.collection.holds import HeldFiles, Holds, StoppedError
 from vecdb.collection.policy import (
     COMPARED_BYTES,
@@ -73,6 +75,7 @@ class Maintenance:
         self._settings = settings
         self._threads = index_threads
         self._sealing = threading.Lock()  # one seal at a time; protects _frozen
+        self._loading = threading.Lock()  # held while files of a bulk load come and go
         self._merging = threading.Lock()  # one merge at a time
         self._indexing = threading.Lock()  # one index at a time; taken after _merging
         self._publishing = threading.Lock()  # protects _stored, _on_disk and the manifest log
@@ -183,7 +186,7 @@ class Maintenance:
         """Give up what runs, and wait until it has."""
         self._stop.set()
         self._holds.stop()
-        with self._sealing, self._merging, self._indexing:
+        with self._sealing, self._loading, self._merging, self._indexing:
             pass
 
     @contextmanager
@@ -250,18 +253,25 @@ class Maintenance:
         with self._sealing:
             self._check_running()
             with self._turn:
-                segment = self._segments.freeze()
-                sequence = self._segments.snapshot.sequence
-                # Without new points there may be new deletes: they go into tombstones.
-                if segment is not None or sequence > self._stored.applied_sequence:
-                    self._frozen.append((segment, sequence))
-                    self._wal.rotate()
-            while self._frozen:
-                segment, sequence = self._frozen[0]
-                rows = 0 if segment is None else segment.rows.count
-                with self.progress.task(WorkKind.SEAL, rows) as task:
-                    self._write_frozen(segment, sequence, self._step(gently), task)
-                self._holds.discard(set())
+                self._freeze()
+            self._write_all_frozen(gently)
+
+    def _freeze(self) -> None:
+        """Let no more points into the growing segment; the caller holds the turn."""
+        segment = self._segments.freeze()
+        sequence = self._segments.snapshot.sequence
+        # Without new points there may be new deletes: they go into tombstones.
+        if segment is not None or sequence > self._stored.applied_sequence:
+            self._frozen.append((segment, sequence))
+            self._wal.rotate()
+
+    def _write_all_frozen(self, gently: bool) -> None:
+        while self._frozen:
+            segment, sequence = self._frozen[0]
+            rows = 0 if segment is None else segment.rows.count
+            with self.progress.task(WorkKind.SEAL, rows) as task:
+                self._write_frozen(segment, sequence, self._step(gently), task)
+            self._holds.discard(set())
 
     def _write_frozen(self, segment: Segment | None, sequence: int, step: Step, task: Task) -> None:
         old = [] if segment is None else [segment]
@@ -297,6 +307,75 @@ class Maintenance:
             return stored
         name = f"segments/{stored.number:010d}.{dead}.dead"
         return replace(stored, tombstones=write_tombstones(self._store, name, ~alive), dead=dead)
+
+    # Loading
+
+    def write_loaded(self, rows: GrowingRows, chosen: NDArray[np.int64]) -> StoredSegment:
+        """Write rows into a segment that nothing names before `adopt`."""
+        with self._loading:
+            self._check_running()
+            number = self._reserve_number()
+            name = f"segments/{number:010d}.data"
+            step = self._step(gently=False)
+            source = rows.source(chosen, step)
+            data = write_rows(self._store, name, [source], self._settings.dim, step=step)
+            return StoredSegment(number, data)
+
+    def discard_loaded(self, loaded: Sequence[StoredSegment]) -> None:
+        """Delete segments that were not adopted."""
+        with self._loading:
+            if self._stop.is_set():
+                return  # somebody else may own the directory soon; opening it deletes them, too
+            for segment in loaded:
+                if segment.data.name not in self._stored.files:
+                    self._store.delete(segment.data.name)
+
+    def adopt(self, loaded: Sequence[StoredSegment]) -> None:
+        """Make loaded segments part of the collection, all at once, the last one's ids winning.
+
+        Earlier writes are sealed first, so that none of them is replayed over the load. Writers
+        wait meanwhile, readers do not.
+
+        Raises
+        ------
+        DiskFullError, StorageIOError
+            The collection is as it was.
+        """
+        if not loaded:
+            return
+        self.seal()  # most of what is in memory, while writers still go on
+        with self._sealing, self._turn:
+            self._freeze()
+            self._write_all_frozen(gently=False)
+            with self._publishing:
+                self._check_running()
+                self._adopt(loaded)
+
+    def _adopt(self, loaded: Sequence[StoredSegment]) -> None:
+        before = dict(self._on_disk)
+        added: dict[Segment, StoredSegment] = {}
+        masks: dict[Segment, Mask] = {}
+        for stored in loaded:
+            file = SegmentFile.open(self._store, stored.data, verify=False)
+            for segment in (*before, *added):
+                if isinstance(segment.rows, SealedRows):
+                    dead = segment.rows.file.rows_shared_with(file)
+                    if segment not in masks:
+                        masks[segment] = self._segments.alive_at(segment).copy()
+                    masks[segment][dead] = False
+            rows = SealedRows(self._settings.metric, file)
+            added[Segment(rows, np.ones(len(file), np.bool_))] = stored
+        everything = {**before, **added}
+        current = {
+            stored.number: self._buried(stored, masks.get(segment, segment.alive))
+            for segment, stored in everything.items()
+        }
+        kept = [current[s.number] for s in self._stored.segments]
+        new = [current[s.number] for s in added.values()]
+        dropped = self._publish(self._stored.with_segments([*kept, *new]))
+        self._on_disk = {o: current[s.number] for o, s in everything.items()}
+        self._segments.adopt(list(added), masks)
+        self._discard(dropped)
 
     # Improving
 

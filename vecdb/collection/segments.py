@@ -7,7 +7,7 @@ keeps what it saw. An id lives in at most one row of all segments.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -203,6 +203,17 @@ class Segments:
                 self._closed.insert(first, segment)
             self.snapshot = self._snapshot(self.snapshot.sequence)
             return segment
+
+    def adopt(self, loaded: Sequence[Segment], buried: Mapping[Segment, Mask]) -> None:
+        """Add segments, and in the same moment give others new masks of live rows.
+
+        The caller sees to it that no write comes in between and that no id lives twice.
+        """
+        with self._lock:
+            for segment, alive in buried.items():
+                segment.alive = alive
+            self._closed.extend(loaded)
+            self.snapshot = self._snapshot(self.snapshot.sequence)
 
     def reindex(self, segment: Segment, rows: KeyedRows) -> None:
         """Let a segment be searched through `rows`, which are the same rows with an index."""

@@ -26,6 +26,8 @@ TOMBSTONES_KIND = "tombstones"
 TEXT, PAYLOAD, STR_ID = "text", "payload", "id"
 """The columns of byte strings."""
 
+_LOOKED_UP_AT_ONCE = 4_096
+
 
 class SegmentFile:
     """An open segment file. Everything in it is memory-mapped; any thread may read it.
@@ -142,6 +144,17 @@ class SegmentFile:
         for n in np.flatnonzero(there).tolist():
             rows[batch.str_rows[n]] = self._row_of_string(int(places[n]), batch.strings[n])
         return rows
+
+    def rows_shared_with(self, other: SegmentFile) -> NDArray[np.int64]:
+        """Return the rows whose ids are in another file as well, int64, ascending."""
+        _, there = find_first(other._int_keys, self._int_keys)
+        shared = [self._int_rows[there].astype(np.int64)]
+        _, there = find_first(other._str_keys, self._str_keys)
+        likely = self._str_rows[there].astype(np.int64)  # their hashes are
+        for first in range(0, len(likely), _LOOKED_UP_AT_ONCE):
+            rows = likely[first : first + _LOOKED_UP_AT_ONCE]
+            shared.append(rows[other.rows_of(self.ids_at(rows)) >= 0])
+        return np.sort(np.concatenate(shared))
 
     def _row_of_string(self, place: int, string: bytes) -> int:
         """Return the row of `string` among those with the hash at `place`, -1 if it is none."""

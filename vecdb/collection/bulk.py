@@ -1,0 +1,140 @@
+"""Loading many points at once: whole segments go to disk, and one commit makes them all visible."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from vecdb.collection.batch import Batch
+from vecdb.collection.budget import Budget, Usage
+from vecdb.collection.growing import ROW_BYTES, GrowingSegment
+from vecdb.collection.maintenance import Maintenance
+from vecdb.collection.settings import CollectionSettings
+from vecdb.collection.stored import StoredSegment
+from vecdb.config import BATCH_ROWS
+from vecdb.errors import ClosedError, LengthMismatchError, ResourceExhaustedError
+from vecdb.types import MatrixLike, Payload, PointId
+
+_BUFFERED_BYTES = 128 << 20
+
+Check = Callable[
+    [
+        Iterable[PointId],
+        Sequence[str | None] | None,
+        MatrixLike | None,
+        Sequence[Payload | None] | None,
+    ],
+    Batch,
+]
+"""Checks what `Collection.upsert` takes: ids, texts, vectors, payloads."""
+
+
+class BulkLoad:
+    """A load in hand; made by `Collection.bulk`, and used in a ``with`` block by one thread.
+
+    Nothing of it is seen before the block ends, and nothing stays when the block raises. It does
+    not go through the log: points are gathered in memory up to the size of a segment, which is
+    then written as a file that no manifest names yet. When the block ends, one manifest names all
+    of them. Points that have the same ids, of the collection or of the load itself, are replaced,
+    as `Collection.upsert` does it.
+
+    Attributes
+    ----------
+    count
+        How many points were added so far.
+    """
+
+    def __init__(
+        self, settings: CollectionSettings, maintenance: Maintenance, budget: Budget, check: Check,
+        commit: Callable[[Sequence[StoredSegment]], None],
+    ) -> None:  # fmt: skip
+        self._settings = settings
+        self._maintenance = maintenance
+        self._budget = budget
+        self._check = check
+        self._commit = commit
+        self._written: list[StoredSegment] = []
+        self._rows = GrowingSegment(settings.dim, settings.metric)
+        self._open = False
+        self.count = 0
+
+    def add(
+        self,
+        ids: Iterable[PointId],
+        texts: Sequence[str | None] | None = None,
+        vectors: MatrixLike | None = None,
+        payloads: Sequence[Payload | None] | None = None,
+    ) -> None:
+        """Add points; arguments and what they raise are those of `Collection.upsert`.
+
+        There may be any number of them. Texts without vectors are embedded, as far as they fit.
+
+        Raises
+        ------
+        ClosedError
+            Outside of the ``with`` block.
+        """
+        if not self._open:
+            raise ClosedError("a bulk load takes points inside its `with` block only")
+        given = list(ids) if not isinstance(ids, str | bytes) else ids
+        for what, column in (("texts", texts), ("vectors", vectors), ("payloads", payloads)):
+            if column is not None and len(column) != len(given):
+                raise LengthMismatchError(f"{len(given)} ids with {len(column)} {what}")
+        step = BATCH_ROWS.greatest
+        for first in range(0, max(len(given), 1), step):
+            part = slice(first, first + step)
+            self._add(
+                self._check(
+                    given[part],
+                    None if texts is None else texts[part],
+                    None if vectors is None else vectors[part],
+                    None if payloads is None else payloads[part],
+                )
+            )
+
+    def _add(self, batch: Batch) -> None:
+        wanted = batch.vectors.nbytes + ROW_BYTES * len(batch.ids)
+        with self._budget.growth(Usage(wanted, self._rows.memory_bytes + wanted)):
+            self._rows.append(batch)
+        self.count += len(batch.ids)
+        full = len(self._rows) >= self._settings.segment_rows
+        if full or self._rows.memory_bytes >= _BUFFERED_BYTES:
+            self._write()
+
+    def _write(self) -> None:
+        """Write what was gathered to a file; of points with one id, the last."""
+        if not len(self._rows):
+            return
+        view = self._rows.view()
+        newest = np.fromiter(view.newest.values(), np.int64, len(view.newest))
+        rows = np.sort(newest)
+        with self._budget.growth(Usage(disk_bytes=view.memory_bytes)):
+            self._written.append(self._maintenance.write_loaded(view, rows))
+        self._rows = GrowingSegment(self._settings.dim, self._settings.metric)
+
+    def __enter__(self) -> Self:
+        self._open = True
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._open = False
+        kept = False
+        try:
+            if kind is None:
+                self._write()
+                kept = True  # after a disk failed nobody knows whether the manifest names them
+                self._commit(self._written)
+        except ResourceExhaustedError:
+            kept = False
+            raise
+        finally:
+            if not kept:
+                self._maintenance.discard_loaded(self._written)
