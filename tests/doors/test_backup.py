@@ -87,6 +87,16 @@ def test_a_backup_and_what_comes_back(door: Door, tmp_path: Path) -> None:
     assert expected[0].id == 5
 
 
+def test_texts_come_back_with_their_encoder(door: Door, tmp_path: Path) -> None:
+    docs = door.db.create_collection("docs", encoder="all-MiniLM-L6-v2")
+    docs.upsert(["pep8", "pep20"], texts=["A line has 79 characters.", "Explicit is better."])
+    door.db.backup(door.name("nightly"))
+    vecdb.restore(door.root / "nightly", tmp_path / "restored")
+    with vecdb.connect(str(tmp_path / "restored")) as again:
+        assert again.collection("docs").info().encoder == docs.info().encoder
+        assert again.collection("docs").search("How long is a line?", k=1)[0].id == "pep8"
+
+
 def test_what_cannot_be_backed_up_to(door: Door) -> None:
     fill(door.db)
     with pytest.raises(errors.InvalidParameterError, match="keep=0"):
