@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from vecdb.types import BackupInfo, CollectionInfo
 
 _BACKUP_SECONDS = 86_400.0
-"""A server finishes a backup whether or not its caller waits, so waiting long costs nothing."""
+"""Longer than any other call may take: a server gives a backup up when its caller does."""
 
 
 @click.command()

@@ -163,7 +163,8 @@ def backup(
     keep
         Delete all but the newest `keep` backups afterwards; None keeps all.
     timeout
-        Seconds until `vecdb.errors.DeadlineExceededError`; the server finishes the backup even so.
+        Seconds until `vecdb.errors.DeadlineExceededError`; the backup is then given up, and what
+        was copied is not copied again.
 
     Raises
     ------

@@ -19,6 +19,7 @@ import grpc
 from google.protobuf.message import Message
 
 from vecdb.errors import (
+    CancelledError,
     FailedPreconditionError,
     InvalidFilterError,
     InvalidNameError,
@@ -27,6 +28,7 @@ from vecdb.errors import (
     VecdbError,
 )
 from vecdb.registry.models import find_model
+from vecdb.storage import PosixStore
 from vecdb.types import Payload
 from vecdb_proto import admin_codec, codec
 from vecdb_proto.status import wire_error
@@ -58,12 +60,33 @@ def _gated(
     def decorate(
         handler: Callable[[VecdbService, RequestT], ResponseT],
     ) -> Callable[[VecdbService, RequestT, grpc.ServicerContext], ResponseT]:
+        @_watched(kind)
+        @functools.wraps(handler)
+        def call(self: VecdbService, request: RequestT, _: grpc.ServicerContext) -> ResponseT:
+            return handler(self, request)
+
+        return call
+
+    return decorate
+
+
+def _watched(
+    kind: CallClass,
+) -> Callable[
+    [Callable[[VecdbService, RequestT, grpc.ServicerContext], ResponseT]],
+    Callable[[VecdbService, RequestT, grpc.ServicerContext], ResponseT],
+]:
+    """As `_gated`, for a function that also looks at whether its caller is still there."""
+
+    def decorate(
+        handler: Callable[[VecdbService, RequestT, grpc.ServicerContext], ResponseT],
+    ) -> Callable[[VecdbService, RequestT, grpc.ServicerContext], ResponseT]:
         @functools.wraps(handler)
         def call(self: VecdbService, request: RequestT, context: grpc.ServicerContext) -> ResponseT:
             started = time.perf_counter()
             try:
                 with self.turn(kind, context):
-                    response = handler(self, request)
+                    response = handler(self, request, context)
                 self.check_size(response)
             except Exception as error:  # the boundary: whatever it is, the caller gets a status
                 failure = _failure(handler.__name__, error)
@@ -202,11 +225,16 @@ class VecdbService(VecdbServiceServicer):
         self._collection(request).flush()
         return pb.FlushResponse()
 
-    @_gated(CallClass.ADMIN)
-    def Backup(self, request: pb.BackupRequest) -> pb.BackupResponse:
-        """Add a backup to a directory below the operator's."""
-        directory = backup_directory(self._backup_dir, request.name)
-        taken = self._database.backup(directory, **_given(request, "keep"))
+    @_watched(CallClass.ADMIN)
+    def Backup(self, request: pb.BackupRequest, context: grpc.ServicerContext) -> pb.BackupResponse:
+        """Add a backup to a directory below the operator's; given up when the caller goes away."""
+
+        def step(_: int) -> None:
+            if not context.is_active():
+                raise CancelledError("the caller of the backup went away before it was done")
+
+        store = PosixStore(backup_directory(self._backup_dir, request.name))
+        taken = self._database.backup_to(store, step=step, **_given(request, "keep"))
         return pb.BackupResponse(backup=admin_codec.backup_message(taken))
 
     @_gated(CallClass.ADMIN)

@@ -146,6 +146,7 @@ class FakeDatabase:
         self.seconds_per_piece = 0.0
         self.pieces = 0
         self.answers_over = threading.Event()
+        self.backup_over = threading.Event()
 
     def create_collection(self, name, *, dim=None, metric="cosine", encoder=None):
         self.before("create")
@@ -166,6 +167,15 @@ class FakeDatabase:
     def drop_collection(self, name):
         self.collection(name)
         del self._collections[name]
+
+    def backup_to(self, store, *, keep=None, step=None):
+        try:
+            while True:  # for as long as anybody wants it
+                self.pieces += 1
+                step(1)
+                time.sleep(0.005)
+        finally:
+            self.backup_over.set()
 
     def server_info(self):
         return ServerInfo("1.2.3", [LoadedModel("letters", "CPU")], LoadedModel("words", "CUDA"))

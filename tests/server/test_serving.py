@@ -309,3 +309,31 @@ class TestAddress:
             Client("grpcs://h", tls_cert="x")
         with pytest.raises(errors.InvalidParameterError, match="cannot be read"):
             Client("grpcs://h", tls_ca="/nonexistent/ca.pem")
+
+
+def test_a_backup_ends_when_nobody_waits_for_it(engine, start, tmp_path):
+    address = start(backup_dir=tmp_path)
+    with Client(f"grpc://{address}") as client:
+        with pytest.raises(errors.DeadlineExceededError):
+            client.backup("nightly", timeout=0.3)
+        assert engine.backup_over.wait(5)
+        assert engine.pieces > 1
+
+
+def test_a_backup_does_not_keep_a_server_from_stopping(engine, tmp_path):
+    config = ServerConfig(data=Path("unused"), listen="127.0.0.1:0", backup_dir=tmp_path)
+    server = Server(engine, config)
+    server.start()
+    with Client(f"grpc://{server.address}") as client:
+        caller = threading.Thread(target=lambda: refused(lambda: client.backup("nightly")))
+        caller.start()
+        wait_until(lambda: engine.pieces)
+        server.stop(0.2)
+        assert engine.backup_over.is_set()
+        caller.join(5)
+        assert not caller.is_alive()
+
+
+def refused(call):
+    with pytest.raises((errors.UnavailableError, errors.CancelledError)):
+        call()

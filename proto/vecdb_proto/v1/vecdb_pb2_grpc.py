@@ -194,7 +194,8 @@ class VecdbServiceServicer(object):
 
     def Backup(self, request, context):
         """Adds a backup of everything to a directory on the server's machine, below the one that it was
-        started with for that (`vecdb serve --backup-dir`). It goes on when its caller goes away.
+        started with for that (`vecdb serve --backup-dir`). Given up when its caller goes away; what was
+        copied by then is not copied again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
