@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vecdb.kernels.jit import inline
 from vecdb.kernels.simd import move_up
@@ -32,6 +33,12 @@ def pack_key(distance: Any, row: Any) -> Any:
     if bits < 0:
         bits ^= np.int64(0x7FFFFFFF)
     return (bits << np.int64(32)) | (np.int64(row) << np.int64(1))
+
+
+def pack_keys(distances: NDArray[np.float32], rows: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Make keys, as `pack_key` does, of arrays; no distance is negative."""
+    bits = (distances + np.float32(0)).view(np.int32).astype(np.int64)
+    return bits << 32 | rows.astype(np.int64) << 1
 
 
 @inline

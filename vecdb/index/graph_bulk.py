@@ -1,0 +1,304 @@
+"""Building a flat graph with a fixed number of links all at once.
+
+1. Equal rows are found by hashing; the first of them becomes a node, the others its twins.
+2. Rows are carved into small overlapping leaves around random leaders, and compared with all
+   rows of their leaves (`graph_carve`): each row's list of nearest rows.
+3. The lists are pruned to a first graph.
+4. Each row is searched for in that graph. The nodes met join its candidates: some lead far, which
+   neighbours alone do not.
+5. Candidates are pruned, links reversed, pruned again, and rows filled with what was pruned by
+   the least (Gou et al. 2025, SymphonyQG, fill rows likewise).
+6. Nodes that cannot be reached from the entry are linked from where a search for them arrives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecdb.index.graph_carve import carve, in_stretches
+from vecdb.index.rows import aligned_empty, frozen, padded
+from vecdb.kernels.distance import store_rows
+from vecdb.kernels.graph_bulk import chain_twins, join_leaves, join_neighbours
+from vecdb.kernels.graph_bulk_link import (
+    count_reverse,
+    fill_reverse,
+    link_rows,
+    prune_lists,
+    search_lists,
+)
+from vecdb.kernels.graph_bulk_reach import reach_all
+from vecdb.kernels.pool import LARGEST_KEY
+from vecdb.types import Matrix, Metric
+
+Keys = NDArray[np.int64]
+
+_STRETCH = 256
+_REVERSE = 64
+"""About as many of the rows that link to a row are looked at again when its links are chosen."""
+
+
+@dataclass(frozen=True, slots=True)
+class BulkSettings:
+    """How much work goes into a graph. The defaults were measured: bench/notes/graph.md."""
+
+    leaf: int = 512
+    """Rows that are compared pair by pair."""
+    rounds: int = 4
+    """How often the rows are carved."""
+    fanouts: tuple[int, ...] = (2, 1)
+    """To how many parts a row goes at each level of a carving."""
+    joins: int = 1
+    """How often rows are compared with the neighbours of their neighbours."""
+    hops: int = 16
+    """How many neighbours that are."""
+    listed: int = 64
+    """Nearest rows kept of each row while building; at least the degree is kept."""
+    ef: int = 48
+    """Nodes kept while searching for candidates."""
+
+
+class BulkGraph(NamedTuple):
+    """A flat graph."""
+
+    neighbours: NDArray[np.int32]
+    """(n, degree): the links of each row, -1 after the last. A twin has none."""
+    entry: int
+    """The row where searches start, the one nearest to the mean of all nodes; -1 without rows."""
+    twins: NDArray[np.int32]
+    """(n,): the next row with the same vector, -1 after the last."""
+    order: NDArray[np.int32]
+    """The nodes, those near each other close together: an order in which to work on them."""
+
+
+def bulk_graph(
+    vectors: Matrix, metric: Metric, degree: int, *, threads: int = 1, seed: int = 0,
+    settings: BulkSettings | None = None,
+) -> BulkGraph:  # fmt: skip
+    """Build a graph over vectors.
+
+    Every node has exactly `degree` links, to different nodes and not to itself, and can be reached
+    from the entry; where there are no more than `degree` nodes, each links to all others.
+
+    The graph is built for squared Euclidean distance. Under cosine that is between the vectors at
+    unit norm. Under dot it is between vectors with one coordinate more, ``sqrt(M**2 - |x|**2)``
+    for the largest norm M, beside which a query's is zero: the order of these distances is that of
+    inner products (Bachrach et al. 2014).
+
+    Parameters
+    ----------
+    vectors
+        float32 (n, dim), finite; no zero vectors under cosine. May be read-only.
+    metric
+        How the vectors will be compared.
+    degree
+        Links of a node.
+    threads
+        On how many the work is spread; the graph does not depend on it.
+    seed
+        Equal seeds and vectors give equal graphs.
+    settings
+        How much work to put into it.
+    """
+    settings = settings or BulkSettings()
+    space = _euclidean(vectors, metric)
+    twins, nodes = _find_twins(space)
+    neighbours = np.full((len(vectors), degree), -1, np.int32)
+    if len(nodes) == 0:
+        return BulkGraph(neighbours, -1, twins, nodes)
+    if len(nodes) < len(space):
+        space = _rows_of(space, nodes)
+    entry = _nearest_to_mean(space)
+    if len(nodes) <= degree + 1:
+        links = np.array([np.delete(nodes, i) for i in range(len(nodes))])
+        neighbours[nodes, : len(nodes) - 1] = links
+        return BulkGraph(neighbours, int(nodes[entry]), twins, nodes)
+    links, order = _Builder(space, degree, entry, threads, seed, settings).build()
+    neighbours[nodes] = nodes[links]
+    return BulkGraph(neighbours, int(nodes[entry]), twins, nodes[order])
+
+
+def _euclidean(vectors: Matrix, metric: Metric) -> Matrix:
+    """Return vectors whose Euclidean distances order as `bulk_graph` says, padded with zeros.
+
+    They are moved and scaled so that squares keep their precision and cannot overflow.
+    """
+    count, dim = vectors.shape
+    columns = dim + 1 if metric is Metric.DOT else dim
+    space: Matrix = aligned_empty((count, padded(columns)), np.float32)
+    if count == 0:
+        return space
+    store_rows(frozen(vectors), metric is Metric.COSINE, space, 0)
+    space[:, dim:] = 0
+    if metric is not Metric.COSINE:
+        space /= np.float32(max(float(np.abs(space).max()), 1e-30))
+    if metric is Metric.DOT:
+        norms = np.einsum("ij,ij->i", space, space, dtype=np.float64)
+        space[:, dim] = np.sqrt(norms.max() - norms)
+    if metric is not Metric.COSINE:
+        space[:, :columns] -= space[:, :columns].mean(axis=0, dtype=np.float64).astype(np.float32)
+        space /= np.float32(max(float(np.abs(space).max()), 1e-30))
+    return space
+
+
+def _rows_of(space: Matrix, rows: NDArray[np.int32]) -> Matrix:
+    taken: Matrix = aligned_empty((len(rows), space.shape[1]), np.float32)
+    np.take(space, rows, axis=0, out=taken)
+    return taken
+
+
+def _find_twins(space: Matrix) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Return for each row the next one that equals it, and the rows that are the first."""
+    words = (space + np.float32(0)).view(np.uint32)  # so that -0 equals 0
+    factors = np.random.default_rng(0).integers(1 << 63, size=words.shape[1], dtype=np.uint64)
+    hashes = np.empty(len(space), np.uint64)
+    for first in range(0, len(space), _STRETCH):
+        part = slice(first, first + _STRETCH)
+        np.matmul(words[part].astype(np.uint64), factors, out=hashes[part])
+    order = np.argsort(hashes, kind="stable")
+    twins = np.full(len(space), -1, np.int32)
+    chain_twins(words, hashes, order, twins)
+    return twins, np.sort(order[order >= 0]).astype(np.int32)
+
+
+def _nearest_to_mean(space: Matrix) -> int:
+    mean = space.mean(axis=0, dtype=np.float64).astype(np.float32)
+    distances = [
+        np.square(space[first : first + _STRETCH] - mean).sum(axis=1)
+        for first in range(0, len(space), _STRETCH)
+    ]
+    return int(np.argmin(np.concatenate(distances)))
+
+
+class _Builder:
+    """The steps of a build over more than `degree` + 1 different rows."""
+
+    def __init__(
+        self, space: Matrix, degree: int, entry: int, threads: int, seed: int,
+        settings: BulkSettings,
+    ) -> None:  # fmt: skip
+        self.space, self.degree, self.entry = space, degree, entry
+        self.threads, self.seed, self.settings = threads, seed, settings
+        listed = min(max(settings.listed, degree), len(space) - 1)
+        self.lists = np.full((len(space), listed), LARGEST_KEY, np.int64)
+        self.far = np.empty((len(space), 0), np.int64)
+        self.kept = np.full((len(space), degree), LARGEST_KEY, np.int64)
+        self.links = np.empty((len(space), degree), np.int32)
+        self.order = np.arange(len(space), dtype=np.int32)
+
+    def build(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Return links, and an order in which neighbours are close together."""
+        for turn in range(self.settings.rounds):
+            self._compare_leaves(turn)
+        for _ in range(self.settings.joins):
+            self._join_neighbours()
+        self._prune()
+        self._link()
+        if self.settings.ef:
+            self._search()
+            self._link()
+        return self.links, self.order
+
+    def _compare_leaves(self, turn: int) -> None:
+        settings = self.settings
+        least = min(settings.leaf // 2, max(settings.leaf // 4, self.degree + 1))
+        leaves, far = carve(
+            self.space, leaf=settings.leaf, least=least, fanouts=settings.fanouts,
+            seed=[self.seed, turn], threads=self.threads,
+        )  # fmt: skip
+        self.far = np.hstack([self.far, far])
+        members = np.concatenate(leaves)
+        starts = np.concatenate([[0], np.cumsum([len(leaf) for leaf in leaves])])
+        if turn == 0:
+            self.order = members[np.sort(np.unique(members, return_index=True)[1])]
+        locks = np.zeros(len(self.space), np.int32)
+        largest = max(map(len, leaves))
+
+        def make_work() -> Callable[[int, int], None]:
+            block = aligned_empty((largest + 3, self.space.shape[1]), np.float32)
+            block[:] = 0
+            table = np.empty((largest, largest), np.float32)
+            return lambda first, last: join_leaves(
+                self.space, starts, members, first, last, self.lists, locks, block, table
+            )
+
+        self._spread(len(leaves), 1, make_work)
+
+    def _join_neighbours(self) -> None:
+        count, hops = len(self.space), self.settings.hops
+        locks = np.zeros(count, np.int32)
+        keys = self.lists[:, :hops]
+        near = np.where(keys == LARGEST_KEY, -1, (keys & 0xFFFFFFFF) >> 1).astype(np.int32)
+
+        def make_work() -> Callable[[int, int], None]:
+            visited = np.zeros(count // 8 + 1, np.uint8)
+            batch = np.empty(1 + self.lists.shape[1] + hops * (hops + 1), np.int64)
+            return lambda first, last: join_neighbours(
+                self.space, near, self.order, first, last, self.lists, locks, visited, batch
+            )
+
+        self._spread(count, _STRETCH, make_work)
+
+    def _spread(
+        self, count: int, stretch: int, make_work: Callable[[], Callable[[int, int], Any]]
+    ) -> None:
+        in_stretches(self.threads, count, stretch, make_work)
+
+    def _prune(self) -> None:
+        def make_work() -> Callable[[int, int], None]:
+            kept = np.empty(self.degree, np.int64)
+            keys = np.empty(self.lists.shape[1] + self.far.shape[1], np.int64)
+            return lambda first, last: prune_lists(
+                self.space, self.lists, self.far, self.order, first, last, self.kept, kept, keys
+            )
+
+        self._spread(len(self.space), _STRETCH, make_work)
+
+    def _link(self) -> None:
+        """Choose the links of every row, from what was kept, and repair what cannot be reached."""
+        ends = np.zeros(len(self.space) + 1, np.int64)
+        count_reverse(self.kept, ends)
+        reverse = np.empty(ends[-1], np.int64)
+        fill_reverse(self.kept, ends, reverse)
+
+        def make_work() -> Callable[[int, int], None]:
+            kept = np.empty(self.degree, np.int64)
+            keys = np.empty(self.lists.shape[1] + self.far.shape[1] + _REVERSE, np.int64)
+            strain = np.empty(len(keys), np.float32)
+            return lambda first, last: link_rows(
+                self.space, self.kept, reverse, ends, self.lists, self.far, self.order, first,
+                last, self.links, kept, keys, strain,
+            )  # fmt: skip
+
+        self._spread(len(self.space), _STRETCH, make_work)
+        self._reach()
+
+    def _reach(self) -> None:
+        count, ef = len(self.space), self.settings.ef
+        parents = np.full(count, -1, np.int32)
+        reach_all(
+            self.space, self.links, self.entry, parents, np.empty(count, np.int32),
+            np.empty(max(ef, 32), np.int64), np.empty(count // 8 + 1, np.uint8),
+            np.empty(self.degree, np.int64), np.empty(0, np.int64),
+        )  # fmt: skip
+
+    def _search(self) -> None:
+        count, ef, old = len(self.space), self.settings.ef, self.links
+        self.links = np.empty_like(old)
+
+        def make_work() -> Callable[[int, int], None]:
+            kept = np.empty(self.degree, np.int64)
+            pool, trail = np.empty(ef, np.int64), np.empty(2 * ef, np.int64)
+            visited = np.empty(count // 8 + 1, np.uint8)
+            batch = np.empty(self.degree, np.int64)
+            keys = np.empty(self.lists.shape[1] + len(trail), np.int64)
+            return lambda first, last: search_lists(
+                self.space, old, self.entry, self.lists, self.order, first, last, self.kept,
+                kept, pool, trail, visited, batch, keys,
+            )  # fmt: skip
+
+        self._spread(count, _STRETCH, make_work)

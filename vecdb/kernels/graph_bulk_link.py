@@ -1,0 +1,292 @@
+"""Links of a graph that is built all at once: search for candidates, prune, reverse, fill.
+
+Every pass reads one graph and writes another, node by node, so the result does not depend on how
+nodes were spread over threads. Distances are squared Euclidean ones throughout.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from vecdb.kernels.bitset import has_bit, set_bit
+from vecdb.kernels.jit import inline, kernel
+from vecdb.kernels.pool import EXPANDED, LARGEST_KEY, insert_key, key_distance, key_row, pack_key
+from vecdb.kernels.simd import l2_one_by_four, prefetch
+
+
+@inline
+def gather_key(keys: Any, size: Any, key: Any) -> Any:
+    """Insert `key` into the sorted ``keys[:size]`` unless it is there; return the new size.
+
+    When all of `keys` is in use the last key goes.
+    """
+    low, length = 0, size
+    while length > 0:
+        half = length >> 1
+        if keys[low + half] < key:
+            low += half + 1
+            length -= half + 1
+        else:
+            length = half
+    if low == len(keys) or (low < size and keys[low] == key):
+        return size
+    insert_key(keys, size, len(keys), key)
+    return min(size + 1, len(keys))
+
+
+@inline
+def _gather(keys: Any, size: Any, more: Any, row: Any) -> Any:
+    """Insert the keys of `more`, but not that of `row` itself; return the new size."""
+    for key in more:
+        if key == LARGEST_KEY:
+            break
+        if key_row(key) != row:
+            size = gather_key(keys, size, key)
+    return size
+
+
+@inline
+def walk(
+    vectors: Any, links: Any, query: Any, entry: Any, pool: Any, visited: Any, batch: Any,
+    trail: Any,
+) -> Any:  # fmt: skip
+    """Search the graph for the row `query` from `entry`.
+
+    The ``len(pool)`` nearest nodes are left in `pool`, and the first ``len(trail)`` nodes
+    expanded in `trail`, as keys.
+
+    Returns
+    -------
+    tuple of int
+        How many keys there are in `pool`, and how many in `trail`.
+    """
+    width, ef = vectors.shape[1], len(pool)
+    visited[:] = 0
+    set_bit(visited, entry)
+    start = l2_one_by_four(vectors, query, vectors, entry, entry, entry, entry, width)[0]
+    pool[0] = pack_key(start, entry)
+    size, cursor, steps = 1, 0, 0
+    while cursor < size:
+        key = pool[cursor]
+        if key & EXPANDED:
+            cursor += 1
+            continue
+        pool[cursor] = key | EXPANDED
+        cursor += 1
+        if steps < len(trail):
+            trail[steps] = key
+            steps += 1
+        node, count = key_row(key), 0
+        for j in range(links.shape[1]):
+            other = np.int64(links[node, j])
+            if other < 0:
+                break
+            if not has_bit(visited, other):
+                set_bit(visited, other)
+                prefetch(vectors, other, 0, 4)
+                batch[count] = other
+                count += 1
+        for i in range(0, count, 4):
+            last = count - 1
+            a, b, c = batch[i], batch[min(i + 1, last)], batch[min(i + 2, last)]
+            d = batch[min(i + 3, last)]
+            four = l2_one_by_four(vectors, query, vectors, a, b, c, d, width)
+            for j in range(min(4, count - i)):
+                key = pack_key(four[j], batch[i + j])
+                if size < ef or key < pool[ef - 1]:
+                    place = insert_key(pool, size, ef, key)
+                    size = min(size + 1, ef)
+                    cursor = min(cursor, place)
+    return size, steps
+
+
+@inline
+def _nearest_rival(vectors: Any, row: Any, kept: Any, count: Any, enough: Any) -> Any:
+    """Return the least distance of `row` to the nodes kept; any below `enough` will do."""
+    width, last = vectors.shape[1], count - 1
+    least = np.float32(np.inf)
+    for j in range(0, count, 4):
+        a, b, c = kept[j], kept[min(j + 1, last)], kept[min(j + 2, last)]
+        d = kept[min(j + 3, last)]
+        w, x, y, z = l2_one_by_four(vectors, row, vectors, a, b, c, d, width)
+        least = min(least, min(min(w, x), min(y, z)))
+        if least < enough:
+            break
+    return least
+
+
+@inline
+def _prune(vectors: Any, keys: Any, size: Any, most: Any, kept: Any, kept_keys: Any) -> Any:
+    """Keep a candidate if it is nearer to the base than to all kept before; return how many."""
+    count = 0
+    for i in range(size):
+        row, to_base = key_row(keys[i]), key_distance(keys[i])
+        if _nearest_rival(vectors, row, kept, count, to_base) >= to_base:
+            kept[count] = row
+            kept_keys[count] = keys[i]
+            count += 1
+            if count == most:
+                break
+    return count
+
+
+@kernel
+def prune_lists(
+    vectors: Any, lists: Any, far: Any, order: Any, first: Any, last: Any, kept_keys: Any,
+    kept: Any, keys: Any,
+) -> None:  # fmt: skip
+    """Keep of each row's list those that are nearer to the row than to others kept.
+
+    Parameters
+    ----------
+    vectors : float32 (n, width)
+    lists : int64 (n, k)
+        Sorted keys, the largest possible one where there are fewer.
+    far : int64 (n, f)
+        Keys of further candidates, in any order.
+    order : int32 (n,)
+        The rows from `first` to before `last` of it are worked on.
+    kept_keys : int64 (n, most)
+        Receives the keys that are kept, and behind them the largest possible one.
+    kept : int64 (at least most,)
+        Working memory.
+    keys : int64 (k + f,)
+        Working memory.
+    """
+    for i in range(first, last):
+        row = order[i]
+        size = _gather(keys, 0, lists[row], row)
+        size = _gather(keys, size, far[row], row)
+        count = _prune(vectors, keys, size, kept_keys.shape[1], kept, kept_keys[row])
+        kept_keys[row, count:] = LARGEST_KEY
+
+
+@kernel
+def search_lists(
+    vectors: Any, links: Any, entry: Any, lists: Any, order: Any, first: Any, last: Any,
+    kept_keys: Any, kept: Any, pool: Any, trail: Any, visited: Any, batch: Any, keys: Any,
+) -> None:  # fmt: skip
+    """Search the graph for each row, and choose its links from all nodes met on the way.
+
+    Parameters
+    ----------
+    vectors, order, first, last, kept_keys, kept
+        As for `prune_lists`.
+    links : int32 (n, degree)
+        The graph that is searched, -1 after a row's last link.
+    entry : int
+        Where searches start.
+    lists : int64 (n, k)
+        The nearest known of each row; those found are added.
+    pool, trail : int64
+        Working memory; their lengths are how many nodes are kept while searching, and how many of
+        those expanded become candidates.
+    visited : uint8 (n // 8 + 1,)
+        Working memory.
+    batch : int64 (degree,)
+        Working memory.
+    keys : int64 (k + trail,)
+        Working memory.
+    """
+    for i in range(first, last):
+        row = order[i]
+        steps = walk(vectors, links, np.int64(row), entry, pool, visited, batch, trail)[1]
+        size = _gather(keys, 0, lists[row], row)
+        size = _gather(keys, size, trail[:steps], row)
+        count = _prune(vectors, keys, size, kept_keys.shape[1], kept, kept_keys[row])
+        kept_keys[row, count:] = LARGEST_KEY
+        for j in range(min(size, lists.shape[1])):
+            lists[row, j] = keys[j]
+
+
+@kernel
+def count_reverse(kept_keys: Any, starts: Any) -> None:
+    """Put into `starts`, int64 (n + 1,) of zeros, where each row's reverse links will begin."""
+    for row in range(kept_keys.shape[0]):
+        for key in kept_keys[row]:
+            if key == LARGEST_KEY:
+                break
+            starts[key_row(key) + 1] += 1
+    for row in range(kept_keys.shape[0]):
+        starts[row + 1] += starts[row]
+
+
+@kernel
+def fill_reverse(kept_keys: Any, starts: Any, reverse: Any) -> None:
+    """Write a key for each link into the stretch of the row it leads to.
+
+    On return ``starts[row]`` is where the stretch of a row ends.
+    """
+    for row in range(kept_keys.shape[0]):
+        for key in kept_keys[row]:
+            if key == LARGEST_KEY:
+                break
+            target = key_row(key)
+            reverse[starts[target]] = pack_key(key_distance(key), row)
+            starts[target] += 1
+
+
+@inline
+def _prune_and_fill(vectors: Any, keys: Any, size: Any, links: Any, kept: Any, strain: Any) -> Any:
+    """Choose links as `_prune` does, then take back those that failed by the least.
+
+    `strain` of a candidate is how much nearer it is to a node kept than to the base.
+    """
+    most, count = len(links), 0
+    for i in range(size):
+        row, to_base = key_row(keys[i]), key_distance(keys[i])
+        nearest = np.float32(0.0)
+        if count < most:
+            nearest = _nearest_rival(vectors, row, kept, count, np.float32(0.0))
+        if nearest >= to_base and count < most:
+            strain[i] = np.float32(-1.0)
+            kept[count] = row
+            links[count] = row
+            count += 1
+        else:
+            strain[i] = to_base / (nearest + np.float32(1e-30))
+    taken = count
+    while taken < min(most, size):
+        best = -1
+        for i in range(size):
+            if strain[i] >= 0 and (best < 0 or strain[i] < strain[best]):
+                best = i
+        strain[best] = np.float32(-1.0)
+        links[taken] = key_row(keys[best])
+        taken += 1
+    return taken
+
+
+@kernel
+def link_rows(
+    vectors: Any, kept_keys: Any, reverse: Any, ends: Any, lists: Any, far: Any, order: Any,
+    first: Any, last: Any, links: Any, kept: Any, keys: Any, strain: Any,
+) -> None:  # fmt: skip
+    """Choose the links of each row from those kept, those that lead to it, and its list.
+
+    Parameters
+    ----------
+    vectors, lists, far, order, first, last, kept
+        As for `prune_lists`.
+    kept_keys : int64 (n, most)
+        What was kept; the largest possible key after the last.
+    reverse, ends : int64
+        As `fill_reverse` leaves them.
+    links : int32 (n, degree)
+        Receives the links, -1 after the last. Those that passed the pruning come first.
+    keys : int64
+        Working memory; its length is how many candidates are looked at.
+    strain : float32 (len(keys),)
+        Working memory.
+    """
+    for i in range(first, last):
+        row = order[i]
+        start = ends[row - 1] if row > 0 else 0
+        size = _gather(keys, 0, kept_keys[row], row)
+        size = _gather(keys, size, reverse[start : ends[row]], row)
+        size = _gather(keys, size, lists[row], row)
+        size = _gather(keys, size, far[row], row)
+        taken = _prune_and_fill(vectors, keys, size, links[row], kept, strain)
+        links[row, taken:] = -1
