@@ -15,7 +15,7 @@ import numpy as np
 from vecdb.kernels.bitset import has_bit, set_bit
 from vecdb.kernels.jit import inline, kernel
 from vecdb.kernels.pool import LARGEST_KEY, key_distance, key_row, pack_key
-from vecdb.kernels.simd import l2_four_by_two, l2_one_by_four, shift_right, try_lock, unlock
+from vecdb.kernels.simd import l2_four_by_two, l2_one_by_four, move_up, try_lock, unlock
 
 LEADER_TILE = 4
 """Leaders come in multiples of it."""
@@ -80,8 +80,9 @@ def nearest_leaders(
     width, fanout = vectors.shape[1], chosen.shape[1]
     for i in range(first, last, 2):
         other = min(i + 1, last - 1)
-        chosen[i] = -1
-        chosen[other] = -1
+        for j in range(fanout):
+            chosen[i, j] = -1
+            chosen[other, j] = -1
         for leader in range(0, leaders.shape[0], LEADER_TILE):
             tile = l2_four_by_two(leaders, leader, vectors, points[i], points[other], width)
             for t in range(LEADER_TILE):
@@ -114,7 +115,7 @@ def _offer_once(keys: Any, key: Any) -> None:
     if low == len(keys) or keys[low] == key:
         return
     if low < len(keys) - 1:
-        shift_right(keys, low, len(keys) - 1)
+        move_up(keys, low, len(keys) - 1, 1)
     keys[low] = key
 
 
@@ -166,7 +167,8 @@ def join_leaves(
         rows = members[starts[leaf] : starts[leaf + 1]]
         count = len(rows)
         for i in range(count):
-            block[i] = vectors[rows[i]]
+            for j in range(vectors.shape[1]):
+                block[i, j] = vectors[rows[i], j]
         _compare_all(block, count, table)
         for i in range(count):
             row = rows[i]
@@ -229,18 +231,19 @@ def join_neighbours(
     for i in range(first, last):
         row = np.int64(order[i])
         count = _mark_new(visited, batch, 0, row)
-        for key in lists[row]:
-            if key == LARGEST_KEY:
+        for j in range(lists.shape[1]):
+            if lists[row, j] == LARGEST_KEY:
                 break
-            count = _mark_new(visited, batch, count, key_row(key))
+            count = _mark_new(visited, batch, count, key_row(lists[row, j]))
         known = count
-        for hop in near[row]:
+        for j in range(near.shape[1]):
+            hop = near[row, j]
             if hop < 0:
                 break
-            for other in near[hop]:
-                if other < 0:
+            for t in range(near.shape[1]):
+                if near[hop, t] < 0:
                     break
-                count = _mark_new(visited, batch, count, np.int64(other))
+                count = _mark_new(visited, batch, count, np.int64(near[hop, t]))
         for j in range(count):
             visited[batch[j] >> 3] = 0
         for j in range(known, count, 4):

@@ -39,11 +39,11 @@ def gather_key(keys: Any, size: Any, key: Any) -> Any:
 @inline
 def _gather(keys: Any, size: Any, more: Any, row: Any) -> Any:
     """Insert the keys of `more`, but not that of `row` itself; return the new size."""
-    for key in more:
-        if key == LARGEST_KEY:
+    for i in range(len(more)):
+        if more[i] == LARGEST_KEY:
             break
-        if key_row(key) != row:
-            size = gather_key(keys, size, key)
+        if key_row(more[i]) != row:
+            size = gather_key(keys, size, more[i])
     return size
 
 
@@ -63,7 +63,8 @@ def walk(
         How many keys there are in `pool`, and how many in `trail`.
     """
     width, ef = vectors.shape[1], len(pool)
-    visited[:] = 0
+    for i in range(len(visited)):
+        visited[i] = 0
     set_bit(visited, entry)
     start = l2_one_by_four(vectors, query, vectors, entry, entry, entry, entry, width)[0]
     pool[0] = pack_key(start, entry)
@@ -160,7 +161,8 @@ def prune_lists(
         size = _gather(keys, 0, lists[row], row)
         size = _gather(keys, size, far[row], row)
         count = _prune(vectors, keys, size, kept_keys.shape[1], kept, kept_keys[row])
-        kept_keys[row, count:] = LARGEST_KEY
+        for j in range(count, kept_keys.shape[1]):
+            kept_keys[row, j] = LARGEST_KEY
 
 
 @kernel
@@ -196,7 +198,8 @@ def search_lists(
         size = _gather(keys, 0, lists[row], row)
         size = _gather(keys, size, trail[:steps], row)
         count = _prune(vectors, keys, size, kept_keys.shape[1], kept, kept_keys[row])
-        kept_keys[row, count:] = LARGEST_KEY
+        for j in range(count, kept_keys.shape[1]):
+            kept_keys[row, j] = LARGEST_KEY
         for j in range(min(size, lists.shape[1])):
             lists[row, j] = keys[j]
 
@@ -205,10 +208,10 @@ def search_lists(
 def count_reverse(kept_keys: Any, starts: Any) -> None:
     """Put into `starts`, int64 (n + 1,) of zeros, where each row's reverse links will begin."""
     for row in range(kept_keys.shape[0]):
-        for key in kept_keys[row]:
-            if key == LARGEST_KEY:
+        for j in range(kept_keys.shape[1]):
+            if kept_keys[row, j] == LARGEST_KEY:
                 break
-            starts[key_row(key) + 1] += 1
+            starts[key_row(kept_keys[row, j]) + 1] += 1
     for row in range(kept_keys.shape[0]):
         starts[row + 1] += starts[row]
 
@@ -220,7 +223,8 @@ def fill_reverse(kept_keys: Any, starts: Any, reverse: Any) -> None:
     On return ``starts[row]`` is where the stretch of a row ends.
     """
     for row in range(kept_keys.shape[0]):
-        for key in kept_keys[row]:
+        for j in range(kept_keys.shape[1]):
+            key = kept_keys[row, j]
             if key == LARGEST_KEY:
                 break
             target = key_row(key)
@@ -289,4 +293,5 @@ def link_rows(
         size = _gather(keys, size, lists[row], row)
         size = _gather(keys, size, far[row], row)
         taken = _prune_and_fill(vectors, keys, size, links[row], kept, strain)
-        links[row, taken:] = -1
+        for j in range(taken, links.shape[1]):
+            links[row, j] = -1
