@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +9,7 @@ from numpy.typing import NDArray
 
 from vecdb.collection.batch import Batch
 from vecdb.index import exact_search, reciprocal_norms
-from vecdb.storage import ListedRows, RowSource, Step
+from vecdb.storage import IdBatch, ListedRows, RowSource, Step
 from vecdb.types import Matrix, Metric, PointId
 
 _FIRST_CAPACITY = 1_024
@@ -54,10 +53,10 @@ class GrowingRows:
             inverse_norms=self.inverse_norms[: self.count], threads=threads,
         )  # fmt: skip
 
-    def rows_of(self, ids: Sequence[PointId]) -> NDArray[np.int64]:
+    def rows_of(self, ids: IdBatch) -> NDArray[np.int64]:
         """Return the newest row of each id, -1 where there is none."""
         find = self.newest.get
-        return np.fromiter((find(i, -1) for i in ids), np.int64, len(ids))
+        return np.fromiter((find(i, -1) for i in ids.ids), np.int64, len(ids.ids))
 
     def id_at(self, row: int) -> PointId:
         """Return the id of a row."""
@@ -133,7 +132,7 @@ class GrowingSegment:
         self._memory_bytes += sum(map(len, filter(None, texts + batch.payloads)))
         self._newest.update(zip(batch.ids, range(first, count), strict=True))
 
-    def rows_of(self, ids: Sequence[PointId]) -> NDArray[np.int64]:
+    def rows_of(self, ids: IdBatch) -> NDArray[np.int64]:
         """Return the newest row of each id, -1 where there is none."""
         return self.view().rows_of(ids)
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.config import COLLECTION_EF
 from vecdb.index import HnswIndex, exact_search, reciprocal_norms
-from vecdb.storage import FileRows, RowSource, SegmentFile, Step
+from vecdb.storage import FileRows, IdBatch, RowSource, SegmentFile, Step
 from vecdb.types import Matrix, Metric, PointId
 
 
@@ -51,7 +49,7 @@ class SealedRows:
             inverse_norms=self._inverse_norms, threads=threads,
         )  # fmt: skip
 
-    def rows_of(self, ids: Sequence[PointId]) -> NDArray[np.int64]:
+    def rows_of(self, ids: IdBatch) -> NDArray[np.int64]:
         """Return the row of each id, -1 where there is none."""
         return self.file.rows_of(ids)
 

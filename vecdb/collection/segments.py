@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 from vecdb.collection.batch import Batch
 from vecdb.collection.growing import GrowingRows, GrowingSegment
 from vecdb.collection.snapshot import Mask, MatchedRows, Part, Rows, Snapshot, record_at
-from vecdb.storage import RowSource, Step
+from vecdb.storage import IdBatch, RowSource, Step
 from vecdb.types import Metric, PointId, Quarantine, Record
 
 
 class KeyedRows(Rows, Protocol):
     """The rows of a segment, found by id."""
 
-    def rows_of(self, ids: Sequence[PointId]) -> NDArray[np.int64]:
+    def rows_of(self, ids: IdBatch) -> NDArray[np.int64]:
         """Return the row of each id, -1 where there is none."""
 
     def source(self, rows: NDArray[np.int64], step: Step) -> RowSource:
@@ -53,7 +53,7 @@ class Segment:
         """How many rows there are, dead ones included."""
         return self.rows.count
 
-    def bury(self, ids: Sequence[PointId]) -> int:
+    def bury(self, ids: IdBatch) -> int:
         """Mark the rows of `ids` dead; return how many of them lived."""
         rows = self.rows.rows_of(ids)
         rows = rows[rows >= 0]
@@ -135,8 +135,9 @@ class Segments:
         """
         with self._lock:
             snapshot = self.snapshot
-            rows_by_part = [s.rows.rows_of(ids).tolist() for s in self._closed]
-            rows_by_part.append(self._growing.rows_of(ids).tolist())
+            batch = IdBatch(ids)
+            rows_by_part = [s.rows.rows_of(batch).tolist() for s in self._closed]
+            rows_by_part.append(self._growing.rows_of(batch).tolist())
         records: list[Record] = []
         for position in range(len(ids)):
             for part, rows in zip(snapshot.parts, rows_by_part, strict=True):
@@ -228,7 +229,8 @@ class Segments:
             self._damaged = (*self._damaged, reason)
             self.snapshot = self._snapshot(self.snapshot.sequence)
 
-    def _bury(self, ids: Sequence[PointId]) -> int:
+    def _bury(self, point_ids: Sequence[PointId]) -> int:
+        ids = IdBatch(point_ids)
         buried = sum(segment.bury(ids) for segment in self._closed)
         rows = self._growing.rows_of(ids)
         rows = rows[rows >= 0]

@@ -87,6 +87,8 @@ def find_first(
     sorted_keys: NDArray[np.uint64], keys: NDArray[np.uint64]
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Return where each key first stands in `sorted_keys`, and whether it stands there at all."""
+    if not len(sorted_keys) or not len(keys) or keys.min() > sorted_keys[-1]:
+        return np.zeros(len(keys), np.int64), np.zeros(len(keys), np.bool_)  # new ids, mostly
     places = np.searchsorted(sorted_keys, keys)
     there = places < len(sorted_keys)
     there[there] = sorted_keys[places[there]] == keys[there]
