@@ -231,6 +231,36 @@ def test_a_backup_beside_writers_is_one_moment(db: Database, backups: Path, tmp_
         assert len(records) % 10 == 0
 
 
+def test_a_bulk_load_is_in_a_backup_whole_or_not_at_all(
+    db: Database, points: Collection, backups: Path, tmp_path: Path
+) -> None:
+    """The load comes when the backup is about to look at the collection."""
+
+    class Turn:
+        """The lock of the collection's writers; a load gets in before whoever comes first."""
+
+        def __init__(self, lock: Any) -> None:
+            self.lock = lock
+            self.armed = True
+
+        def __enter__(self) -> None:
+            if self.armed:
+                self.armed = False
+                with points.bulk() as load:
+                    load.add(range(5_000, 5_500), vectors=VECTORS[5_000:5_500])
+            self.lock.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            self.lock.release()
+
+    points.maintenance._turn = Turn(points.maintenance._turn)  # type: ignore[assignment]
+    info = db.backup(backups)
+    assert info.points == {"points": 4_098}
+    vecdb.restore(backups, tmp_path / "r")
+    with Database(tmp_path / "r") as again:
+        assert everything(again.collection("points")) == everything(points)
+
+
 def test_a_collection_dropped_meanwhile_is_left_out(
     db: Database, points: Collection, backups: Path
 ) -> None:

@@ -201,11 +201,10 @@ class Maintenance:
             If the end of the log, as a crash left it, cannot be made durable.
         """
         with self._holds.hold():
-            with self._publishing:
-                stored = self._stored
-            with self._turn:
+            # Both at once: a bulk load comes into both, and not through the log.
+            with self._turn, self._publishing:
                 self._wal.settle()
-                snapshot = self._segments.snapshot
+                stored, snapshot = self._stored, self._segments.snapshot
             log = self._wal.extents(stored.applied_sequence, snapshot.sequence)
             yield HeldFiles(self._store, stored, log, snapshot, self._holds.check)
 
