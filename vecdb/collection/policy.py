@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 INDEXED_ROWS = 2_000
 """Below this many rows comparing with all of them is as fast as a graph."""
 
-COMPARED_BYTES = 12 << 20
+COMPARED_BYTES = 6 << 20
 """Vectors that a search compares with in about the time that it takes to walk a graph. Once the
 growing segment is larger it is sealed, unless earlier ones still wait for their graph."""
 
