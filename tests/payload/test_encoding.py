@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from vecdb.config import PAYLOAD_BYTES
 from vecdb.errors import InvalidPayloadError
-from vecdb.payload import decode_payload, encode_payload
+from vecdb.payload import decode_payload, decode_payloads, encode_payload
 
 texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=8)
 json_values = st.recursive(
@@ -92,3 +92,12 @@ def test_limits_on_size_and_depth() -> None:
 def test_damaged_bytes_are_refused(encoded: bytes) -> None:
     with pytest.raises(InvalidPayloadError):
         decode_payload(encoded)
+
+
+@pytest.mark.parametrize(
+    "encoded",
+    [[b'{"a":1},{"b":2}'], [b"{}", b""], [b"{}", b"null"], [b"[]"], [b'{"a":NaN}'], [b"\xff"]],
+)
+def test_together_as_alone_what_is_no_payload_is_refused(encoded: list[bytes]) -> None:
+    with pytest.raises(InvalidPayloadError):
+        decode_payloads(encoded)
