@@ -65,7 +65,8 @@ def _fuzz(name: str, corpus: Path, seconds: int) -> int:
     import atheris
 
     with atheris.instrument_imports(
-        include=["vecdb.storage", "vecdb.payload", "vecdb.collection", "vecdb.index"]
+        include=["vecdb.storage", "vecdb.payload", "vecdb.collection", "vecdb.index"],
+        exclude=["vecdb.kernels"],  # numba compiles them, and knows nothing of atheris
     ):
         from tests.fuzz.targets import TARGETS, run
 

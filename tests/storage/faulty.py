@@ -123,6 +123,7 @@ class SimulatedDisk(SystemCalls):
         self.faults = faults or Faults()
         self.calls = 0
         self.log: list[str] = []
+        self.unreadable: set[Path] = set()
         self._root = root or _Directory()
         self._open: dict[int, _File] = {}
         self._locked: set[Path] = set()
@@ -254,11 +255,18 @@ class SimulatedDisk(SystemCalls):
     # Calls that only look
 
     def read(self, path: Path, offset: int, length: int) -> bytes:
+        if path in self.unreadable:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
         end = None if length < 0 else offset + length
         return bytes(self._file(path).seen[offset:end])
 
     def map(self, path: Path) -> NDArray[np.uint8]:
         return np.frombuffer(bytes(self._file(path).seen), np.uint8)
+
+    def fault_in(self, path: Path, mapped: NDArray[np.uint8]) -> None:
+        del mapped
+        if path in self.unreadable:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
 
     def size(self, path: Path) -> int:
         return len(self._file(path).seen)

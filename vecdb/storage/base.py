@@ -114,6 +114,18 @@ class Store(Protocol):
     def map(self, name: str) -> NDArray[np.uint8]:
         """Return a whole file as a read-only array, memory-mapped where the store can."""
 
+    def fault_in(self, name: str, mapped: NDArray[np.uint8]) -> None:
+        """Read what was mapped, so that a disk that fails does so here and not at some access.
+
+        A page that cannot be read when it is looked at kills the process, and would again at
+        every start. What can only be seen by looking stays unseen where the system has no way.
+
+        Raises
+        ------
+        StorageIOError
+            If a part cannot be read.
+        """
+
     def size(self, name: str) -> int:
         """Return the length of a file in bytes."""
 

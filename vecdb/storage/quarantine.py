@@ -91,6 +91,7 @@ def give_up(
 def lost_ids(store: Store, data: FileRef, tombstones: FileRef | None) -> list[PointId] | None:
     """Return the ids of a damaged segment's live points, None when they cannot be told for sure."""
     try:
+        store.fault_in(data.name, store.map(data.name))
         sections = open_sections(store, data.name, kind=None, verify=False)
         rows = sections.meta.get("rows")
         if not isinstance(rows, int):

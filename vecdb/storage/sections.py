@@ -285,6 +285,8 @@ def open_sections(store: Store, name: str, *, kind: str | None, verify: bool = T
     """
     where = store.location(name)
     data = store.map(name)
+    if verify:
+        store.fault_in(name, data)
     check_prologue(
         data[:PROLOGUE_BYTES].tobytes(), MAGIC, VERSION, where=where, what="a sections file"
     )

@@ -317,6 +317,7 @@ def stored_ids(sections: Sections, rows: int, where: str) -> list[PointId]:
 def rows_if_known(store: Store, ref: FileRef) -> int | None:
     """Return how many rows a segment file has, damaged or not, or None when it does not tell."""
     try:
+        store.fault_in(ref.name, store.map(ref.name))
         rows = open_sections(store, ref.name, kind=SEGMENT_KIND, verify=False).meta.get("rows")
     except VecdbError:
         return None

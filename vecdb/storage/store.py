@@ -51,6 +51,7 @@ power loss only as far as the operating system happens to have written it."""
 
 _TEMPORARY_SUFFIX = ".vecdb-tmp"
 _NAME_PART_BYTES = 200  # leaves room for the temporary marks within a file name's 255
+_MADV_POPULATE_READ = 22  # Linux 5.14; not in the mmap module
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
@@ -132,6 +133,18 @@ class SystemCalls:
                 return np.frombuffer(b"", np.uint8)
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         return np.frombuffer(mapped, np.uint8)
+
+    def fault_in(self, path: Path, mapped: NDArray[np.uint8]) -> None:
+        """Read every page of what `map` returned, failing with OSError where one cannot be."""
+        base = getattr(mapped.base, "obj", None)
+        if not isinstance(base, mmap.mmap) or sys.platform != "linux":
+            return
+        try:
+            base.madvise(_MADV_POPULATE_READ)
+        except OSError as error:
+            if error.errno == errno.EFAULT:  # what would have been SIGBUS
+                raise OSError(errno.EIO, os.strerror(errno.EIO), str(path)) from error
+            # EINVAL: a kernel before 5.14. Others: no memory now to have all of it at once.
 
     def size(self, path: Path) -> int:
         """Return the length of a file."""
@@ -273,6 +286,12 @@ class PosixStore:
         path = self._path(name)
         with reported("map", path):
             return self._calls.map(path)
+
+    def fault_in(self, name: str, mapped: NDArray[np.uint8]) -> None:
+        """See `Store.fault_in`."""
+        path = self._path(name)
+        with reported("read", path):
+            self._calls.fault_in(path, mapped)
 
     def size(self, name: str) -> int:
         """See `Store.size`."""

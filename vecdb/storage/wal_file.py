@@ -132,6 +132,7 @@ class WalFile:
         self.name = name
         self.where = store.location(name)
         self._data: NDArray[np.uint8] = store.map(name)
+        store.fault_in(name, self._data)
         header = self._data[:HEADER_BYTES].tobytes()
         check_prologue(header, MAGIC, VERSION, where=self.where, what="a write-ahead log file")
         if len(header) < HEADER_BYTES:
