@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import threading
 from collections.abc import Callable
@@ -135,6 +136,27 @@ def test_only_new_files_are_copied(db: Database, points: Collection, backups: Pa
     added = third.new_files + fourth.new_files
     assert len(list((backups / "files").iterdir())) == first.new_files + added
     assert [info.damage for info in list_backups(backups, verify=True)] == [None] * 4
+
+
+def test_what_an_interrupted_backup_copied_is_not_copied_again(
+    db: Database, points: Collection, backups: Path
+) -> None:
+    class StopError(Exception):
+        """Somebody pressed a key."""
+
+    copied: list[int] = []
+
+    def step(size: int) -> None:
+        copied.append(size)
+        if len(copied) == 2:
+            raise StopError
+
+    with pytest.raises(StopError):
+        db.backup_to(PosixStore(backups), step=step)
+    assert db.list_backups(backups) == []
+    info = db.backup(backups)
+    assert (info.files, info.new_files) == (4, 3)
+    assert [one.damage for one in list_backups(backups, verify=True)] == [None]
 
 
 def test_a_closed_and_reopened_database_has_nothing_new(data: Path, backups: Path) -> None:
@@ -480,6 +502,41 @@ def test_every_file_of_a_backup_is_compared(backed_up: Path, tmp_path: Path) -> 
     (info,) = list_backups(backed_up)
     assert "digest" in str(info.damage)
     refused(backed_up, tmp_path, "digest")
+
+
+@pytest.mark.parametrize("cases", [40, pytest.param(1_000, marks=pytest.mark.slow)])
+def test_one_flipped_bit_or_a_cut_anywhere(
+    db: Database, backups: Path, tmp_path: Path, cases: int
+) -> None:
+    """The restore is refused, or right: nothing in between, and nothing is left of it."""
+    points = db.create_collection("points", dim=DIM)
+    put(points, 0, 60)
+    points.maintenance.seal()
+    points.delete(ids=[3])
+    put(points, 60, 80)
+    db.backup(backups)
+    expected = everything(points)
+    rng = random.Random(cases)
+    refusals = 0
+    files = sorted(file for file in backups.rglob("*") if file.name != "LOCK" and file.is_file())
+    for _ in range(cases):
+        file = rng.choice(files)
+        content = file.read_bytes()
+        at = rng.randrange(len(content))
+        changed = bytearray(content)
+        changed[at] ^= 1 << rng.randrange(8)
+        file.write_bytes(changed if rng.random() < 0.7 else content[:at])
+        try:
+            vecdb.restore(backups, tmp_path / "r")
+        except (CorruptFileError, NewerFormatError):
+            refusals += 1
+            assert [left.name for left in (tmp_path / "r").glob("*")] in ([], ["LOCK"])
+        else:
+            with Database(tmp_path / "r", durability="os") as again:
+                assert everything(again.collection("points")) == expected
+        shutil.rmtree(tmp_path / "r", ignore_errors=True)
+        file.write_bytes(content)
+    assert cases / 4 < refusals < cases  # a manifest has a copy
 
 
 def test_a_file_cut_short_is_copied_again(

@@ -271,3 +271,15 @@ def test_an_unreadable_parent_is_no_obstacle(tmp_path: Path) -> None:
         PosixStore(root).put("x", b"1")
     finally:
         parent.chmod(stat.S_IRWXU)
+
+
+def test_links_are_told_from_files_wherever_they_stand_in_a_name(tmp_path: Path) -> None:
+    store = PosixStore(tmp_path / "store")
+    store.put("folder/file", b"x")
+    (tmp_path / "store/link").symlink_to(tmp_path / "store/folder")
+    (tmp_path / "store/folder/link").symlink_to(tmp_path / "nowhere")
+    found = ["folder", "folder/file", "link", "link/file", "folder/link", "nowhere", "no/where"]
+    assert [store.is_link(name) for name in found] == [False, False, True, True, True, False, False]
+    (tmp_path / "to-store").symlink_to(tmp_path / "store")
+    assert not PosixStore(tmp_path / "to-store").is_link("folder/file")  # its owner's business
+    assert store.within("link").is_link("file") is False  # seen from there
