@@ -250,7 +250,8 @@ def attacked(
             target = (root / f"../{copy}").resolve()
             mended = check_directory(PosixStore(target, "os"), repair=True, cut_wal=True)
             assert mended.ok
-            assert mended.lost == (not report.ok)
+            by_a_bit = attack.bit is not None and "/segments/" in attack.file
+            assert mended.lost == (not report.ok and not by_a_bit)
             assert_repaired(target, lives, mended)
             again = check_directory(PosixStore(target, "os"), repair=True, cut_wal=True)
             assert again.ok

@@ -199,6 +199,12 @@ def test_an_accepted_loss_is_told_and_the_rest_is_served_again(data: Path) -> No
         large.upsert([9_001], vectors=vectors()[2:3])
     assert CliRunner().invoke(main, ["check", str(data)]).exit_code == 0
     flip(data / "c000001/segments/0000000001.data", 1_000)
+    mended = CliRunner().invoke(main, ["check", "--repair", str(data)])
+    assert mended.exit_code == 0
+    assert "repaired:" in mended.output
+    assert "one bit at offset 1000 had flipped; put right, nothing lost" in mended.output
+    flip(data / "c000001/segments/0000000001.data", 1_000)
+    flip(data / "c000001/segments/0000000001.data", 2_000)
     assert CliRunner().invoke(main, ["check", str(data)]).exit_code == 1
     told = CliRunner().invoke(main, ["check", "--repair", str(data)])
     assert told.exit_code == 3

@@ -73,8 +73,8 @@ def simulated(*damage: tuple[str, Change]) -> tuple[SimulatedDisk, PosixStore]:
 
 
 def flip(data: bytes) -> bytes:
-    """Flip a bit in the first section."""
-    return data[:65] + bytes([data[65] ^ 4]) + data[66:]
+    """Flip two bits in the first section: one alone would be mended."""
+    return data[:65] + bytes([data[65] ^ 4, data[66] ^ 1]) + data[67:]
 
 
 def body(store: PosixStore) -> dict[str, object]:

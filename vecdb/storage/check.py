@@ -35,6 +35,7 @@ from vecdb.storage.manifest import (
     manifest_numbers,
     read_manifest_file,
 )
+from vecdb.storage.mend import mend_bit
 from vecdb.storage.quarantine import (
     QUARANTINE,
     QUARANTINED,
@@ -199,7 +200,7 @@ class _Check:
                 continue
             except VecdbError as error:
                 reason = str(error)
-            if reason is None:
+            if reason is None or self._mended(folder, role, ref, reason):
                 continue
             wrong[role] = reason
             if role == _DERIVED:
@@ -209,6 +210,17 @@ class _Check:
             elif not self._repair:
                 self._damage(file, reason)
         return wrong
+
+    def _mended(self, folder: str, role: str, ref: FileRef, reason: str) -> bool:
+        """Try to put a file right that held what was written."""
+        if not self._repair or role == _DERIVED:
+            return False
+        offset = mend_bit(self._store.within(folder), ref)
+        if offset is None:
+            return False
+        told = f"{reason}: one bit at offset {offset} had flipped; put right, nothing lost"
+        self._repaired(f"{folder}/{ref.name}", f"{told} (its SHA-256 is that of its manifest)")
+        return True
 
     def _give_up(
         self, store: Store, folder: str, entry: dict[str, Any], reason: str

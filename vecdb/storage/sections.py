@@ -33,7 +33,7 @@ TABLE_BYTES_LIMIT = 16 << 20
 _END_MAGIC = b"END\n"
 _TRAILER = struct.Struct("<QQII")  # file length, table offset, table length, table CRC-32C
 _TRAILER_END = struct.Struct("<I4s")  # CRC-32C of the above, end magic
-_TRAILER_BYTES = _TRAILER.size + _TRAILER_END.size
+TRAILER_BYTES = _TRAILER.size + _TRAILER_END.size
 _PIECE_BYTES = 1 << 20
 
 _DTYPES = {
@@ -128,7 +128,7 @@ class Sections(Mapping[str, NDArray[Any]]):
             self._verify_padding(end, section.offset)
             self.verify_section(section.name)
             end = section.offset + section.length
-        table_offset = _TRAILER.unpack_from(self._data[-_TRAILER_BYTES:].tobytes())[1]
+        table_offset = _TRAILER.unpack_from(self._data[-TRAILER_BYTES:].tobytes())[1]
         self._verify_padding(end, table_offset)
 
     def verify_section(self, name: str) -> None:
@@ -197,7 +197,7 @@ def write_sections(
                 f"at most {TABLE_BYTES_LIMIT} are possible"
             )
         table_offset = file.length
-        length = table_offset + len(described) + _TRAILER_BYTES
+        length = table_offset + len(described) + TRAILER_BYTES
         trailer = _TRAILER.pack(length, table_offset, len(described), crc32c(described))
         file.write(described)
         file.write(trailer + _TRAILER_END.pack(crc32c(trailer), _END_MAGIC))
@@ -300,17 +300,52 @@ def open_sections(store: Store, name: str, *, kind: str | None, verify: bool = T
     return opened
 
 
+def sound_trailer(trailer: bytes) -> bool:
+    """Return whether the last bytes of a file are a trailer with the right checksum."""
+    crc, magic = _TRAILER_END.unpack_from(trailer, _TRAILER.size)
+    return bool(magic == _END_MAGIC and crc == crc32c(trailer[: _TRAILER.size]))
+
+
+def damaged_regions(data: NDArray[np.uint8]) -> Iterator[tuple[int, int, int | None]]:
+    """Yield what is wrong behind a sound prologue and trailer: start, end and right CRC-32C.
+
+    The CRC is None for padding, which must be zero. Without a readable table only the table is
+    told; nothing is when the trailer does not fit the file.
+    """
+    end = data.size - TRAILER_BYTES
+    _, offset, table_length, table_crc = _TRAILER.unpack_from(data[end:].tobytes())
+    if not PROLOGUE_BYTES <= offset <= end or offset + table_length != end:
+        return
+    described = data[offset:end].tobytes()
+    if crc32c(described) != table_crc:
+        yield offset, end, table_crc
+        return
+    try:
+        table, _, _ = _parse_table(described, offset, "")
+    except CorruptFileError:
+        return
+    start = PROLOGUE_BYTES
+    for section in table:
+        if data[start : section.offset].any():
+            yield start, section.offset, None
+        start = section.offset + section.length
+        if crc32c(data[section.offset : start]) != section.crc:
+            yield section.offset, start, section.crc
+    if data[start:offset].any():
+        yield start, offset, None
+
+
 def _read_table(data: NDArray[np.uint8], where: str) -> tuple[int, bytes]:
     """Return the table's offset and bytes, once all checksums on the way to it agree."""
-    if data.size < PROLOGUE_BYTES + _TRAILER_BYTES:
+    if data.size < PROLOGUE_BYTES + TRAILER_BYTES:
         raise CorruptFileError(f"{where} is damaged: it is cut off after {data.size} bytes")
-    end = data.size - _TRAILER_BYTES
+    end = data.size - TRAILER_BYTES
     trailer = data[end:].tobytes()
     length, offset, table_length, table_crc = _TRAILER.unpack_from(trailer)
     crc, magic = _TRAILER_END.unpack_from(trailer, _TRAILER.size)
     if magic != _END_MAGIC or crc != crc32c(trailer[: _TRAILER.size]):
         raise CorruptFileError(
-            f"{where} is damaged: its last {_TRAILER_BYTES} bytes, from offset {end}, are not the "
+            f"{where} is damaged: its last {TRAILER_BYTES} bytes, from offset {end}, are not the "
             "trailer that ends a complete file"
         )
     if length != data.size or offset < PROLOGUE_BYTES or offset + table_length != end:
