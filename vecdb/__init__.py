@@ -93,6 +93,6 @@ def restore(
     CorruptFileError, NewerFormatError, AlreadyExistsError, DirectoryLockedError, DiskFullError
         The data directory is then as it was.
     """
-    from vecdb.backup import restore_backup
+    from vecdb.restoring import restore_backup
 
     return restore_backup(backups, data, number=number, replace=replace)

@@ -143,7 +143,7 @@ def restore(directory: Path, data: Path, number: int | None, replace: bool) -> N
 
     Every byte is compared, and every collection opened, before anything in DATA counts.
     """
-    from vecdb.backup import restore_backup
+    from vecdb.restoring import restore_backup
 
     with bytes_shown("restoring") as step:
         restored = restore_backup(directory, data, number=number, replace=replace, step=step)

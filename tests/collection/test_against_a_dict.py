@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from vecdb.backup import restore_store
 from vecdb.collection.settings import CollectionSettings
 from vecdb.database import Database
 from vecdb.errors import DuplicateIdError, InvalidVectorError
+from vecdb.restoring import restore_store
 from vecdb.storage import PosixStore, check_directory
 from vecdb.types import Metric
 

@@ -457,10 +457,23 @@ def rewrite(backups: Path, change: Callable[[Any], Any]) -> None:
     newest(backups).write_bytes(first_line + b"\n" + text)
 
 
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with one backup of a small collection: a segment, tombstones, and a log."""
+    root = tmp_path_factory.mktemp("template")
+    with Database(root / "data", durability="os") as db:
+        points = db.create_collection("points", dim=DIM)
+        put(points, 0, 60)
+        points.maintenance.seal()
+        points.delete(ids=[3])
+        put(points, 60, 80)
+        db.backup(root / "backups")
+    return root / "backups"
+
+
 @pytest.fixture
-def backed_up(db: Database, points: Collection, backups: Path) -> Path:
-    db.backup(backups)
-    db.close()
+def backed_up(template: Path, backups: Path) -> Path:
+    shutil.copytree(template, backups)
     return backups
 
 

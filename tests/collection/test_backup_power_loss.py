@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from tests.storage.faulty import ROOT, Faults, PowerLossError, SimulatedDisk, outcomes
-from vecdb.backup import restore_store
 from vecdb.database import Database
 from vecdb.errors import AlreadyExistsError, FailedPreconditionError, NotFoundError, VecdbError
+from vecdb.restoring import restore_store
 from vecdb.storage import PosixStore, check_directory
 from vecdb.storage.backup import BackupDirectory
 from vecdb.storage.store import Durability
