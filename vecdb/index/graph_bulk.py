@@ -1,14 +1,13 @@
 """Building a flat graph with a fixed number of links all at once.
 
 1. Equal rows are found by hashing; the first of them becomes a node, the others its twins.
-2. Rows are carved into small overlapping leaves around random leaders, and compared with all
-   rows of their leaves (`graph_carve`): each row's list of nearest rows.
-3. The lists are pruned to a first graph.
-4. Each row is searched for in that graph. The nodes met join its candidates: some lead far, which
-   neighbours alone do not.
-5. Candidates are pruned, links reversed, pruned again, and rows filled with what was pruned by
-   the least (Gou et al. 2025, SymphonyQG, fill rows likewise).
-6. Nodes that cannot be reached from the entry are linked from where a search for them arrives.
+2. Rows are carved into small overlapping leaves around random leaders, and compared with all rows
+   of their leaves (`graph_carve`): each row's list of nearest rows.
+3. The lists are pruned to links, the links reversed and pruned again, and each row filled with
+   what was pruned by the least (SymphonyQG, Gou et al. 2025, fills rows likewise).
+4. Each row is searched for in that graph, over codes (`graph_walk`), and whatever is met joins the
+   lists of both; the way there joins its candidates. Then step 3 again.
+5. Nodes that cannot be reached from the entry are linked from where a search for them arrives.
 """
 
 from __future__ import annotations
@@ -21,23 +20,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.index.graph_carve import carve, in_stretches
+from vecdb.index.graph_walk import CodedWalk
 from vecdb.index.rows import aligned_empty, frozen, padded
 from vecdb.kernels.distance import store_rows
-from vecdb.kernels.graph_bulk import chain_twins, join_leaves, join_neighbours
+from vecdb.kernels.graph_bulk import chain_twins, join_leaves, join_neighbours, widen_lists
 from vecdb.kernels.graph_bulk_link import (
     count_reverse,
     fill_reverse,
     link_rows,
     prune_lists,
-    search_lists,
 )
 from vecdb.kernels.graph_bulk_reach import reach_all
 from vecdb.kernels.pool import LARGEST_KEY
+from vecdb.kernels.rotation import draw_signs, rotate
 from vecdb.types import Matrix, Metric
 
 Keys = NDArray[np.int64]
 
 _STRETCH = 256
+_FAR = 8
+"""Of the rows met on the way of a search, how many of the farthest become candidates."""
 _REVERSE = 64
 """About as many of the rows that link to a row are looked at again when its links are chosen."""
 
@@ -52,14 +54,14 @@ class BulkSettings:
     """How often the rows are carved."""
     fanouts: tuple[int, ...] = (2, 1)
     """To how many parts a row goes at each level of a carving."""
-    joins: int = 1
+    joins: int = 0
     """How often rows are compared with the neighbours of their neighbours."""
     hops: int = 16
     """How many neighbours that are."""
-    listed: int = 64
+    listed: int = 96
     """Nearest rows kept of each row while building; at least the degree is kept."""
-    ef: int = 48
-    """Nodes kept while searching for candidates."""
+    ef: int = 64
+    """Nodes kept while searching for candidates; 0 for no search."""
 
 
 class BulkGraph(NamedTuple):
@@ -106,12 +108,14 @@ def bulk_graph(
     """
     settings = settings or BulkSettings()
     space = _euclidean(vectors, metric)
-    twins, nodes = _find_twins(space)
+    # What is moved and scaled may be rounded to equal rows that were not.
+    twins, nodes = _find_twins(space if metric is Metric.COSINE else vectors)
     neighbours = np.full((len(vectors), degree), -1, np.int32)
     if len(nodes) == 0:
         return BulkGraph(neighbours, -1, twins, nodes)
     if len(nodes) < len(space):
         space = _rows_of(space, nodes)
+    space = rotate(space, draw_signs(space.shape[1], seed))
     entry = _nearest_to_mean(space)
     if len(nodes) <= degree + 1:
         links = np.array([np.delete(nodes, i) for i in range(len(nodes))])
@@ -151,16 +155,16 @@ def _rows_of(space: Matrix, rows: NDArray[np.int32]) -> Matrix:
     return taken
 
 
-def _find_twins(space: Matrix) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+def _find_twins(rows: Matrix) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Return for each row the next one that equals it, and the rows that are the first."""
-    words = (space + np.float32(0)).view(np.uint32)  # so that -0 equals 0
+    words = np.ascontiguousarray(rows + np.float32(0)).view(np.uint32)  # -0 becomes 0
     factors = np.random.default_rng(0).integers(1 << 63, size=words.shape[1], dtype=np.uint64)
-    hashes = np.empty(len(space), np.uint64)
-    for first in range(0, len(space), _STRETCH):
+    hashes = np.empty(len(rows), np.uint64)
+    for first in range(0, len(rows), _STRETCH):
         part = slice(first, first + _STRETCH)
         np.matmul(words[part].astype(np.uint64), factors, out=hashes[part])
     order = np.argsort(hashes, kind="stable")
-    twins = np.full(len(space), -1, np.int32)
+    twins = np.full(len(rows), -1, np.int32)
     chain_twins(words, hashes, order, twins)
     return twins, np.sort(order[order >= 0]).astype(np.int32)
 
@@ -200,14 +204,15 @@ class _Builder:
         self._link()
         if self.settings.ef:
             self._search()
+            self._prune()
             self._link()
         return self.links, self.order
 
     def _compare_leaves(self, turn: int) -> None:
-        settings = self.settings
-        least = min(settings.leaf // 2, max(settings.leaf // 4, self.degree + 1))
+        # A leaf of more than `degree` rows: every list is then long enough to fill a row.
+        leaf = max(self.settings.leaf, 4 * (self.degree + 1))
         leaves, far = carve(
-            self.space, leaf=settings.leaf, least=least, fanouts=settings.fanouts,
+            self.space, leaf=leaf, least=leaf // 4, fanouts=self.settings.fanouts,
             seed=[self.seed, turn], threads=self.threads,
         )  # fmt: skip
         self.far = np.hstack([self.far, far])
@@ -283,22 +288,22 @@ class _Builder:
         reach_all(
             self.space, self.links, self.entry, parents, np.empty(count, np.int32),
             np.empty(max(ef, 32), np.int64), np.empty(count // 8 + 1, np.uint8),
-            np.empty(self.degree, np.int64), np.empty(0, np.int64),
+            np.empty(self.degree, np.int64),
         )  # fmt: skip
 
     def _search(self) -> None:
-        count, ef, old = len(self.space), self.settings.ef, self.links
-        self.links = np.empty_like(old)
+        """Search the graph for each row, on codes; what is met joins the lists."""
+        found = CodedWalk(self.space, self.links, self.entry, self.threads)
+        ef = self.settings.ef
+        far = np.empty((len(self.space), _FAR), np.int64)
+        locks = np.zeros(len(self.space), np.int32)
 
         def make_work() -> Callable[[int, int], None]:
-            kept = np.empty(self.degree, np.int64)
-            pool, trail = np.empty(ef, np.int64), np.empty(2 * ef, np.int64)
-            visited = np.empty(count // 8 + 1, np.uint8)
-            batch = np.empty(self.degree, np.int64)
-            keys = np.empty(self.lists.shape[1] + len(trail), np.int64)
-            return lambda first, last: search_lists(
-                self.space, old, self.entry, self.lists, self.order, first, last, self.kept,
-                kept, pool, trail, visited, batch, keys,
+            search = found.searcher(ef, ef + 2 * _FAR)
+            return lambda first, last: widen_lists(
+                self.space, search(self.order[first:last]), self.order, first, last, self.lists,
+                locks, far,
             )  # fmt: skip
 
-        self._spread(count, _STRETCH, make_work)
+        self._spread(len(self.space), _STRETCH, make_work)
+        self.far = np.hstack([self.far, far])

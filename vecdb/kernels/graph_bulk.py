@@ -254,3 +254,40 @@ def join_neighbours(
             for t in range(min(4, count - j)):
                 _offer_locked(lists, locks, row, four[t], batch[j + t])
                 _offer_locked(lists, locks, batch[j + t], four[t], row)
+
+
+@kernel
+def widen_lists(
+    vectors: Any, found: Any, order: Any, first: Any, last: Any, lists: Any, locks: Any, far: Any
+) -> None:
+    """Let rows and those that a search for them met know each other.
+
+    Parameters
+    ----------
+    vectors, order, first, last, lists, locks
+        As for `join_neighbours`.
+    found : int64 (last - first, met)
+        The rows met, nearest first, -1 after the last.
+    far : int64 (n, f)
+        Receives the keys of the last of them: the way on which the search came.
+    """
+    for i in range(first, last):
+        row = np.int64(order[i])
+        met = found[i - first]
+        count = 0
+        while count < len(met) and met[count] >= 0:
+            count += 1
+        for j in range(far.shape[1]):
+            far[row, j] = LARGEST_KEY
+        for j in range(0, count, 4):
+            end = count - 1
+            a, b, c = met[j], met[min(j + 1, end)], met[min(j + 2, end)]
+            d = met[min(j + 3, end)]
+            four = l2_one_by_four(vectors, row, vectors, a, b, c, d, vectors.shape[1])
+            for t in range(min(4, count - j)):
+                if met[j + t] == row:
+                    continue
+                _offer_locked(lists, locks, row, four[t], met[j + t])
+                _offer_locked(lists, locks, met[j + t], four[t], row)
+                if count - j - t <= far.shape[1]:
+                    far[row, count - j - t - 1] = pack_key(four[t], met[j + t])

@@ -1,4 +1,4 @@
-"""Links of a graph that is built all at once: search for candidates, prune, reverse, fill.
+"""Links of a graph that is built all at once: search, prune, reverse, fill.
 
 Every pass reads one graph and writes another, node by node, so the result does not depend on how
 nodes were spread over threads. Distances are squared Euclidean ones throughout.
@@ -40,27 +40,18 @@ def gather_key(keys: Any, size: Any, key: Any) -> Any:
 def _gather(keys: Any, size: Any, more: Any, row: Any) -> Any:
     """Insert the keys of `more`, but not that of `row` itself; return the new size."""
     for i in range(len(more)):
-        if more[i] == LARGEST_KEY:
-            break
-        if key_row(more[i]) != row:
+        if more[i] != LARGEST_KEY and key_row(more[i]) != row:
             size = gather_key(keys, size, more[i])
     return size
 
 
 @inline
 def walk(
-    vectors: Any, links: Any, query: Any, entry: Any, pool: Any, visited: Any, batch: Any,
-    trail: Any,
-) -> Any:  # fmt: skip
+    vectors: Any, links: Any, query: Any, entry: Any, pool: Any, visited: Any, batch: Any
+) -> Any:
     """Search the graph for the row `query` from `entry`.
 
-    The ``len(pool)`` nearest nodes are left in `pool`, and the first ``len(trail)`` nodes
-    expanded in `trail`, as keys.
-
-    Returns
-    -------
-    tuple of int
-        How many keys there are in `pool`, and how many in `trail`.
+    The keys of the ``len(pool)`` nearest nodes are left in `pool`; returned is how many there are.
     """
     width, ef = vectors.shape[1], len(pool)
     for i in range(len(visited)):
@@ -68,7 +59,7 @@ def walk(
     set_bit(visited, entry)
     start = l2_one_by_four(vectors, query, vectors, entry, entry, entry, entry, width)[0]
     pool[0] = pack_key(start, entry)
-    size, cursor, steps = 1, 0, 0
+    size, cursor = 1, 0
     while cursor < size:
         key = pool[cursor]
         if key & EXPANDED:
@@ -76,9 +67,6 @@ def walk(
             continue
         pool[cursor] = key | EXPANDED
         cursor += 1
-        if steps < len(trail):
-            trail[steps] = key
-            steps += 1
         node, count = key_row(key), 0
         for j in range(links.shape[1]):
             other = np.int64(links[node, j])
@@ -100,7 +88,7 @@ def walk(
                     place = insert_key(pool, size, ef, key)
                     size = min(size + 1, ef)
                     cursor = min(cursor, place)
-    return size, steps
+    return size
 
 
 @inline
@@ -163,45 +151,6 @@ def prune_lists(
         count = _prune(vectors, keys, size, kept_keys.shape[1], kept, kept_keys[row])
         for j in range(count, kept_keys.shape[1]):
             kept_keys[row, j] = LARGEST_KEY
-
-
-@kernel
-def search_lists(
-    vectors: Any, links: Any, entry: Any, lists: Any, order: Any, first: Any, last: Any,
-    kept_keys: Any, kept: Any, pool: Any, trail: Any, visited: Any, batch: Any, keys: Any,
-) -> None:  # fmt: skip
-    """Search the graph for each row, and choose its links from all nodes met on the way.
-
-    Parameters
-    ----------
-    vectors, order, first, last, kept_keys, kept
-        As for `prune_lists`.
-    links : int32 (n, degree)
-        The graph that is searched, -1 after a row's last link.
-    entry : int
-        Where searches start.
-    lists : int64 (n, k)
-        The nearest known of each row; those found are added.
-    pool, trail : int64
-        Working memory; their lengths are how many nodes are kept while searching, and how many of
-        those expanded become candidates.
-    visited : uint8 (n // 8 + 1,)
-        Working memory.
-    batch : int64 (degree,)
-        Working memory.
-    keys : int64 (k + trail,)
-        Working memory.
-    """
-    for i in range(first, last):
-        row = order[i]
-        steps = walk(vectors, links, np.int64(row), entry, pool, visited, batch, trail)[1]
-        size = _gather(keys, 0, lists[row], row)
-        size = _gather(keys, size, trail[:steps], row)
-        count = _prune(vectors, keys, size, kept_keys.shape[1], kept, kept_keys[row])
-        for j in range(count, kept_keys.shape[1]):
-            kept_keys[row, j] = LARGEST_KEY
-        for j in range(min(size, lists.shape[1])):
-            lists[row, j] = keys[j]
 
 
 @kernel

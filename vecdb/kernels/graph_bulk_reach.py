@@ -44,7 +44,7 @@ def _adopt(links: Any, parents: Any, node: Any, orphan: Any) -> Any:
 @kernel
 def reach_all(
     vectors: Any, links: Any, entry: Any, parents: Any, queue: Any, pool: Any, visited: Any,
-    batch: Any, trail: Any,
+    batch: Any,
 ) -> Any:  # fmt: skip
     """Give every node a way from `entry`, by a link from where a search for it arrives.
 
@@ -59,7 +59,7 @@ def reach_all(
         All -1; receives the node from which each was reached first, the entry its own.
     queue : int32 (n,)
         Working memory.
-    pool, visited, batch, trail
+    pool, visited, batch
         Working memory of a search; see `walk`.
 
     Returns
@@ -74,7 +74,7 @@ def reach_all(
         if parents[orphan] >= 0:
             continue
         repaired += 1
-        size = walk(vectors, links, np.int64(orphan), entry, pool, visited, batch, trail)[0]
+        size = walk(vectors, links, np.int64(orphan), entry, pool, visited, batch)
         done = False
         for i in range(size):
             if _adopt(links, parents, key_row(pool[i]), orphan):
