@@ -1,4 +1,4 @@
-"""Guessed tokens change how many steps a generation takes, never what it says."""
+"""Guessed tokens change how many steps a generation takes; with float32 never what it says."""
 
 from __future__ import annotations
 

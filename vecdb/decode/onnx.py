@@ -89,7 +89,7 @@ class OnnxDecoder:
         CPU threads of one step; None takes the CPUs that this process may use.
     look_ahead
         Let a step also take a guess of the token after the next one (`vecdb.decode.look_ahead`):
-        the same tokens in fewer steps, of which some take longer.
+        fewer steps, of which some take longer.
 
     Raises
     ------
