@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from vecdb.errors import ClosedError, ReadOnlyError, StorageIOError, VecdbError
 from vecdb.storage import Wal
 
-_WAIT_SHARE = 0.15
+_WAIT_SHARE = 0.1
 _LONGEST_WAIT = 0.005
 
 Encoded = tuple[int, bytes]
