@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -106,6 +108,97 @@ class VecdbIvf:
 
     def index_bytes(self) -> int:
         return _array_bytes(self.index)
+
+
+class _VecdbCodes:
+    parameter = "nprobe"
+    packages = ("vecdb", "numba", "numpy")
+    bits = 4
+    rerank = "memory"
+
+    def build(self, base: Matrix, options: BuildOptions) -> None:
+        self.index = IvfIndex(
+            base.shape[1], options.metric, bits=self.bits, rerank=self.rerank,
+            quantization="rabitq",
+        )  # fmt: skip
+        self.index.build(base, threads=options.threads)
+
+    def values(self, k: int) -> Sequence[int]:
+        return [
+            n for n in (4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384)
+            if n <= self.index.list_count
+        ]  # fmt: skip
+
+    def search(self, queries: Matrix, k: int, value: int) -> NDArray[np.int64]:
+        return self.index.search(queries, k, nprobe=value)[0]
+
+    def index_bytes(self) -> int:
+        return _array_bytes(self.index)
+
+
+@engine("vecdb-ivf-rabitq")
+class VecdbIvfRabitq(_VecdbCodes):
+    """Four bits, and the vectors in memory."""
+
+
+@engine("vecdb-ivf-rabitq6-only")
+class VecdbIvfRabitqOnly(_VecdbCodes):
+    """Six bits, and no vectors."""
+
+    bits = 6
+    rerank = "none"
+
+
+@engine("vecdb-ivf-rabitq-mmap")
+class VecdbIvfRabitqMapped(_VecdbCodes):
+    """Four bits, and the vectors in a file."""
+
+    rerank = "mmap"
+
+    def build(self, base: Matrix, options: BuildOptions) -> None:
+        super().build(base, options)
+        with tempfile.TemporaryDirectory() as folder:
+            self.index.save(Path(folder) / "index")
+            self.index = IvfIndex.load(Path(folder) / "index")
+
+    def index_bytes(self) -> int:
+        """Without the vectors, whose pages the system may take back."""
+        return _array_bytes(self.index) - self.index.arrays()["vectors"].nbytes
+
+
+@engine("faiss-ivf-pqfs")
+class FaissIvfPqFastScan:
+    """IVF with 4-bit product quantisation, fast scan and refinement: faiss's fastest IVF."""
+
+    parameter = "nprobe * 100 + k_factor"
+    packages = ("faiss-cpu",)
+
+    def build(self, base: Matrix, options: BuildOptions) -> None:
+        import faiss
+
+        lists = max(1, int(4 * len(base) ** 0.5))
+        metric = faiss.METRIC_L2 if options.metric == "l2" else faiss.METRIC_INNER_PRODUCT
+        faiss.omp_set_num_threads(options.threads)
+        self.index = faiss.index_factory(
+            base.shape[1], f"IVF{lists},PQ{base.shape[1] // 4}x4fs,RFlat", metric
+        )
+        self.index.train(base)
+        self.index.add(base)
+        self.lists = faiss.downcast_index(self.index.base_index)
+        faiss.omp_set_num_threads(1)
+
+    def values(self, k: int) -> Sequence[int]:
+        probes = [n for n in (8, 16, 24, 32, 48, 64, 96, 128, 256) if n <= self.lists.nlist]
+        return [100 * n + factor for factor in (4, 8, 16) for n in probes]
+
+    def search(self, queries: Matrix, k: int, value: int) -> NDArray[np.int64]:
+        self.lists.nprobe, self.index.k_factor = divmod(value, 100)
+        return self.index.search(queries, k)[1]
+
+    def index_bytes(self) -> int:
+        import faiss
+
+        return int(faiss.serialize_index(self.index).nbytes)
 
 
 @engine("vecdb-flat")

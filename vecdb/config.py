@@ -55,6 +55,8 @@ COLLECTION_EF = Limits("ef", 1, 128, 100_000)
 SEED = Limits("seed", 0, 0, (1 << 63) - 1)
 IVF_NLIST = Limits("nlist", 1, 1_024, 1_000_000)
 IVF_NPROBE = Limits("nprobe", 1, 16, 1_000_000)
+IVF_BITS = Limits("bits", 1, 4, 8)
+"""Of a code, for each dimension."""
 
 TEXT_BYTES = Limits("text bytes", 1, 1 << 20, 1 << 20)
 PAYLOAD_BYTES = Limits("payload bytes", 2, 1 << 20, 1 << 20)

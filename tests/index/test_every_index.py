@@ -29,7 +29,16 @@ from vecdb.index import FlatIndex, HnswIndex, IvfIndex, hnsw
 from vecdb.index.base import Index
 
 Make = Callable[..., Any]
-INDEXES: list[Make] = [FlatIndex, HnswIndex, IvfIndex]
+
+
+class PlainIvfIndex(IvfIndex):
+    """Inverted lists of float32."""
+
+    def __init__(self, *arguments: Any, quantization: str = "none", **options: Any) -> None:
+        super().__init__(*arguments, quantization=quantization, **options)
+
+
+INDEXES: list[Make] = [FlatIndex, HnswIndex, IvfIndex, PlainIvfIndex]
 ALL = pytest.mark.parametrize("make", INDEXES)
 EVERY_METRIC = pytest.mark.parametrize("metric", METRICS)
 

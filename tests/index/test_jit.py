@@ -10,10 +10,26 @@ import pytest
 
 from tests.index.samples import clustered
 from vecdb.index import HnswIndex, IvfIndex, warm_up
-from vecdb.kernels import distance, graph, graph_build, graph_filtered, ivf, kmeans, scan
+from vecdb.kernels import (
+    distance,
+    graph,
+    graph_build,
+    graph_filtered,
+    ivf,
+    ivf_codes,
+    ivf_search,
+    kmeans,
+    rotation,
+    scan,
+)
 from vecdb.kernels.jit import COMPILED
 
 pytestmark = pytest.mark.skipif(not COMPILED, reason="without the JIT nothing is cached")
+
+MODULES = (
+    distance, graph, graph_build, graph_filtered, ivf, ivf_codes, ivf_search, kmeans, rotation,
+    scan,
+)  # fmt: skip
 
 SHOW = """
 import numba
@@ -60,17 +76,21 @@ def test_each_kernel_is_compiled_for_one_set_of_types(tmp_path: Path) -> None:
     for ef, mask in ((2, None), (2, np.arange(300) % 3 > 0), (300, None)):
         loaded.search(clustered(3, 17), 2, ef=ef, filter=mask)
     loaded.add(clustered(3, 17, seed=1))
-    lists = IvfIndex(17)
-    for start in range(0, 300, 30):
-        lists.add(clustered(300, 17)[start : start + 30])
-    lists.search(clustered(1, 17)[0], 2)
+    for options in ({"quantization": "none"}, {"rerank": "none"}, {"bits": 1}):
+        lists = IvfIndex(17, **options)
+        for start in range(0, 300, 30):
+            lists.add(clustered(300, 17)[start : start + 30])
+        lists.save(tmp_path / "l")
+        for each in (lists, IvfIndex.load(tmp_path / "l")):
+            for mask in (None, np.arange(300) % 3 > 0):
+                each.search(clustered(40, 17), 2, filter=mask)
     kernels = {
         f"{module.__name__}.{name}": thing
-        for module in (distance, graph, graph_build, graph_filtered, ivf, kmeans, scan)
+        for module in MODULES
         for name, thing in vars(module).items()
         if getattr(thing, "__module__", "") == module.__name__
         and getattr(thing, "_cache", None) is not None
         and type(thing._cache).__name__ == "FunctionCache"
     }
-    assert len(kernels) == 7
+    assert len(kernels) == 12
     assert {name: len(k.signatures) for name, k in kernels.items()} == dict.fromkeys(kernels, 1)

@@ -8,22 +8,71 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.index.base import METRIC_NUMBERS, Arrays
+from vecdb.index.base import CORRECTIONS, METRIC_NUMBERS, Arrays, Distances, Ids, over_threads
 from vecdb.index.layout import Expected, check_arrays, rows_in
 from vecdb.index.rows import aligned_empty, frozen, reserve
 from vecdb.kernels import ivf
+from vecdb.kernels.bitset import Bits
 from vecdb.kernels.kmeans import assign, kmeans
 from vecdb.types import Matrix, Metric
 
 _ROWS_PER_LIST_SAMPLED = 50
 _ITERATIONS = 8
 
+_NO_BITS = frozen(np.empty(0, np.uint8))
+
 Numbers = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Request:
+    """A search of inverted lists, and where its results go."""
+
+    queries: Matrix
+    """Prepared, float32 (nq, padded dim)."""
+    k: int
+    probes: int
+    """How many lists are looked at, at least."""
+    enough: int
+    """How many vectors must have been compared, at least, if there are as many."""
+    allowed: Bits | None
+    """The rows that may be returned; None for all."""
+    few: bool
+    """Whether so few are allowed that they are best all compared."""
+    threads: int
+    rows: Ids
+    distances: Distances
 
 
 def default_list_count(rows: int) -> int:
     """Return how many lists to make of that many rows when the caller does not say."""
     return max(1, int(4 * rows**0.5))
+
+
+def sample_rows(vectors: Matrix, count: int, rng: np.random.Generator) -> Matrix:
+    """Return as many of the vectors as `count` centroids are found from, in their order."""
+    sampled = min(len(vectors), count * _ROWS_PER_LIST_SAMPLED)
+    chosen = np.sort(rng.choice(len(vectors), sampled, replace=False))
+    return frozen(vectors if sampled == len(vectors) else vectors[chosen])
+
+
+def slots_for(assigned: Numbers, added: Numbers, free: Numbers) -> Numbers:
+    """Return the slot of each vector: those of a list stand in order, from its free slot on.
+
+    Parameters
+    ----------
+    assigned
+        The list of each vector.
+    added
+        How many there are of each list.
+    free
+        Each list's first free slot.
+    """
+    order = np.argsort(assigned, kind="stable")
+    behind = np.repeat(np.cumsum(added) - added, added)
+    slots = np.empty(len(assigned), np.int64)
+    slots[order] = np.repeat(free, added) + np.arange(len(assigned)) - behind
+    return slots
 
 
 @dataclass
@@ -47,9 +96,7 @@ class InvertedLists:
     def train(cls, metric: Metric, vectors: Matrix, count: int, seed: int) -> InvertedLists:
         """Find `count` centroids for prepared vectors; the lists are still empty."""
         rng = np.random.default_rng(seed)
-        sampled = min(len(vectors), count * _ROWS_PER_LIST_SAMPLED)
-        chosen = np.sort(rng.choice(len(vectors), sampled, replace=False))
-        sample = frozen(vectors if sampled == len(vectors) else vectors[chosen])
+        sample = sample_rows(vectors, count, rng)
         centroids = kmeans(
             sample, count, iterations=_ITERATIONS, spherical=metric is Metric.COSINE, rng=rng
         )
@@ -107,13 +154,11 @@ class InvertedLists:
     def extend(self, vectors: Matrix, first_row: int) -> None:
         """Put prepared vectors, rows `first_row` and on, into the lists of their centroids."""
         assigned = assign(vectors, self.centroids)
-        order = np.argsort(assigned, kind="stable")
         added = np.bincount(assigned, minlength=len(self))
         self._make_room(added)
-        behind = np.repeat(np.cumsum(added) - added, added)
-        places = np.repeat(self.start + self.length, added) + np.arange(len(order)) - behind
-        self.vectors[places] = vectors[order]
-        self.rows[places] = first_row + order
+        slots = slots_for(assigned, added, self.start + self.length)
+        self.vectors[slots] = vectors
+        self.rows[slots] = first_row + np.arange(len(vectors))
         self.length = self.length + added
 
     def _make_room(self, added: Numbers) -> None:
@@ -138,18 +183,31 @@ class InvertedLists:
         self.capacity[moving] = room
         self.end = last
 
-    def contents(self) -> tuple[Matrix, NDArray[np.int32]]:
-        """Return copies of all vectors in row order, and their row numbers."""
-        places = np.repeat(self.start, self.length) + (
-            np.arange(int(self.length.sum()))
-            - np.repeat(np.cumsum(self.length) - self.length, self.length)
-        )
-        order = np.argsort(self.rows[places], kind="stable")
+    def retrained(self, count: int, seed: int) -> InvertedLists:
+        """Return the same rows in `count` new lists."""
+        lists = np.repeat(np.arange(len(self)), self.length)
+        places = slots_for(lists, self.length, self.start)
         vectors = aligned_empty((len(places), self.vectors.shape[1]), np.float32)
-        np.take(self.vectors, places[order], axis=0, out=vectors)
-        return vectors, self.rows[places[order]]
+        np.take(self.vectors, places[np.argsort(self.rows[places])], axis=0, out=vectors)
+        new = InvertedLists.train(self.metric, vectors, count, seed)
+        new.extend(vectors, 0)
+        return new
 
-    def arguments(self) -> ivf.Lists:
+    def search(self, request: Request) -> None:
+        """Answer a request."""
+        lists = self._arguments()
+
+        def work(first: int, last: int) -> None:
+            ivf.search_lists(
+                lists, request.queries[first:last], request.probes, request.enough,
+                _NO_BITS if request.allowed is None else frozen(request.allowed),
+                request.allowed is not None, request.k, CORRECTIONS[self.metric],
+                request.rows[first:last], request.distances[first:last],
+            )  # fmt: skip
+
+        over_threads(request.threads, len(request.queries), work)
+
+    def _arguments(self) -> ivf.Lists:
         """Return the arrays as kernels take them."""
         return ivf.Lists(
             frozen(self.centroids),

@@ -32,6 +32,13 @@ def aligned_empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     return memory[start : start + size].view(dtype).reshape(shape)
 
 
+def aligned_copy(array: Array) -> Array:
+    """Return a copy that starts on a cache line."""
+    copy = aligned_empty(array.shape, array.dtype)
+    copy[:] = array
+    return cast("Array", copy)
+
+
 def reserve(array: Array, used: int, needed: int) -> Array:
     """Return an array with the first `used` entries of `array` and room for `needed`.
 

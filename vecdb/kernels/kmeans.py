@@ -86,6 +86,8 @@ def kmeans(
     ndarray
         float32 (clusters, dim). Some may have no vector nearest to them, if vectors are equal.
     """
+    vectors = vectors.view()
+    vectors.flags.writeable = False
     chosen = np.sort(rng.choice(len(vectors), clusters, replace=False))
     centroids = np.ascontiguousarray(vectors[chosen])
     for _ in range(iterations):
