@@ -78,7 +78,7 @@ def take_backup(
     held = store.lock()
     try:
         directory = BackupDirectory(store)
-        directory.check_folders()
+        directory.prepare()
         store.discard_unfinished()
         copied: dict[str, CollectionBackup] = {}
         new: list[FileRef] = []

@@ -10,13 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vecdb.cli_options import bytes_shown, connected, database_options, is_server, reported
+from vecdb.cli_options import (
+    bytes_shown,
+    connected,
+    database_options,
+    is_server,
+    options_with_timeout,
+    reported,
+)
 
 if TYPE_CHECKING:
     from vecdb.types import BackupInfo, CollectionInfo
 
-_BACKUP_SECONDS = 86_400.0
-"""Longer than any other call may take: a server gives a backup up when its caller does."""
+_DAY = 86_400.0
 
 
 @click.command()
@@ -61,7 +67,7 @@ def info_lines(info: CollectionInfo) -> list[str]:
 @click.command()
 @click.argument("directory")
 @click.option("--keep", type=int, help="Delete all backups but the newest KEEP afterwards.")
-@database_options
+@options_with_timeout(_DAY)
 @reported
 def backup(
     directory: str, keep: int | None, target: str, api_key: str | None, timeout: float
@@ -73,7 +79,7 @@ def backup(
     """
     with connected(target, api_key, timeout) as database:
         if is_server(target):
-            taken = database.backup(directory, keep=keep, timeout=_BACKUP_SECONDS)
+            taken = database.backup(directory, keep=keep, timeout=timeout)
         else:
             from vecdb.storage import PosixStore
 

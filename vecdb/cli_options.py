@@ -65,23 +65,30 @@ def reported(command: F) -> F:
     return run  # type: ignore[return-value]
 
 
-def database_options(command: F) -> F:
-    """Say which database a command works on."""
-    for option in (
-        click.option(
-            "--timeout", type=float, default=300.0, show_default=True,
-            help="Seconds a call to a server may take.",
-        ),
-        click.option(
-            "--api-key", envvar="VECDB_API_KEY", help="Of the server; also from VECDB_API_KEY."
-        ),
-        click.option(
-            "--db", "target", default=f"grpc://127.0.0.1:{DEFAULT_PORT}", show_default=True,
-            help="A server's URL, or a data directory that no server has open.",
-        ),
-    ):  # fmt: skip
-        command = option(command)
-    return command
+def options_with_timeout(timeout: float) -> Callable[[F], F]:
+    """Return what lets a command be told which database it works on, and how long it may take."""
+
+    def decorate(command: F) -> F:
+        for option in (
+            click.option(
+                "--timeout", type=float, default=timeout, show_default=True,
+                help="Seconds a call to a server may take.",
+            ),
+            click.option(
+                "--api-key", envvar="VECDB_API_KEY", help="Of the server; also from VECDB_API_KEY."
+            ),
+            click.option(
+                "--db", "target", default=f"grpc://127.0.0.1:{DEFAULT_PORT}", show_default=True,
+                help="A server's URL, or a data directory that no server has open.",
+            ),
+        ):  # fmt: skip
+            command = option(command)
+        return command
+
+    return decorate
+
+
+database_options = options_with_timeout(300.0)
 
 
 @contextmanager

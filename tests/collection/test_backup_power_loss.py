@@ -168,6 +168,31 @@ def test_a_backup_that_power_loss_or_death_stops_leaves_the_others(every: Sweep)
     every(run)
 
 
+def test_what_a_killed_backup_left_is_durable_before_the_next_one_counts_on_it(
+    every: Sweep,
+) -> None:
+    """The files are there already, but whether their names are on the disk nobody knows."""
+
+    def run(call: int) -> bool:
+        disk = SimulatedDisk()
+        with first_state(disk) as database:
+            for name in FIRST:  # no log, which the next process would write and copy anew
+                database.collection(name).maintenance.seal()
+        database = opened(disk)
+        disk.faults = Faults(stop_at=disk.calls + call)
+        with suppress(PowerLossError):
+            database.backup_to(backups(disk))
+        over = disk.calls <= (disk.faults.stop_at or 0)
+        killed = disk.after_kill()
+        with opened(killed) as database:
+            again = database.backup_to(backups(killed))
+        survivor = killed.after_power_loss(lambda: False)
+        assert restored(survivor, again.number, Path("/r")) == FIRST
+        return over
+
+    every(run)
+
+
 def test_a_backup_that_an_error_stops_leaves_the_others_and_the_database_at_work(
     every: Sweep,
 ) -> None:
@@ -191,7 +216,7 @@ def _numbers(disk: SimulatedDisk, before: int) -> list[int]:
     return [n for n in BackupDirectory(backups(disk)).numbers() if n < before]
 
 
-@pytest.mark.parametrize("call", range(0, 30, 3))
+@pytest.mark.parametrize("call", range(0, 45, 3))
 def test_a_full_disk_stops_a_backup_and_nothing_else(call: int) -> None:
     disk, database, told, _ = run_backup(lambda start: Faults(full_from=start + call))
     disk.faults = Faults()

@@ -8,12 +8,16 @@ nobody is told of one before it can be seen.
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from vecdb.errors import ClosedError, ReadOnlyError, StorageIOError, VecdbError
 from vecdb.storage import Wal
+
+_WAIT_SHARE = 0.1
+_LONGEST_WAIT = 0.005
 
 Encoded = tuple[int, bytes]
 """A WAL record: its kind and its body."""
@@ -57,8 +61,12 @@ class CommitQueue:
         self._wal = wal
         self._turn = turn
         self._waiting: deque[Write] = deque()
-        self._state = threading.Condition()  # protects _waiting, _leading, _refusal and each done
+        lock = threading.Lock()  # protects _waiting, _leading, _refusal and each done
+        self._state = threading.Condition(lock)
+        self._arrived = threading.Condition(lock)  # told of each write that joins _waiting
         self._leading = False
+        self._companions = 1  # how many writers there were a moment ago; the leader's
+        self._commit_seconds = 0.0  # how long their commit took; the leader's
         self._refusal: VecdbError | None = None
 
     def run(self, write: Write) -> int:
@@ -76,6 +84,7 @@ class CommitQueue:
         """
         with self._state:
             self._waiting.append(write)
+            self._arrived.notify()
             while not write.done and self._leading:
                 self._state.wait()
             if not write.done:
@@ -129,7 +138,20 @@ class CommitQueue:
                 self._leading = False
                 self._state.notify_all()
 
+    def _gather(self) -> None:
+        """Give writers that were here a moment ago a moment to come back.
+
+        Those whose writes were just committed together are preparing their next ones. Without a
+        wait the one that missed that commit would have the next to itself, and they the one after:
+        half as many to a sync as there could be.
+        """
+        wait = min(_LONGEST_WAIT, _WAIT_SHARE * self._commit_seconds)
+        with self._state:
+            self._arrived.wait_for(lambda: len(self._waiting) >= self._companions, wait)
+
     def _run_group(self) -> None:
+        self._gather()
+        started = time.monotonic()
         with self._turn:
             with self._state:
                 group = self._take_group()
@@ -150,7 +172,9 @@ class CommitQueue:
                 _fail(group, interrupted)
                 raise
             finally:
+                self._commit_seconds = time.monotonic() - started
                 with self._state:
+                    self._companions = len(group) + len(self._waiting)
                     for write in group:
                         write.done = True
                     self._state.notify_all()

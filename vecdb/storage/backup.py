@@ -15,11 +15,17 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from vecdb.errors import CorruptFileError, NewerFormatError, NotFoundError
+from vecdb.errors import (
+    CorruptFileError,
+    NewerFormatError,
+    NotFoundError,
+    ResourceExhaustedError,
+)
 from vecdb.storage.base import Store
 from vecdb.storage.fileref import FileRef, file_refs
 from vecdb.storage.manifest import (
@@ -155,14 +161,18 @@ class BackupDirectory:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def check_folders(self) -> None:
-        """Refuse to write to where a link leads.
+    def prepare(self) -> None:
+        """Make sure that what is here can be counted on by a backup that follows.
 
         Raises
         ------
         CorruptFileError
+            If a folder is a link: nothing is written to where that leads.
         """
         self._refuse_links([_BACKUPS, _FILES])
+        # A file that a killed process left may have a name that no fsync has reached yet. Listing
+        # makes names durable; without it, a backup that finds all its files here might lose one.
+        self._store.list()
 
     def numbers(self) -> list[int]:
         """Return the numbers of the backups, ascending, damaged ones included."""
@@ -253,7 +263,8 @@ class BackupDirectory:
         }
         data = encode_manifest(number, body)
         self._store.put(f"{_BACKUPS}/{manifest_name(number)}", data)
-        self._store.put(f"{_BACKUPS}/{manifest_copy(number)}", data)
+        with suppress(ResourceExhaustedError):  # the backup is there; its second copy can be missed
+            self._store.put(f"{_BACKUPS}/{manifest_copy(number)}", data)
         return self.read(number).info
 
     def prune(self, keep: int) -> int:
@@ -267,7 +278,7 @@ class BackupDirectory:
         CorruptFileError, NewerFormatError
             If one cannot; older backups are gone by then, their files are not.
         """
-        self.check_folders()
+        self.prepare()
         readable = [info.number for info in self.infos() if info.damage is None]
         oldest = min(readable[-keep:], default=0)
         for number in self.numbers():
