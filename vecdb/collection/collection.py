@@ -453,6 +453,7 @@ class Collection:
         COLLECTION_EF.check(ef)
         condition = None if filter is None else Condition.of(filter)
         threads = min(_CORES, len(queries))
+        self._maintenance.note_search()
         return self._segments.snapshot.search(queries, k, condition, ef, threads)
 
     def get(self, ids: Iterable[PointId]) -> list[Record]:

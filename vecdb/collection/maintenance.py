@@ -10,6 +10,7 @@ is opened again.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -27,6 +28,7 @@ from vecdb.collection.policy import (
     FORGET_SECONDS,
     IDLE_SECONDS,
     INDEXED_ROWS,
+    SEARCHED_SECONDS,
     to_merge,
 )
 from vecdb.collection.progress import Progress, Task
@@ -85,6 +87,7 @@ class Maintenance:
         self._holds = Holds(self._delete)
         self.progress = Progress()
         self._last_write = time.monotonic()
+        self._last_search = -math.inf
         self._reserved = stored.next_number - 1
 
     @property
@@ -178,6 +181,10 @@ class Maintenance:
         self._on_disk[segment] = stored
         self._discard(dropped)
 
+    def note_search(self) -> None:
+        """Remember that somebody searches: points in memory slow that down."""
+        self._last_search = time.monotonic()
+
     def note_write(self) -> None:
         """Remember that a write came in: merging small segments waits for a pause."""
         self._last_write = time.monotonic()
@@ -232,7 +239,8 @@ class Maintenance:
             return self._segments.snapshot.sequence > self._stored.applied_sequence
         if rows >= INDEXED_ROWS and self._idle():
             return True
-        if 4 * settings.dim * rows >= COMPARED_BYTES and not self._to_index():
+        searched = time.monotonic() - self._last_search < SEARCHED_SECONDS
+        if searched and 4 * settings.dim * rows >= COMPARED_BYTES and not self._to_index():
             return True
         return self._segments.growing_dead > 0 and self._idle(FORGET_SECONDS)
 

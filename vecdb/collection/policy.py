@@ -10,7 +10,11 @@ INDEXED_ROWS = 2_000
 
 COMPARED_BYTES = 6 << 20
 """Vectors that a search compares with in about the time that it takes to walk a graph. Once the
-growing segment is larger it is sealed, unless earlier ones still wait for their graph."""
+growing segment is larger it is sealed, unless earlier ones still wait for their graph, or nobody
+searches: an ingest alone is faster with few large segments."""
+
+SEARCHED_SECONDS = 10.0
+"""How long after a search somebody is taken to be searching."""
 
 IDLE_SECONDS = 2.0
 """How long no write has come when even small segments are worth the work."""
