@@ -7,7 +7,10 @@ from hypothesis import strategies as st
 
 from tests.naive import distances
 from vecdb.index import HnswIndex
+from vecdb.kernels.code_simd import BLOCK
+from vecdb.kernels.coded_rows import coded_rows, ids_of
 from vecdb.kernels.jit import COMPILED
+from vecdb.kernels.rotation import rotated_dim
 
 METRICS = ["cosine", "dot", "l2"]
 
@@ -46,14 +49,15 @@ def awkward_vectors(draw: st.DrawFn, least: int = 1, most: int = 40) -> np.ndarr
 
 
 def assert_true_distances(
-    metric: str, queries: np.ndarray, vectors: np.ndarray, rows: np.ndarray, found: np.ndarray
-) -> None:
+    metric: str, queries: np.ndarray, vectors: np.ndarray, rows: np.ndarray, found: np.ndarray,
+    tolerance: float = 2e-6,
+) -> None:  # fmt: skip
     """Every distance returned is that of the row beside it, and lines ascend without repeats."""
     table = distances(metric, queries, vectors)
     scale = 1 + float(np.abs(table).max(initial=0))
     for line, its_rows, its_found in zip(table, rows, found, strict=True):
         real = its_rows >= 0
-        np.testing.assert_allclose(its_found[real], line[its_rows[real]], atol=2e-6 * scale)
+        np.testing.assert_allclose(its_found[real], line[its_rows[real]], atol=tolerance * scale)
         assert np.isinf(its_found[~real]).all()
         assert (np.diff(its_found[real]) >= 0).all()
         assert len(set(its_rows[real].tolist())) == real.sum()
@@ -71,6 +75,9 @@ def check_graph(index: HnswIndex) -> None:
     arrays = index.arrays()
     count = len(arrays["ids"])
     if count == 0:
+        return
+    if index.quantization == "rabitq":
+        _check_coded_graph(index, arrays)
         return
     *_, m, m0, _, _, entry, top = arrays["header"].tolist()
     levels, starts = arrays["levels"].astype(int), arrays["upper_start"]
@@ -91,6 +98,22 @@ def check_graph(index: HnswIndex) -> None:
             assert node not in used, "a link to itself"
             assert all(levels[link] >= layer for link in used), "a link off its layer"
             assert not twins[used].any(), "a link to a twin"
+
+
+def _check_coded_graph(index: HnswIndex, arrays: dict[str, np.ndarray]) -> None:
+    """Check links, twins, and that what is linked are nodes."""
+    width, degree = rotated_dim(index.dim), -(-2 * index.m // BLOCK) * BLOCK
+    rows = coded_rows(arrays["rows"], width, degree)
+    twins = _check_twins(arrays["twins"], arrays["rows"][:, : 2 * width])
+    linked = np.zeros(len(twins), np.bool_)
+    for node in np.flatnonzero(~twins).tolist():
+        links = [int(rows.ids[node, ids_of(rows, j // BLOCK) + j % BLOCK]) for j in range(degree)]
+        used = [link for link in links if link >= 0]
+        assert len(set(used)) == len(used), "a link twice"
+        assert node not in used, "a link to itself"
+        assert not twins[used].any(), "a link to a twin"
+        linked[used] = True
+    assert not linked[twins].any()
 
 
 def _check_twins(following: np.ndarray, vectors: np.ndarray) -> np.ndarray:

@@ -25,7 +25,7 @@ from vecdb.errors import (
     NewerFormatError,
     StoredFileNotFoundError,
 )
-from vecdb.index import FlatIndex, HnswIndex, IvfIndex, hnsw
+from vecdb.index import FlatIndex, HnswIndex, IvfIndex, coded_graph, float_graph
 from vecdb.index.base import Index
 
 Make = Callable[..., Any]
@@ -38,15 +38,29 @@ class PlainIvfIndex(IvfIndex):
         super().__init__(*arguments, quantization=quantization, **options)
 
 
-INDEXES: list[Make] = [FlatIndex, HnswIndex, IvfIndex, PlainIvfIndex]
+class RabitqHnsw(HnswIndex):
+    """The graph of coded rows, as the index that it is by itself."""
+
+    def __init__(self, dim: int, metric: str = "cosine", **options: Any) -> None:
+        super().__init__(dim, metric, **options | {"quantization": "rabitq"})
+
+
+INDEXES: list[Make] = [FlatIndex, HnswIndex, RabitqHnsw, IvfIndex, PlainIvfIndex]
 ALL = pytest.mark.parametrize("make", INDEXES)
+TOLERANCES = {RabitqHnsw: 6e-5}
+"""Coordinates of 16 bits, where others have float32."""
 EVERY_METRIC = pytest.mark.parametrize("metric", METRICS)
 
 
 @pytest.fixture(autouse=True)
 def _always_walk_the_graph(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small indexes would be scanned instead, and the graph never tested."""
-    monkeypatch.setattr(hnsw, "scan_is_cheaper", lambda ef, allowed, rows: allowed == 0)
+    monkeypatch.setattr(float_graph, "scan_is_cheaper", lambda ef, allowed, rows: allowed == 0)
+    monkeypatch.setattr(coded_graph, "scan_is_cheaper", lambda allowed, ef: allowed == 0)
+
+
+def _tolerance(make: Make) -> float:
+    return TOLERANCES.get(make, 2e-6)  # type: ignore[call-overload, no-any-return]
 
 
 def _well_searched(index: Any, queries: np.ndarray, k: int, **options: Any) -> Any:
@@ -81,7 +95,7 @@ def test_answers_are_true_and_complete_whatever_the_data(
     queries = vectors[:3] * np.float32(1.5) + np.float32(0.25)
     queries[~queries.any(axis=1)] = 1
     ids, distances = index.search(queries, k, filter=mask)
-    assert_true_distances(metric, queries, vectors, ids, distances)
+    assert_true_distances(metric, queries, vectors, ids, distances, _tolerance(make))
     assert ((ids >= 0).sum(1) == min(k, allowed.sum())).all()
     assert allowed[ids[ids >= 0]].all()
     assert len(index) == live.sum()
@@ -104,7 +118,7 @@ def test_recall_on_clustered_vectors_added_bit_by_bit(make: Make, metric: str) -
     for index in (built, grown):
         ids, distances = _well_searched(index, queries, 10)
         assert recall(ids, truth) > 0.9
-        assert_true_distances(metric, queries, vectors, ids, distances)
+        assert_true_distances(metric, queries, vectors, ids, distances, _tolerance(make))
 
 
 @ALL
@@ -125,7 +139,8 @@ def test_removed_vectors_stay_away_and_their_ids_can_come_back(make: Make, metri
         assert each.add(vectors[::4], ids=back).tolist() == back.tolist()
     found, distances = _well_searched(index, queries, 10)
     assert recall(found, exact.search(queries, 10)[0]) > 0.9
-    assert_true_distances(metric, queries, vectors, np.where(found < 0, -1, found // 3), distances)
+    rows = np.where(found < 0, -1, found // 3)
+    assert_true_distances(metric, queries, vectors, rows, distances, _tolerance(make))
     with pytest.raises(DuplicateIdError):
         index.add(vectors[:1], ids=back[:1])
     index.remove(back)

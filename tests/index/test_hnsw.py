@@ -8,7 +8,7 @@ import pytest
 from tests import naive
 from tests.index.samples import MANY, METRICS, check_graph, clustered, recall
 from vecdb.errors import CorruptFileError
-from vecdb.index import FlatIndex, HnswIndex, hnsw
+from vecdb.index import FlatIndex, HnswIndex, float_graph
 from vecdb.index.base import METRIC_NUMBERS
 from vecdb.index.hnsw_state import draw_levels
 from vecdb.index.rows import frozen
@@ -151,11 +151,11 @@ def test_threads_build_as_good_a_graph(metric: str) -> None:
 
 
 def test_few_matches_are_scanned_and_many_walked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert hnsw.scan_is_cheaper(64, 0, 100_000)
-    assert hnsw.scan_is_cheaper(64, 1_000, 100_000)
-    assert not hnsw.scan_is_cheaper(64, 50_000, 100_000)
-    assert not hnsw.scan_is_cheaper(64, 100_000, 100_000)
-    assert hnsw.scan_is_cheaper(64, 500, 500)
+    assert float_graph.scan_is_cheaper(64, 0, 100_000)
+    assert float_graph.scan_is_cheaper(64, 1_000, 100_000)
+    assert not float_graph.scan_is_cheaper(64, 50_000, 100_000)
+    assert not float_graph.scan_is_cheaper(64, 100_000, 100_000)
+    assert float_graph.scan_is_cheaper(64, 500, 500)
     vectors = clustered(MANY, 8)
     index = HnswIndex(8)
     index.build(vectors)
@@ -170,7 +170,7 @@ def test_few_matches_are_scanned_and_many_walked_for(monkeypatch: pytest.MonkeyP
     mask[:5] = True
     index.search(vectors[:3], 2, filter=mask)
     assert calls == [3]
-    monkeypatch.setattr(hnsw, "scan_is_cheaper", _never_scan)
+    monkeypatch.setattr(float_graph, "scan_is_cheaper", _never_scan)
     index.search(vectors[:3], 2)
     assert calls == [3]
     # The walk sees more nodes than match before it has found them all, and is given up.
@@ -184,7 +184,7 @@ def test_few_matches_are_scanned_and_many_walked_for(monkeypatch: pytest.MonkeyP
 def test_equal_vectors_are_all_found(
     metric: str, kind: str, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hnsw, "scan_is_cheaper", _never_scan)
+    monkeypatch.setattr(float_graph, "scan_is_cheaper", _never_scan)
     rng = np.random.default_rng(0)
     vectors = clustered(MANY, 8)
     if kind == "one value often":
@@ -221,7 +221,7 @@ def test_a_removed_vector_does_not_hide_its_twins() -> None:
 
 
 def test_nodes_that_cannot_be_reached_are_still_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hnsw, "scan_is_cheaper", _never_scan)
+    monkeypatch.setattr(float_graph, "scan_is_cheaper", _never_scan)
     index = HnswIndex(4)
     index.build(clustered(60, 4))
     arrays = {name: array.copy() for name, array in index.arrays().items()}

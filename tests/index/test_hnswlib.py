@@ -8,7 +8,7 @@ import pytest
 
 from tests.index.samples import METRICS, check_graph, clustered, recall
 from vecdb.errors import InvalidParameterError
-from vecdb.index import FlatIndex, HnswIndex, hnsw
+from vecdb.index import FlatIndex, HnswIndex, float_graph
 
 hnswlib = pytest.importorskip(
     "hnswlib", reason="hnswlib is the peer compared with; it comes with vecdb[bench]"
@@ -27,7 +27,7 @@ def _hnswlib_index(metric: str, vectors: np.ndarray, m: int, ef: int, **options:
 
 @pytest.fixture
 def _always_walk_the_graph(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hnsw, "scan_is_cheaper", lambda ef, allowed, rows: False)
+    monkeypatch.setattr(float_graph, "scan_is_cheaper", lambda ef, allowed, rows: False)
 
 
 @pytest.mark.usefixtures("_always_walk_the_graph")

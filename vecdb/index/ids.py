@@ -17,9 +17,11 @@ class IdTable:
     was last sorted are found by binary search, and those added since in a dict.
     """
 
-    def __init__(self, ids: Ids | None = None) -> None:
+    def __init__(self, ids: Ids | None = None, given: int | None = None) -> None:
         self._ids: Ids = np.empty(0, np.int64) if ids is None else ids
         self._count = len(self._ids)
+        self.given = self._count if given is None else given
+        """How many ids were ever given: where the default ids go on."""
         self._plain = bool((self._ids == np.arange(self._count)).all())
         self._sorted_ids: Ids | None = None
         self._sorted_rows: Ids = np.empty(0, np.int64)
@@ -43,7 +45,7 @@ class IdTable:
 
     def next_ids(self, count: int) -> Ids:
         """Return what the next rows are called when the caller does not say."""
-        return np.arange(self._count, self._count + count, dtype=np.int64)
+        return np.arange(self.given, self.given + count, dtype=np.int64)
 
     def rows_of(self, ids: Ids, alive: NDArray[np.bool_]) -> Ids:
         """Return the live row of each id, -1 for an unknown or removed one.
@@ -70,10 +72,20 @@ class IdTable:
             self._ids = grown
         self._ids[first:last] = ids
         self._count = last
+        self.given += len(ids)
         if self._plain and not bool((ids == np.arange(first, last)).all()):
             self._plain = False
         if self._sorted_ids is not None:
             self._recent.update(zip(ids.tolist(), range(first, last), strict=True))
+
+    def reuse(self, rows: Ids, ids: Ids) -> None:
+        """Give removed rows new ids; the caller has checked that none is in use."""
+        if not self._ids.flags.writeable:
+            self._ids = self._ids.copy()
+        self._ids[rows] = ids
+        self.given += len(ids)
+        self._plain = self._plain and bool((ids == rows).all())
+        self._sorted_ids = None
 
     def _look_up(self, ids: Ids, alive: NDArray[np.bool_]) -> Ids:
         if self._sorted_ids is None or len(self._recent) > 1024 + self._count // 4:

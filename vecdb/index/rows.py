@@ -71,13 +71,10 @@ def prepared_queries(vectors: Matrix, metric: Metric) -> Matrix:
 
 
 class LiveRows:
-    """Row numbers with an id each, of which some were removed.
+    """Row numbers with an id each, of which some were removed."""
 
-    Rows are only ever appended, and marked as removed.
-    """
-
-    def __init__(self, ids: Ids | None = None, alive: Any = ()) -> None:
-        self.ids = IdTable(ids)
+    def __init__(self, ids: Ids | None = None, alive: Any = (), given: int | None = None) -> None:
+        self.ids = IdTable(ids, given)
         self._alive: NDArray[np.bool_] = np.array(alive, np.bool_)
         self.live_count = int(self._alive.sum())
         self._live_bits: Bits | None = None
@@ -109,6 +106,31 @@ class LiveRows:
         self._alive[first:last] = True
         self.ids.append(ids)
         self.live_count += len(ids)
+        self._live_bits = None
+
+    def removed_rows(self, ids: Ids) -> Ids:
+        """Return removed rows for as many of the ids as there are, each its own old one if it can.
+
+        The first of the rows belong to the first of the ids, and so on.
+        """
+        free = np.flatnonzero(~self.alive)
+        order = np.argsort(ids, kind="stable")
+        places = np.full(len(ids), -1, np.int64)
+        old = self.ids.array[free]
+        at = np.minimum(np.searchsorted(ids[order], old), len(ids) - 1)
+        same = ids[order][at] == old
+        places[order[at[same]]] = free[same]
+        others = np.setdiff1d(free, places)
+        without = np.flatnonzero(places < 0)[: len(others)]
+        places[without] = others[: len(without)]
+        return places
+
+    def reuse(self, rows: Ids, ids: Ids) -> None:
+        """Bring removed rows back under checked ids."""
+        self._alive = reserve(self._alive, len(self), len(self))
+        self._alive[rows] = True
+        self.ids.reuse(rows, ids)
+        self.live_count += len(rows)
         self._live_bits = None
 
     def remove(self, ids: Any) -> Ids:

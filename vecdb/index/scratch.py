@@ -7,6 +7,8 @@ import threading
 import numpy as np
 from numpy.typing import NDArray
 
+from vecdb.kernels.code_simd import BLOCK, PLANES, WORD
+from vecdb.kernels.coded_search import LANES, SCALARS, STATE, Lanes, pool_stride
 from vecdb.kernels.graph import Scratch
 
 
@@ -16,12 +18,29 @@ class _Memory(threading.local):
     def __init__(self) -> None:
         self.scratch = make_scratch(0, 0, 0)
         self.heap: NDArray[np.int64] = np.empty(0, np.int64)
+        self.lanes = make_lanes(0, 0, 0, 0, LANES)
 
 
 def make_scratch(rows: int, ef: int, links: int) -> Scratch:
     """Allocate what a search over `rows` nodes with `links` each needs."""
     return Scratch(
         np.zeros(rows // 8 + 1, np.uint8), np.empty(ef + 1, np.int64), np.empty(links, np.int64)
+    )
+
+
+def make_lanes(rows: int, ef: int, k: int, width: int, lanes: int) -> Lanes:
+    """Allocate what a search over `rows` coded rows needs."""
+    return Lanes(
+        np.zeros((lanes, rows // 8 + 1), np.uint8),
+        np.empty((lanes, 4 * ef + 64), np.int32),
+        np.empty(lanes * pool_stride(ef), np.int64),
+        np.empty(lanes * pool_stride(k), np.int64),
+        np.empty((lanes, BLOCK), np.int64),
+        np.empty((lanes, BLOCK), np.float32),
+        np.empty((lanes, width), np.int8),
+        np.empty((lanes, width // WORD * PLANES), np.int64),
+        np.zeros((lanes, STATE), np.int64),
+        np.zeros((lanes, SCALARS), np.float32),
     )
 
 
@@ -50,3 +69,24 @@ def thread_heap(entries: int) -> NDArray[np.int64]:
     if len(_memory.heap) < entries:
         _memory.heap = np.empty(entries, np.int64)
     return _memory.heap
+
+
+def thread_lanes(rows: int, ef: int, k: int, width: int) -> Lanes:
+    """Return this thread's lanes, enlarged if they are too small."""
+    lanes = _memory.lanes
+    had = lanes.visited.shape[1] * 8 - 8
+    if (
+        had < rows
+        or len(lanes.pool) < LANES * pool_stride(ef)
+        or len(lanes.best) < LANES * pool_stride(k)
+        or lanes.levels.shape[1] < width
+    ):
+        lanes = make_lanes(
+            max(rows, had),
+            max(ef, len(lanes.pool) // LANES),
+            max(k, len(lanes.best) // LANES),
+            max(width, lanes.levels.shape[1]),
+            LANES,
+        )
+        _memory.lanes = lanes
+    return lanes

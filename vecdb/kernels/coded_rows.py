@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.kernels.code_simd import BLOCK, WORD, sign_word
+from vecdb.kernels.code_simd import BLOCK, WORD, l2_of_levels, sign_word
 from vecdb.kernels.jit import inline, kernel
 
 _LEVEL = 32767
@@ -133,21 +133,59 @@ def link_row(rows: Any, row: Any, own: Any, j: Any, node: Any, other: Any, apart
     rows.floats[row, f_scale + lane] = np.float32(-2.0) * ratio
 
 
+@inline
+def clear_links(rows: Any, row: Any) -> None:
+    """Leave a row without neighbours."""
+    for j in range(rows.degree):
+        ids = ids_of(rows, j // BLOCK)
+        lane = j % BLOCK
+        rows.ids[row, ids + lane] = -1
+        rows.floats[row, ids - 2 * BLOCK + lane] = np.float32(np.inf)
+        rows.floats[row, ids - BLOCK + lane] = np.float32(0.0)
+
+
+@inline
+def squared_distance(rows: Any, a: Any, b: Any) -> Any:
+    """Return the squared distance of two rows in the space in which the graph is built.
+
+    That has one coordinate more than the rows: the root of the offset (`CodedSpace`).
+    """
+    tail = tail_of(rows)
+    near = l2_of_levels(rows.bytes, a, b, rows.width, rows.floats[a, tail], rows.floats[b, tail])
+    x, y = rows.floats[a, tail + 1], rows.floats[b, tail + 1]
+    if x == y:
+        return near
+    between = np.sqrt(max(x, np.float32(0.0))) - np.sqrt(max(y, np.float32(0.0)))
+    return near + between * between
+
+
+@inline
+def rows_equal(rows: Any, a: Any, b: Any) -> Any:
+    """Tell whether two rows have the same coordinates and offset."""
+    tail = tail_of(rows)
+    equal = rows.floats[a, tail] == rows.floats[b, tail]
+    equal = equal and rows.floats[a, tail + 1] == rows.floats[b, tail + 1]
+    for j in range(rows.width >> 2):
+        equal = equal and rows.words[a, j] == rows.words[b, j]
+    return equal
+
+
 @kernel
-def store_coordinates(rows: Any, first: Any, coordinates: Any, offsets: Any) -> None:
-    """Write the coordinates and offsets of the rows from `first` on.
+def store_coordinates(rows: Any, places: Any, coordinates: Any, offsets: Any) -> None:
+    """Write the coordinates and offsets of rows.
 
     Parameters
     ----------
     rows : CodedRows
-    first : int
+    places : int64 (n,)
+        Row numbers.
     coordinates : float32 (n, width)
         Rotated vectors.
     offsets : float32 (n,)
     """
     tail = tail_of(rows)
     for i in range(coordinates.shape[0]):
-        row = first + i
+        row = places[i]
         most = np.float32(0.0)
         for j in range(rows.width):
             most = max(most, abs(coordinates[i, j]))
@@ -181,3 +219,16 @@ def link_rows(rows: Any, neighbours: Any, first: Any, last: Any, memory: Any) ->
             if node >= 0:
                 decode_row(rows, node, other, 0)
             link_row(rows, row, own, j, node, other, apart)
+
+
+@kernel
+def decode_rows(rows: Any, places: Any, out: Any) -> None:
+    """Write the coordinates of the rows at `places` (n,) into `out` (n, width).
+
+    With one column more it receives their offsets.
+    """
+    tail = tail_of(rows)
+    for i in range(out.shape[0]):
+        decode_row(rows, places[i], out, i)
+        if out.shape[1] > rows.width:
+            out[i, rows.width] = rows.floats[places[i], tail + 1]

@@ -39,9 +39,9 @@ _LINE = 64
 _BURST = 22
 """Cache lines asked for at once: about as many as a core keeps track of."""
 
-_QUERY, _SIZE, _CURSOR, _NODE, _FOUND, _SEEN = range(6)
+_QUERY, _SIZE, _CURSOR, _NODE, _FOUND, _SEEN, _MATCHED = range(7)
 _STEP, _HALF = range(2)
-STATE = 6
+STATE = 7
 SCALARS = 2
 
 
@@ -137,13 +137,15 @@ def _merge(
 def _offer_neighbours(rows: Any, lanes: Any, lane: Any, base: Any, ef: Any, other: Any) -> None:
     """Put the neighbours of the lane's node into its pool, as far as their estimates are good.
 
-    `other` is the row that will be read next, if it is known.
+    `other` is the row of the lane whose turn is next, -1 when there is none. Then the best
+    candidate so far is asked for: in half of the cases it is still the best afterwards.
     """
     pool, fresh, visited, estimates = lanes.pool, lanes.fresh, lanes.visited, lanes.estimates
     state, scalars = lanes.state, lanes.scalars
     first = lane * ((ef + 7) // 8 * 8)
     row, size, cursor = state[lane, _NODE], state[lane, _SIZE], state[lane, _CURSOR]
     words = rows.width // WORD
+    alone = other < 0
     for block in range(rows.degree // BLOCK):
         ids = ids_of(rows, block)
         byte = 4 * (ids - 2 * BLOCK) - words * 8 * BLOCK
@@ -155,6 +157,9 @@ def _offer_neighbours(rows: Any, lanes: Any, lane: Any, base: Any, ef: Any, othe
         if other >= 0:
             prefetch(rows.bytes, other, _LINE * _BURST, rows.bytes.shape[1] // _LINE - _BURST)
             other = np.int64(-1)
+        elif alone and block == 0 and cursor < size:
+            likely = key_row(pool[first + cursor])
+            prefetch(rows.bytes, likely, 0, rows.bytes.shape[1] // _LINE)
         count = 0
         while mask != 0:
             j = lowest_bit(mask)
@@ -189,10 +194,9 @@ def _is_allowed(allowed: Any, twins: Any, row: Any) -> Any:
 
 @inline
 def _expand(
-    rows: Any, twins: Any, queries: Any, allowed: Any, restricted: Any, lanes: Any, lane: Any,
-    ef: Any, k: Any, other: Any,
-) -> None:  # fmt: skip
-    """Compare with the lane's node, and look at its neighbours."""
+    rows: Any, queries: Any, lanes: Any, lane: Any, ef: Any, keep: Any, returned: Any, other: Any
+) -> None:
+    """Compare with the lane's node, keep it if it may be returned, and look at its neighbours."""
     state, best = lanes.state, lanes.best
     row = state[lane, _NODE]
     lanes.visited[lane, row >> 3] |= np.uint8(1 << (row & 7))
@@ -204,18 +208,19 @@ def _expand(
     base = l2_to_levels(
         rows.bytes, row, queries, state[lane, _QUERY], rows.width, rows.floats[row, tail]
     )
-    if not restricted or _is_allowed(allowed, twins, row):
+    if returned:
+        state[lane, _MATCHED] += 1
         found = state[lane, _FOUND]
         key = pack_key(base + rows.floats[row, tail + 1], row)
-        first = lane * ((k + 7) // 8 * 8)
-        if found < k or key < best[first + k - 1]:
-            _insert(best, first, found, k, key)
-            state[lane, _FOUND] = min(found + 1, k)
+        first = lane * ((keep + 7) // 8 * 8)
+        if found < keep or key < best[first + keep - 1]:
+            _insert(best, first, found, keep, key)
+            state[lane, _FOUND] = min(found + 1, keep)
     _offer_neighbours(rows, lanes, lane, base, ef, other)
 
 
 @inline
-def _advance(rows: Any, lanes: Any, lane: Any, ef: Any) -> Any:
+def _advance(rows: Any, lanes: Any, lane: Any, ef: Any, lines: Any) -> Any:
     """Make the nearest candidate not expanded yet the lane's node; return whether there is one."""
     state, pool, visited = lanes.state, lanes.pool, lanes.visited
     first = lane * ((ef + 7) // 8 * 8)
@@ -227,7 +232,7 @@ def _advance(rows: Any, lanes: Any, lane: Any, ef: Any) -> Any:
         node = key_row(key)
         if key & EXPANDED or (visited[lane, node >> 3] >> (node & 7)) & 1 != 0:
             continue
-        prefetch(rows.bytes, node, 0, min(_BURST, rows.bytes.shape[1] // _LINE))
+        prefetch(rows.bytes, node, 0, lines)
         state[lane, _NODE] = node
         state[lane, _CURSOR] = cursor
         return True
@@ -235,7 +240,9 @@ def _advance(rows: Any, lanes: Any, lane: Any, ef: Any) -> Any:
 
 
 @inline
-def _start(rows: Any, queries: Any, q: Any, entry: Any, lanes: Any, lane: Any, ef: Any) -> None:
+def _start(
+    rows: Any, queries: Any, q: Any, entry: Any, lanes: Any, lane: Any, ef: Any, lines: Any
+) -> None:
     """Begin the search of query `q`."""
     _prepare(queries, q, rows.width, lanes, lane)
     stride = (ef + 7) // 8 * 8
@@ -248,7 +255,19 @@ def _start(rows: Any, queries: Any, q: Any, entry: Any, lanes: Any, lane: Any, e
     state[lane, _CURSOR] = 0
     state[lane, _FOUND] = 0
     state[lane, _SEEN] = 0
-    _advance(rows, lanes, lane, ef)
+    state[lane, _MATCHED] = 0
+    _advance(rows, lanes, lane, ef, lines)
+
+
+@inline
+def _forget(lanes: Any, lane: Any) -> None:
+    """Clear the bits of the rows that were expanded."""
+    seen = lanes.state[lane, _SEEN]
+    if seen > lanes.expanded.shape[1]:
+        lanes.visited[lane, :] = 0
+        return
+    for i in range(seen):
+        lanes.visited[lane, np.int64(lanes.expanded[lane, i]) >> 3] = 0
 
 
 @inline
@@ -257,7 +276,7 @@ def _finish(
     out_distances: Any,
 ) -> None:  # fmt: skip
     """Write what was found, and leave the lane's memory as the next query needs it."""
-    state, best, visited = lanes.state, lanes.best, lanes.visited
+    state, best = lanes.state, lanes.best
     q = state[lane, _QUERY]
     k = out_rows.shape[1]
     first = lane * ((k + 7) // 8 * 8)
@@ -276,18 +295,28 @@ def _finish(
         out_distances[q, i] = np.float32(np.inf)
     for i in range(first, first + (k + 7) // 8 * 8):
         best[i] = LARGEST_KEY
-    seen = state[lane, _SEEN]
-    if seen > lanes.expanded.shape[1]:
-        visited[lane, :] = 0
-    else:
-        for i in range(seen):
-            visited[lane, np.int64(lanes.expanded[lane, i]) >> 3] = 0
+    _forget(lanes, lane)
+
+
+@inline
+def search_one(rows: Any, entry: Any, queries: Any, ef: Any, keep: Any, lanes: Any) -> Any:
+    """Search for ``queries[0]``; return how many of the first `lanes.best` are the rows found."""
+    for i in range((keep + 7) // 8 * 8):
+        lanes.best[i] = LARGEST_KEY
+    lines = rows.bytes.shape[1] // _LINE
+    _start(rows, queries, 0, entry, lanes, 0, ef, lines)
+    going = True
+    while going:
+        _expand(rows, queries, lanes, 0, ef, keep, True, np.int64(-1))
+        going = _advance(rows, lanes, 0, ef, lines)
+    _forget(lanes, 0)
+    return lanes.state[0, _FOUND]
 
 
 @kernel
 def search_coded(
     rows: Any, twins: Any, entry: Any, queries: Any, ef: Any, allowed: Any, restricted: Any,
-    scales: Any, lanes: Any, out_rows: Any, out_distances: Any, expanded: Any,
+    scales: Any, lanes: Any, out_rows: Any, out_distances: Any, matched: Any,
 ) -> None:  # fmt: skip
     """Find the nearest rows of each query.
 
@@ -312,16 +341,19 @@ def search_coded(
         The rows found, nearest first; -1 where there are fewer than k.
     out_distances : float32 (nq, k)
         Their distances; infinity where there are fewer.
-    expanded : int64 (nq,)
-        Receives how many nodes were expanded.
+    matched : int64 (nq,)
+        Receives how many nodes were expanded that may be returned.
     """
     count = queries.shape[0]
     state = lanes.state
     under_way = min(state.shape[0], count)
+    lines = rows.bytes.shape[1] // _LINE
+    if under_way > 1:
+        lines = min(lines, _BURST)
     lanes.best[:] = LARGEST_KEY
     asked = 0
     for lane in range(under_way):
-        _start(rows, queries, asked, entry, lanes, lane, ef)
+        _start(rows, queries, asked, entry, lanes, lane, ef, lines)
         asked += 1
     active = under_way
     while active > 0:
@@ -332,17 +364,16 @@ def search_coded(
             other = np.int64(-1)
             if following != lane and state[following, _QUERY] >= 0:
                 other = state[following, _NODE]
-            _expand(
-                rows, twins, queries, allowed, restricted, lanes, lane, ef, out_rows.shape[1], other
-            )
-            if _advance(rows, lanes, lane, ef):
+            returned = not restricted or _is_allowed(allowed, twins, state[lane, _NODE])
+            _expand(rows, queries, lanes, lane, ef, out_rows.shape[1], returned, other)
+            if _advance(rows, lanes, lane, ef, lines):
                 continue
-            expanded[state[lane, _QUERY]] = state[lane, _SEEN]
+            matched[state[lane, _QUERY]] = state[lane, _MATCHED]
             _finish(
                 twins, allowed, restricted, lanes, lane, scales, out_rows, out_distances
             )  # fmt: skip
             if asked < count:
-                _start(rows, queries, asked, entry, lanes, lane, ef)
+                _start(rows, queries, asked, entry, lanes, lane, ef, lines)
                 asked += 1
             else:
                 state[lane, _QUERY] = -1

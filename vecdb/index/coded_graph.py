@@ -1,0 +1,301 @@
+"""A flat graph over coded rows: `HnswIndex(quantization="rabitq")`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecdb.errors import CorruptFileError
+from vecdb.index.base import METRIC_NUMBERS, Arrays, Distances, Ids, metric_of_number, over_threads
+from vecdb.index.coded_memory import reserve_rows
+from vecdb.index.coded_space import CodedSpace, Floats
+from vecdb.index.graph_bulk import bulk_graph
+from vecdb.index.layout import check_arrays, read_header, rows_in
+from vecdb.index.rows import LiveRows, frozen, reserve
+from vecdb.index.scratch import make_lanes, thread_lanes
+from vecdb.kernels.bitset import Bits
+from vecdb.kernels.code_simd import BLOCK
+from vecdb.kernels.coded_insert import Insertion, insert_rows
+from vecdb.kernels.coded_rows import (
+    CodedRows,
+    coded_rows,
+    decode_rows,
+    link_rows,
+    row_bytes,
+    store_coordinates,
+)  # fmt: skip
+from vecdb.kernels.coded_scan import scan_coded
+from vecdb.kernels.coded_search import search_coded
+from vecdb.kernels.rotation import draw_signs
+from vecdb.types import Matrix, Metric
+
+LAYOUT_VERSION = 1
+"""Of the arrays; a newer one is refused."""
+
+_STRETCH = 1_024
+"""Rows that are rotated or linked at a time."""
+_DEAD_SHARE = 0.1
+"""Above it, an addition builds the graph anew without the removed rows."""
+_INSERTED_SHARE = 0.5
+"""How many rows may be inserted one by one, for each that the graph was built of."""
+_LEAST_LINKED = 128
+_INSERT_EF = 96
+"""Nodes kept while searching for a new row's neighbours."""
+_HOPS_PER_EF = 0.8
+_SCANNED_PER_HOP = 8
+"""Rows that a scan compares with in the time of one hop."""
+_NO_BITS: Bits = frozen(np.empty(0, np.uint8))
+
+
+def scan_is_cheaper(allowed: int, ef: int) -> bool:
+    """Tell whether to compare with all allowed rows rather than to expand about `ef` nodes."""
+    return allowed <= _SCANNED_PER_HOP * _HOPS_PER_EF * ef
+
+
+class CodedGraph:
+    """Rows of 16-bit coordinates with links and the codes of the rows they lead to.
+
+    Parameters
+    ----------
+    dim, metric, m, seed
+        As for `HnswIndex`.
+    rows
+        Row numbers, ids, and which were removed.
+    """
+
+    def __init__(self, dim: int, metric: Metric, m: int, seed: int, rows: LiveRows) -> None:
+        self.dim = dim
+        self.metric = metric
+        self.m = m
+        self.seed = seed
+        self.rows = rows
+        self.degree = -(-2 * m // BLOCK) * BLOCK
+        self._space: CodedSpace | None = None
+        self._memory: NDArray[np.uint8] = np.empty((0, 64), np.uint8)
+        self._coded: CodedRows | None = None
+        self._twins: NDArray[np.int32] = np.empty(0, np.int32)
+        self._entry = -1
+        self._inserted = 0
+
+    @classmethod
+    def empty(cls, dim: int, metric: Metric, m: int, seed: int) -> CodedGraph:
+        """Make a graph without rows."""
+        return cls(dim, metric, m, seed, LiveRows())
+
+    def emptied(self) -> CodedGraph:
+        """Return a graph without rows, and otherwise as this one."""
+        return CodedGraph.empty(self.dim, self.metric, self.m, self.seed)
+
+    def add(self, vectors: Matrix, ids: Ids, threads: int) -> None:
+        """Add checked vectors under checked ids.
+
+        A few rows are inserted one by one. Many are not: the graph is then built anew, and takes
+        the places of removed rows back.
+        """
+        space = self._space or CodedSpace.of(vectors, self.metric, self.seed)
+        count, dead = len(self.rows), len(self.rows) - self.rows.live_count
+        reused = dead > _DEAD_SHARE * count
+        places = np.full(len(ids), -1, np.int64)
+        if reused:
+            places = self.rows.removed_rows(ids)
+        fresh = places < 0
+        last = count + int(np.count_nonzero(fresh))
+        places[fresh] = np.arange(count, last)
+        stride = row_bytes(space.width, self.degree)
+        memory = reserve_rows(self._memory, count, last, stride)
+        coded = coded_rows(memory, space.width, self.degree)
+        for start in range(0, len(vectors), _STRETCH):
+            part = slice(start, start + _STRETCH)
+            store_coordinates(coded, places[part], *space.place_vectors(vectors[part]))
+        self._space, self._memory = space, memory
+        self._coded = _read_only(coded)
+        self._twins = reserve(self._twins, count, last)
+        self._twins[count:last] = -1
+        self.rows.reuse(places[~fresh], ids[~fresh])
+        self.rows.append_ids(ids[fresh])
+        grown = self._inserted + len(ids)
+        if reused or grown > _INSERTED_SHARE * (count - dead) or count < _LEAST_LINKED:
+            self._rebuild(coded, threads)
+        else:
+            self._insert(coded, places)
+            self._inserted = grown
+
+    def _rebuild(self, coded: CodedRows, threads: int) -> None:
+        """Link all rows that were not removed."""
+        live = np.flatnonzero(self.rows.alive)
+        decoded = np.empty((len(live), coded.width + (self.metric is Metric.DOT)), np.float32)
+        decode_rows(coded, live, decoded)
+        if self.metric is Metric.DOT:
+            offsets = decoded[:, -1]
+            np.sqrt(offsets - offsets.min(), out=offsets)
+        graph = bulk_graph(decoded, Metric.L2, self.degree, threads=threads, seed=self.seed)
+        neighbours = np.full((len(self.rows), self.degree), -1, np.int32)
+        twins = np.full(len(self.rows), -1, np.int32)
+        neighbours[live] = _renumbered(graph.neighbours, live)
+        twins[live] = _renumbered(graph.twins, live)
+        _link(coded, neighbours, threads)
+        self._twins, self._entry = twins, int(live[graph.entry])
+        self._inserted = 0
+
+    def _insert(self, coded: CodedRows, places: NDArray[np.int64]) -> None:
+        """Link some rows more."""
+        ef = max(_INSERT_EF, 2 * self.degree)
+        lanes = make_lanes(len(self.rows), ef, ef, coded.width, 1)
+        query, own, other, apart = np.empty((4, 1, coded.width), np.float32)
+        keys, kept = np.empty(ef, np.int64), np.empty(self.degree, np.int64)
+        memory = Insertion(lanes, query, own, other, apart, keys, kept)
+        self._twins = reserve(self._twins, len(self.rows), len(self.rows))
+        insert_rows(coded, _read_only(coded), self._twins, self._entry, places, ef, memory)
+
+    def remove(self, ids: Any) -> None:
+        """Remove rows, so that they are not found any more; their nodes still lead to others."""
+        self.rows.remove(ids)
+
+    def search(
+        self, queries: Matrix, k: int, ef: int, allowed: Bits | None, count: int, threads: int
+    ) -> tuple[Ids, Distances]:
+        """Return row numbers and distances (nq, k) of the nearest of `count` allowed rows."""
+        found = np.full((len(queries), k), -1, np.int64)
+        distances = np.full((len(queries), k), np.inf, np.float32)
+        if self._space is None or count == 0:
+            return found, distances
+        placed, scales = self._space.place_queries(queries)
+        # The nearest nodes that hold ef allowed ones, if those lie evenly among all.
+        wide = ef if allowed is None else -(-ef * len(self.rows) // count)
+        asked = np.arange(len(queries))
+        while len(asked) and not scan_is_cheaper(count, wide):
+            part = found[asked], distances[asked]
+            matched = self._walk(frozen(placed[asked]), scales[asked], wide, allowed, part, threads)
+            found[asked], distances[asked] = part
+            asked = asked[matched < min(k + k // 2, count)]
+            if wide > len(self.rows):
+                break  # all that can be met has been
+            wide *= 2
+        if len(asked):
+            part = found[asked], distances[asked]
+            self._scan(frozen(placed[asked]), scales[asked], allowed, part, threads)
+            found[asked], distances[asked] = part
+        return found, distances
+
+    def _walk(
+        self, queries: Floats, scales: Floats, ef: int, allowed: Bits | None,
+        out: tuple[Ids, Distances], threads: int,
+    ) -> NDArray[np.int64]:  # fmt: skip
+        """Search the graph; return how many allowed nodes each query met."""
+        coded, twins = self._coded, frozen(self._twins)
+        bits = _NO_BITS if allowed is None else frozen(allowed)
+        found, distances = out
+        matched = np.empty(len(queries), np.int64)
+
+        def work(first: int, last: int) -> None:
+            part = slice(first, last)
+            lanes = thread_lanes(len(self.rows), ef, found.shape[1], queries.shape[1])
+            search_coded(
+                coded, twins, self._entry, queries[part], ef, bits, allowed is not None,
+                scales[part], lanes, found[part], distances[part], matched[part],
+            )  # fmt: skip
+
+        over_threads(threads, len(queries), work)
+        return matched
+
+    def _scan(
+        self, queries: Floats, scales: Floats, allowed: Bits | None, out: tuple[Ids, Distances],
+        threads: int,
+    ) -> None:  # fmt: skip
+        """Compare with all allowed rows."""
+        bits = _NO_BITS if allowed is None else frozen(allowed)
+        found, distances = out
+
+        def work(first: int, last: int) -> None:
+            part = slice(first, last)
+            pools = np.empty((last - first, found.shape[1]), np.int64)
+            scan_coded(
+                self._coded, len(self.rows), queries[part], bits, allowed is not None,
+                scales[part], pools, np.empty(last - first, np.int64), np.empty(64, np.int64),
+                found[part], distances[part],
+            )  # fmt: skip
+
+        over_threads(threads, len(queries), work)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return everything as arrays; the large ones are not copied."""
+        count = len(self.rows)
+        space = self._space
+        header = [
+            LAYOUT_VERSION, self.dim, METRIC_NUMBERS[self.metric], self.m, self.seed, self._entry,
+            self._inserted, self.rows.ids.given,
+        ]  # fmt: skip
+        return {
+            "header": np.array(header, np.int64),
+            "centre": np.zeros(self.dim, np.float32) if space is None else space.centre,
+            "norm": np.array([1.0 if space is None else space.norm], np.float64),
+            "rows": self._memory[:count],
+            "twins": self._twins[:count],
+            "ids": self.rows.ids.array,
+            "alive": self.rows.alive.view(np.uint8),
+        }
+
+    @staticmethod
+    def made(arrays: Arrays) -> bool:
+        """Tell whether arrays come from a coded graph."""
+        return "centre" in arrays
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays) -> CodedGraph:
+        """Take over what `arrays` returned.
+
+        Raises
+        ------
+        NewerFormatError, CorruptFileError
+            If the arrays cannot be used.
+        """
+        numbers = read_header(arrays, LAYOUT_VERSION, 8)
+        dim, metric_number, m, seed, entry, inserted, given = numbers
+        count = rows_in(arrays, "rows")
+        graph = cls(dim, metric_of_number(metric_number), m, seed, LiveRows())
+        if count == 0:
+            return graph
+        signs = draw_signs(dim, seed)
+        check_arrays(
+            arrays,
+            {
+                "centre": (np.float32, (dim,)),
+                "norm": (np.float64, (1,)),
+                "rows": (np.uint8, (count, row_bytes(signs.shape[1], graph.degree))),
+                "twins": (np.int32, (count,)),
+                "ids": (np.int64, (count,)),
+                "alive": (np.uint8, (count,)),
+            },
+        )
+        if not 0 <= entry < count:
+            raise CorruptFileError(f"entry point {entry} is not one of {count} rows")
+        graph.rows = LiveRows(arrays["ids"], arrays["alive"], given)
+        graph._space = CodedSpace(graph.metric, arrays["centre"], float(arrays["norm"][0]), signs)
+        graph._memory = arrays["rows"]
+        graph._coded = _read_only(coded_rows(graph._memory, signs.shape[1], graph.degree))
+        graph._twins, graph._entry, graph._inserted = arrays["twins"], entry, inserted
+        return graph
+
+
+def _read_only(coded: CodedRows) -> CodedRows:
+    """Return the rows as searching kernels take them."""
+    return coded_rows(frozen(coded.bytes), coded.width, coded.degree)
+
+
+def _renumbered(nodes: NDArray[np.int32], live: NDArray[np.int64]) -> NDArray[np.int32]:
+    """Turn places among the live rows into row numbers."""
+    return np.where(nodes < 0, -1, live[nodes]).astype(np.int32)
+
+
+def _link(coded: CodedRows, neighbours: NDArray[np.int32], threads: int) -> None:
+    """Write every row's links and codes."""
+    starts = iter(range(0, len(neighbours), _STRETCH))
+
+    def work(_: int, __: int) -> None:
+        memory = tuple(np.empty((1, coded.width), np.float32) for _ in range(3))
+        for start in starts:
+            link_rows(coded, neighbours, start, min(start + _STRETCH, len(neighbours)), memory)
+
+    over_threads(threads, threads, work)

@@ -1,0 +1,95 @@
+"""The space in which a coded graph compares: rotated, and Euclidean for every metric."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecdb.index.rows import frozen
+from vecdb.kernels.distance import store_rows
+from vecdb.kernels.rotation import draw_signs, rotate, rotated_dim
+from vecdb.types import Matrix, Metric
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CodedSpace:
+    """What takes vectors and queries into the space.
+
+    Vectors are moved by the mean of the first ones, so that quantisation is spent on what tells
+    them apart, and rotated. Squared distances there order as the metric does:
+
+    ========= ======================== ===================== =============================
+    metric    vector                   offset of a row       distance from squared one, d
+    ========= ======================== ===================== =============================
+    l2        as given                 0                     ``d``
+    cosine    at unit norm             0                     ``d / 2``
+    dot       as given                 ``M**2 - |x|**2``     ``1 + t (d - 2 M**2) / 2``
+    ========= ======================== ===================== =============================
+
+    Under dot a query q is brought to the norm M, which is the largest of the first vectors'
+    norms, and ``t = |q| / M`` (Bachrach et al. 2014, without the coordinate more).
+    """
+
+    metric: Metric
+    centre: Floats
+    """(dim,): what is taken away from vectors and queries."""
+    norm: float
+    """M."""
+    signs: Floats
+    """The rotation."""
+
+    @classmethod
+    def of(cls, vectors: Matrix, metric: Metric, seed: int) -> CodedSpace:
+        """Choose the space for checked vectors (n, dim)."""
+        space = cls(
+            metric, np.zeros(vectors.shape[1], np.float32), 1.0, draw_signs(vectors.shape[1], seed)
+        )
+        centre = space._normalised(vectors).mean(axis=0, dtype=np.float64).astype(np.float32)
+        norm = 1.0
+        if metric is Metric.DOT:
+            norm = float(np.sqrt(np.einsum("ij,ij->i", vectors, vectors).max())) or 1.0
+        return cls(metric, centre, norm, space.signs)
+
+    @property
+    def width(self) -> int:
+        """Coordinates of the space."""
+        return rotated_dim(len(self.centre))
+
+    def place_vectors(self, vectors: Matrix) -> tuple[Floats, Floats]:
+        """Return the coordinates (n, width) of checked vectors, and their offsets (n,)."""
+        offsets = np.zeros(len(vectors), np.float32)
+        if self.metric is Metric.DOT:
+            offsets[:] = np.float32(self.norm**2) - np.einsum("ij,ij->i", vectors, vectors)
+        return self._placed(self._normalised(vectors)), offsets
+
+    def place_queries(self, queries: Matrix) -> tuple[Floats, Floats]:
+        """Return the coordinates (nq, width) of checked queries, and their scales.
+
+        The scales (nq, 2) make squared distances to distances: a factor, and what is added.
+        """
+        scales = np.zeros((len(queries), 2), np.float32)
+        scales[:, 0] = 1
+        if self.metric is Metric.COSINE:
+            scales[:, 0] = 0.5
+        if self.metric is Metric.DOT:
+            norms = np.sqrt(np.einsum("ij,ij->i", queries, queries, dtype=np.float64))
+            stretch = norms / self.norm
+            safe = np.where(stretch > 0, stretch, 1)
+            queries = (queries / safe[:, None]).astype(np.float32)
+            scales[:, 0] = stretch / 2
+            scales[:, 1] = 1 - stretch * self.norm**2
+        return self._placed(self._normalised(queries)), scales
+
+    def _normalised(self, vectors: Matrix) -> Matrix:
+        if self.metric is not Metric.COSINE:
+            return vectors
+        rows = np.empty_like(vectors)
+        store_rows(frozen(vectors), True, rows, 0)
+        return rows
+
+    def _placed(self, vectors: Matrix) -> Floats:
+        return rotate(np.ascontiguousarray(vectors - self.centre), self.signs)

@@ -1,0 +1,150 @@
+"""Insertion of single rows into a coded graph.
+
+A new row is searched for; the nodes met are pruned by the rule of relative neighbourhoods (Malkov
+& Yashunin 2018, algorithm 4), and the list is filled with the nearest of those pruned. Then its
+neighbours take it up: in an unused place, or in that of a link which it makes superfluous.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecdb.kernels.coded_rows import (
+    clear_links,
+    decode_row,
+    link_row,
+    neighbour_at,
+    rows_equal,
+    squared_distance,
+)  # fmt: skip
+from vecdb.kernels.coded_search import Lanes, search_one
+from vecdb.kernels.jit import inline, kernel
+from vecdb.kernels.pool import key_row, offer
+
+
+class Insertion(NamedTuple):
+    """Working memory of an inserting thread."""
+
+    lanes: Lanes
+    query: NDArray[np.float32]
+    """(1, width): the new row's coordinates; as a kernel reads queries."""
+    own: NDArray[np.float32]
+    other: NDArray[np.float32]
+    apart: NDArray[np.float32]
+    """(1, width) each."""
+    keys: NDArray[np.int64]
+    """(candidates,): keys of the nodes met, by distance to the new row."""
+    kept: NDArray[np.int64]
+    """(degree,)."""
+
+
+@inline
+def _choose(rows: Any, row: Any, count: Any, memory: Any) -> Any:
+    """Choose neighbours for `row` from the sorted keys; return how many the rule kept, and all."""
+    keys, kept = memory.keys, memory.kept
+    size = 0
+    for i in range(count):
+        node = key_row(keys[i])
+        to_row = squared_distance(rows, row, node)
+        keep = True
+        for j in range(size):
+            if squared_distance(rows, node, kept[j]) < to_row:
+                keep = False
+                break
+        if keep and size < rows.degree:
+            kept[size] = node
+            keys[i] = -1
+            size += 1
+    chosen = size
+    for i in range(count):
+        if size < rows.degree and keys[i] >= 0:
+            kept[size] = key_row(keys[i])
+            size += 1
+    return chosen, size
+
+
+@inline
+def _place_for(rows: Any, owner: Any, row: Any, forced: Any) -> Any:
+    """Return the place among the links of `owner` that `row` should take, -1 for none."""
+    to_row = squared_distance(rows, owner, row)
+    farthest, superfluous = -1, -1
+    farthest_at, superfluous_at = np.float32(-1.0), np.float32(-1.0)
+    hidden = False
+    for j in range(rows.degree):
+        node = neighbour_at(rows, owner, j)
+        if node < 0:
+            return j
+        to_node = squared_distance(rows, owner, node)
+        between = squared_distance(rows, row, node)
+        if to_node > farthest_at:
+            farthest, farthest_at = j, to_node
+        if between < to_node and to_row < to_node and to_node > superfluous_at:
+            superfluous, superfluous_at = j, to_node
+        if between < to_row and to_node < to_row:
+            hidden = True
+    if superfluous >= 0:
+        return superfluous
+    if forced or (not hidden and to_row < farthest_at):
+        return farthest
+    return -1
+
+
+@inline
+def _link_back(rows: Any, owner: Any, row: Any, forced: Any, memory: Any) -> None:
+    """Let `owner` link to `row` if it is worth a place; it is when `forced`."""
+    j = _place_for(rows, owner, row, forced)
+    if j >= 0:
+        decode_row(rows, owner, memory.own, 0)
+        decode_row(rows, row, memory.other, 0)
+        link_row(rows, owner, memory.own, j, row, memory.other, memory.apart)
+
+
+@kernel
+def insert_rows(
+    rows: Any, reading: Any, twins: Any, entry: Any, new: Any, ef: Any, memory: Any
+) -> None:
+    """Link rows that have their coordinates into the graph, one after the other.
+
+    Parameters
+    ----------
+    rows : CodedRows
+        Writeable.
+    reading : CodedRows
+        The same, read-only.
+    twins : int32 (n,)
+        Writeable; -1 for the new rows.
+    entry : int
+        A row that is linked already.
+    new : int64 (count,)
+    ef : int
+        Nodes kept while searching for neighbours.
+    memory : Insertion
+    """
+    keys = memory.keys
+    for i in range(new.shape[0]):
+        row = new[i]
+        clear_links(rows, row)
+        decode_row(rows, row, memory.query, 0)
+        found = search_one(reading, entry, memory.query, ef, keys.shape[0], memory.lanes)
+        best = memory.lanes.best
+        size = 0
+        equal = np.int64(-1)
+        for j in range(found):
+            node = key_row(best[j])
+            if equal < 0 and rows_equal(rows, node, row):
+                equal = node
+            size = offer(keys, size, keys.shape[0], squared_distance(rows, row, node), node)
+        if equal >= 0:
+            twins[row] = twins[equal]
+            twins[equal] = row
+            continue
+        chosen, size = _choose(rows, row, size, memory)
+        decode_row(rows, row, memory.own, 0)
+        for j in range(size):
+            decode_row(rows, memory.kept[j], memory.other, 0)
+            link_row(rows, row, memory.own, j, memory.kept[j], memory.other, memory.apart)
+        for j in range(chosen):
+            _link_back(rows, memory.kept[j], row, j == 0, memory)

@@ -1,0 +1,81 @@
+"""Exact search over the rows of a coded graph: a row's own coordinates are nearly exact."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from vecdb.kernels.bitset import has_bit
+from vecdb.kernels.code_simd import l2_to_levels
+from vecdb.kernels.coded_rows import tail_of
+from vecdb.kernels.jit import inline, kernel
+from vecdb.kernels.pool import key_distance, key_row, offer
+from vecdb.kernels.simd import prefetch
+
+_BLOCK = 64
+_LINE = 64
+
+
+@inline
+def _next_allowed(row: Any, count: Any, allowed: Any, restricted: Any) -> Any:
+    """Return the first allowed row from `row` on, `count` when there is none."""
+    while row < count and restricted and not has_bit(allowed, row):
+        row += 1
+    return row
+
+
+@kernel
+def scan_coded(
+    rows: Any, count: Any, queries: Any, allowed: Any, restricted: Any, scales: Any, pools: Any,
+    sizes: Any, block: Any, out_rows: Any, out_distances: Any,
+) -> None:  # fmt: skip
+    """Compare all allowed rows with every query.
+
+    Parameters
+    ----------
+    rows : CodedRows
+    count : int
+        How many rows there are.
+    queries : float32 (nq, width)
+        Rotated as the rows were.
+    allowed : uint8 bitset
+        The rows that may be returned, when `restricted` is true; unread otherwise.
+    restricted : bool
+    scales : float32 (nq, 2)
+        What a query's squared distances are multiplied by, and what is added, for the result.
+    pools : int64 (nq, k)
+    sizes : int64 (nq,)
+    block : int64 (64,)
+        Working memory.
+    out_rows : int64 (nq, k)
+        The rows found, nearest first; -1 where there are fewer than k.
+    out_distances : float32 (nq, k)
+        Their distances; infinity where there are fewer.
+    """
+    nq, k = out_rows.shape
+    tail = tail_of(rows)
+    lines = 2 * rows.width // _LINE
+    sizes[:] = 0
+    row = _next_allowed(0, count, allowed, restricted)
+    while row < count:
+        filled = 0
+        while row < count and filled < _BLOCK:
+            prefetch(rows.bytes, row, 0, min(lines, 8))
+            block[filled] = row
+            filled += 1
+            row = _next_allowed(row + 1, count, allowed, restricted)
+        for q in range(nq):
+            for i in range(filled):
+                its = block[i]
+                scale, offset = rows.floats[its, tail], rows.floats[its, tail + 1]
+                distance = l2_to_levels(rows.bytes, its, queries, q, rows.width, scale) + offset
+                sizes[q] = offer(pools[q], sizes[q], k, distance, its)
+    for q in range(nq):
+        for i in range(k):
+            if i < sizes[q]:
+                out_rows[q, i] = key_row(pools[q, i])
+                out_distances[q, i] = key_distance(pools[q, i]) * scales[q, 0] + scales[q, 1]
+            else:
+                out_rows[q, i] = -1
+                out_distances[q, i] = np.float32(np.inf)
