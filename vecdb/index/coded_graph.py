@@ -169,7 +169,9 @@ class CodedGraph:
             part = found[asked], distances[asked]
             matched = self._walk(frozen(placed[asked]), scales[asked], wide, allowed, part, threads)
             found[asked], distances[asked] = part
-            asked = asked[matched < min(k + k // 2, count)]
+            # Where few of the nodes met are allowed, those found may not be the nearest of them.
+            enough = k if allowed is None else k + k // 2
+            asked = asked[matched < min(enough, count)]
             if wide > len(self.rows):
                 break  # all that can be met has been
             wide *= 2

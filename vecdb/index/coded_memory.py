@@ -20,9 +20,12 @@ def code_memory(rows: int, stride: int) -> NDArray[np.uint8]:
         memory = np.zeros(size + 64, np.uint8)
         start = -memory.ctypes.data % 64
         return memory[start : start + size].reshape(rows, stride)
-    area = mmap.mmap(-1, size + _HUGE_PAGE)
     if hasattr(mmap, "MADV_HUGEPAGE"):
+        # Private: shared memory is on small pages.
+        area = mmap.mmap(-1, size + _HUGE_PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         area.madvise(mmap.MADV_HUGEPAGE)
+    else:
+        area = mmap.mmap(-1, size + _HUGE_PAGE)
     memory = np.frombuffer(area, np.uint8)
     start = -memory.ctypes.data % _HUGE_PAGE
     return memory[start : start + size].reshape(rows, stride)

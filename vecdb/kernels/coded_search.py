@@ -36,8 +36,6 @@ LANES = 2
 
 _TOP_LEVEL = 7
 _LINE = 64
-_BURST = 22
-"""Cache lines asked for at once: about as many as a core keeps track of."""
 
 _QUERY, _SIZE, _CURSOR, _NODE, _FOUND, _SEEN, _MATCHED = range(7)
 _STEP, _HALF = range(2)
@@ -134,18 +132,17 @@ def _merge(
 
 
 @inline
-def _offer_neighbours(rows: Any, lanes: Any, lane: Any, base: Any, ef: Any, other: Any) -> None:
+def _offer_neighbours(rows: Any, lanes: Any, lane: Any, base: Any, ef: Any, alone: Any) -> None:
     """Put the neighbours of the lane's node into its pool, as far as their estimates are good.
 
-    `other` is the row of the lane whose turn is next, -1 when there is none. Then the best
-    candidate so far is asked for: in half of the cases it is still the best afterwards.
+    A query that is `alone` asks for the best candidate that it has: in half of the cases it is
+    still the best afterwards.
     """
     pool, fresh, visited, estimates = lanes.pool, lanes.fresh, lanes.visited, lanes.estimates
     state, scalars = lanes.state, lanes.scalars
     first = lane * ((ef + 7) // 8 * 8)
     row, size, cursor = state[lane, _NODE], state[lane, _SIZE], state[lane, _CURSOR]
     words = rows.width // WORD
-    alone = other < 0
     for block in range(rows.degree // BLOCK):
         ids = ids_of(rows, block)
         byte = 4 * (ids - 2 * BLOCK) - words * 8 * BLOCK
@@ -154,12 +151,8 @@ def _offer_neighbours(rows: Any, lanes: Any, lane: Any, base: Any, ef: Any, othe
             rows.bytes, row, byte, lanes.planes, lane, words, scalars[lane, _STEP],
             scalars[lane, _HALF], base, limit, estimates,
         )  # fmt: skip
-        if other >= 0:
-            prefetch(rows.bytes, other, _LINE * _BURST, rows.bytes.shape[1] // _LINE - _BURST)
-            other = np.int64(-1)
-        elif alone and block == 0 and cursor < size:
-            likely = key_row(pool[first + cursor])
-            prefetch(rows.bytes, likely, 0, rows.bytes.shape[1] // _LINE)
+        if alone and block == 0 and cursor < size:
+            prefetch(rows.bytes, key_row(pool[first + cursor]), 0, rows.bytes.shape[1] // _LINE)
         count = 0
         while mask != 0:
             j = lowest_bit(mask)
@@ -194,7 +187,7 @@ def _is_allowed(allowed: Any, twins: Any, row: Any) -> Any:
 
 @inline
 def _expand(
-    rows: Any, queries: Any, lanes: Any, lane: Any, ef: Any, keep: Any, returned: Any, other: Any
+    rows: Any, queries: Any, lanes: Any, lane: Any, ef: Any, keep: Any, returned: Any, alone: Any
 ) -> None:
     """Compare with the lane's node, keep it if it may be returned, and look at its neighbours."""
     state, best = lanes.state, lanes.best
@@ -216,11 +209,11 @@ def _expand(
         if found < keep or key < best[first + keep - 1]:
             _insert(best, first, found, keep, key)
             state[lane, _FOUND] = min(found + 1, keep)
-    _offer_neighbours(rows, lanes, lane, base, ef, other)
+    _offer_neighbours(rows, lanes, lane, base, ef, alone)
 
 
 @inline
-def _advance(rows: Any, lanes: Any, lane: Any, ef: Any, lines: Any) -> Any:
+def _advance(rows: Any, lanes: Any, lane: Any, ef: Any) -> Any:
     """Make the nearest candidate not expanded yet the lane's node; return whether there is one."""
     state, pool, visited = lanes.state, lanes.pool, lanes.visited
     first = lane * ((ef + 7) // 8 * 8)
@@ -232,7 +225,7 @@ def _advance(rows: Any, lanes: Any, lane: Any, ef: Any, lines: Any) -> Any:
         node = key_row(key)
         if key & EXPANDED or (visited[lane, node >> 3] >> (node & 7)) & 1 != 0:
             continue
-        prefetch(rows.bytes, node, 0, lines)
+        prefetch(rows.bytes, node, 0, rows.bytes.shape[1] // _LINE)
         state[lane, _NODE] = node
         state[lane, _CURSOR] = cursor
         return True
@@ -240,9 +233,7 @@ def _advance(rows: Any, lanes: Any, lane: Any, ef: Any, lines: Any) -> Any:
 
 
 @inline
-def _start(
-    rows: Any, queries: Any, q: Any, entry: Any, lanes: Any, lane: Any, ef: Any, lines: Any
-) -> None:
+def _start(rows: Any, queries: Any, q: Any, entry: Any, lanes: Any, lane: Any, ef: Any) -> None:
     """Begin the search of query `q`."""
     _prepare(queries, q, rows.width, lanes, lane)
     stride = (ef + 7) // 8 * 8
@@ -256,7 +247,7 @@ def _start(
     state[lane, _FOUND] = 0
     state[lane, _SEEN] = 0
     state[lane, _MATCHED] = 0
-    _advance(rows, lanes, lane, ef, lines)
+    _advance(rows, lanes, lane, ef)
 
 
 @inline
@@ -303,12 +294,11 @@ def search_one(rows: Any, entry: Any, queries: Any, ef: Any, keep: Any, lanes: A
     """Search for ``queries[0]``; return how many of the first `lanes.best` are the rows found."""
     for i in range((keep + 7) // 8 * 8):
         lanes.best[i] = LARGEST_KEY
-    lines = rows.bytes.shape[1] // _LINE
-    _start(rows, queries, 0, entry, lanes, 0, ef, lines)
+    _start(rows, queries, 0, entry, lanes, 0, ef)
     going = True
     while going:
-        _expand(rows, queries, lanes, 0, ef, keep, True, np.int64(-1))
-        going = _advance(rows, lanes, 0, ef, lines)
+        _expand(rows, queries, lanes, 0, ef, keep, True, True)
+        going = _advance(rows, lanes, 0, ef)
     _forget(lanes, 0)
     return lanes.state[0, _FOUND]
 
@@ -344,36 +334,29 @@ def search_coded(
     matched : int64 (nq,)
         Receives how many nodes were expanded that may be returned.
     """
-    count = queries.shape[0]
+    count, k = queries.shape[0], out_rows.shape[1]
     state = lanes.state
     under_way = min(state.shape[0], count)
-    lines = rows.bytes.shape[1] // _LINE
-    if under_way > 1:
-        lines = min(lines, _BURST)
     lanes.best[:] = LARGEST_KEY
     asked = 0
     for lane in range(under_way):
-        _start(rows, queries, asked, entry, lanes, lane, ef, lines)
+        _start(rows, queries, asked, entry, lanes, lane, ef)
         asked += 1
     active = under_way
     while active > 0:
         for lane in range(under_way):
             if state[lane, _QUERY] < 0:
                 continue
-            following = lane + 1 if lane + 1 < under_way else 0
-            other = np.int64(-1)
-            if following != lane and state[following, _QUERY] >= 0:
-                other = state[following, _NODE]
             returned = not restricted or _is_allowed(allowed, twins, state[lane, _NODE])
-            _expand(rows, queries, lanes, lane, ef, out_rows.shape[1], returned, other)
-            if _advance(rows, lanes, lane, ef, lines):
+            _expand(rows, queries, lanes, lane, ef, k, returned, active == 1)
+            if _advance(rows, lanes, lane, ef):
                 continue
             matched[state[lane, _QUERY]] = state[lane, _MATCHED]
             _finish(
                 twins, allowed, restricted, lanes, lane, scales, out_rows, out_distances
             )  # fmt: skip
             if asked < count:
-                _start(rows, queries, asked, entry, lanes, lane, ef, lines)
+                _start(rows, queries, asked, entry, lanes, lane, ef)
                 asked += 1
             else:
                 state[lane, _QUERY] = -1

@@ -130,7 +130,7 @@ def _type_prefetch(_: Any, array: Any, row: Any, first: Any, lines: Any) -> Any:
         with cgutils.for_range(builder, args[3]) as loop:
             line = builder.mul(loop.index, I64(_CACHE_LINE))
             address = cgutils.pointer_add(builder, base, line)
-            builder.call(fetch, [address, I32(0), I32(3), I32(1)])
+            builder.call(fetch, [address, I32(0), I32(2), I32(1)])
         return context.get_dummy_value()
 
     return types.void(array, types.intp, types.intp, types.intp), codegen
