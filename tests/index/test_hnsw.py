@@ -165,7 +165,7 @@ def test_few_matches_are_scanned_and_many_walked_for(monkeypatch: pytest.MonkeyP
         calls.append(len(queries))
         return np.zeros((len(queries), k), np.int64), np.zeros((len(queries), k), np.float32)
 
-    monkeypatch.setattr(HnswIndex, "_scan", scanned)
+    monkeypatch.setattr(float_graph.FloatGraph, "_scan", scanned)
     mask = np.zeros(MANY, np.bool_)
     mask[:5] = True
     index.search(vectors[:3], 2, filter=mask)

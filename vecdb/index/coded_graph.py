@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.errors import CorruptFileError
 from vecdb.index.base import METRIC_NUMBERS, Arrays, Distances, Ids, metric_of_number, over_threads
-from vecdb.index.coded_memory import reserve_rows
+from vecdb.index.coded_memory import code_memory, reserve_rows
+from vecdb.index.coded_seeds import SEEDS, draw_seeds
 from vecdb.index.coded_space import CodedSpace, Floats
 from vecdb.index.graph_bulk import bulk_graph
 from vecdb.index.layout import check_arrays, read_header, rows_in
@@ -22,13 +22,14 @@ from vecdb.kernels.coded_rows import (
     CodedRows,
     coded_rows,
     decode_rows,
+    link_root,
     link_rows,
     row_bytes,
     store_coordinates,
 )  # fmt: skip
 from vecdb.kernels.coded_scan import scan_coded
 from vecdb.kernels.coded_search import search_coded
-from vecdb.kernels.rotation import draw_signs
+from vecdb.kernels.rotation import draw_signs, rotated_dim
 from vecdb.types import Matrix, Metric
 
 LAYOUT_VERSION = 1
@@ -76,7 +77,7 @@ class CodedGraph:
         self._memory: NDArray[np.uint8] = np.empty((0, 64), np.uint8)
         self._coded: CodedRows | None = None
         self._twins: NDArray[np.int32] = np.empty(0, np.int32)
-        self._entry = -1
+        self._root = np.zeros((1, 64), np.uint8)
         self._inserted = 0
 
     @classmethod
@@ -136,7 +137,9 @@ class CodedGraph:
         neighbours[live] = _renumbered(graph.neighbours, live)
         twins[live] = _renumbered(graph.twins, live)
         _link(coded, neighbours, threads)
-        self._twins, self._entry = twins, int(live[graph.entry])
+        self._twins = twins
+        chosen = draw_seeds(decoded, graph.order, graph.entry, self.seed)
+        self._root = _rooted(coded, live[chosen])
         self._inserted = 0
 
     def _insert(self, coded: CodedRows, places: NDArray[np.int64]) -> None:
@@ -147,7 +150,12 @@ class CodedGraph:
         keys, kept = np.empty(ef, np.int64), np.empty(self.degree, np.int64)
         memory = Insertion(lanes, query, own, other, apart, keys, kept)
         self._twins = reserve(self._twins, len(self.rows), len(self.rows))
-        insert_rows(coded, _read_only(coded), self._twins, self._entry, places, ef, memory)
+        insert_rows(
+            coded, _read_only(coded), self._root_rows(), self._twins, places, ef, memory
+        )  # fmt: skip
+
+    def _root_rows(self) -> CodedRows:
+        return coded_rows(frozen(self._root), rotated_dim(self.dim), SEEDS)
 
     def remove(self, ids: Any) -> None:
         """Remove rows, so that they are not found any more; their nodes still lead to others."""
@@ -186,7 +194,7 @@ class CodedGraph:
         out: tuple[Ids, Distances], threads: int,
     ) -> NDArray[np.int64]:  # fmt: skip
         """Search the graph; return how many allowed nodes each query met."""
-        coded, twins = self._coded, frozen(self._twins)
+        coded, root, twins = self._coded, self._root_rows(), frozen(self._twins)
         bits = _NO_BITS if allowed is None else frozen(allowed)
         found, distances = out
         matched = np.empty(len(queries), np.int64)
@@ -195,7 +203,7 @@ class CodedGraph:
             part = slice(first, last)
             lanes = thread_lanes(len(self.rows), ef, found.shape[1], queries.shape[1])
             search_coded(
-                coded, twins, self._entry, queries[part], ef, bits, allowed is not None,
+                coded, root, twins, queries[part], ef, bits, allowed is not None,
                 scales[part], lanes, found[part], distances[part], matched[part],
             )  # fmt: skip
 
@@ -226,7 +234,7 @@ class CodedGraph:
         count = len(self.rows)
         space = self._space
         header = [
-            LAYOUT_VERSION, self.dim, METRIC_NUMBERS[self.metric], self.m, self.seed, self._entry,
+            LAYOUT_VERSION, self.dim, METRIC_NUMBERS[self.metric], self.m, self.seed,
             self._inserted, self.rows.ids.given,
         ]  # fmt: skip
         return {
@@ -234,6 +242,7 @@ class CodedGraph:
             "centre": np.zeros(self.dim, np.float32) if space is None else space.centre,
             "norm": np.array([1.0 if space is None else space.norm], np.float64),
             "rows": self._memory[:count],
+            "root": self._root,
             "twins": self._twins[:count],
             "ids": self.rows.ids.array,
             "alive": self.rows.alive.view(np.uint8),
@@ -253,8 +262,8 @@ class CodedGraph:
         NewerFormatError, CorruptFileError
             If the arrays cannot be used.
         """
-        numbers = read_header(arrays, LAYOUT_VERSION, 8)
-        dim, metric_number, m, seed, entry, inserted, given = numbers
+        numbers = read_header(arrays, LAYOUT_VERSION, 7)
+        dim, metric_number, m, seed, inserted, given = numbers
         count = rows_in(arrays, "rows")
         graph = cls(dim, metric_of_number(metric_number), m, seed, LiveRows())
         if count == 0:
@@ -266,24 +275,31 @@ class CodedGraph:
                 "centre": (np.float32, (dim,)),
                 "norm": (np.float64, (1,)),
                 "rows": (np.uint8, (count, row_bytes(signs.shape[1], graph.degree))),
+                "root": (np.uint8, (1, row_bytes(signs.shape[1], SEEDS))),
                 "twins": (np.int32, (count,)),
                 "ids": (np.int64, (count,)),
                 "alive": (np.uint8, (count,)),
             },
         )
-        if not 0 <= entry < count:
-            raise CorruptFileError(f"entry point {entry} is not one of {count} rows")
         graph.rows = LiveRows(arrays["ids"], arrays["alive"], given)
         graph._space = CodedSpace(graph.metric, arrays["centre"], float(arrays["norm"][0]), signs)
         graph._memory = arrays["rows"]
         graph._coded = _read_only(coded_rows(graph._memory, signs.shape[1], graph.degree))
-        graph._twins, graph._entry, graph._inserted = arrays["twins"], entry, inserted
+        graph._root, graph._twins, graph._inserted = arrays["root"], arrays["twins"], inserted
         return graph
 
 
 def _read_only(coded: CodedRows) -> CodedRows:
     """Return the rows as searching kernels take them."""
     return coded_rows(frozen(coded.bytes), coded.width, coded.degree)
+
+
+def _rooted(coded: CodedRows, seeds: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Make the row that leads to the seeds."""
+    memory = code_memory(1, row_bytes(coded.width, SEEDS))
+    floats = tuple(np.empty((1, coded.width), np.float32) for _ in range(3))
+    link_root(coded_rows(memory, coded.width, SEEDS), coded, seeds, floats)
+    return memory
 
 
 def _renumbered(nodes: NDArray[np.int32], live: NDArray[np.int64]) -> NDArray[np.int32]:

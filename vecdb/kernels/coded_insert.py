@@ -17,6 +17,7 @@ from vecdb.kernels.coded_rows import (
     decode_row,
     link_row,
     neighbour_at,
+    offset_of,
     rows_equal,
     squared_distance,
 )  # fmt: skip
@@ -99,12 +100,13 @@ def _link_back(rows: Any, owner: Any, row: Any, forced: Any, memory: Any) -> Non
     if j >= 0:
         decode_row(rows, owner, memory.own, 0)
         decode_row(rows, row, memory.other, 0)
-        link_row(rows, owner, memory.own, j, row, memory.other, memory.apart)
+        offset = offset_of(rows, row)
+        link_row(rows, owner, memory.own, j, row, memory.other, offset, memory.apart)
 
 
 @kernel
 def insert_rows(
-    rows: Any, reading: Any, twins: Any, entry: Any, new: Any, ef: Any, memory: Any
+    rows: Any, reading: Any, root: Any, twins: Any, new: Any, ef: Any, memory: Any
 ) -> None:
     """Link rows that have their coordinates into the graph, one after the other.
 
@@ -114,10 +116,10 @@ def insert_rows(
         Writeable.
     reading : CodedRows
         The same, read-only.
+    root : CodedRows
+        Where searches start.
     twins : int32 (n,)
         Writeable; -1 for the new rows.
-    entry : int
-        A row that is linked already.
     new : int64 (count,)
     ef : int
         Nodes kept while searching for neighbours.
@@ -128,12 +130,14 @@ def insert_rows(
         row = new[i]
         clear_links(rows, row)
         decode_row(rows, row, memory.query, 0)
-        found = search_one(reading, entry, memory.query, ef, keys.shape[0], memory.lanes)
+        found = search_one(reading, root, memory.query, ef, keys.shape[0], memory.lanes)
         best = memory.lanes.best
         size = 0
         equal = np.int64(-1)
         for j in range(found):
             node = key_row(best[j])
+            if node == row:
+                continue
             if equal < 0 and rows_equal(rows, node, row):
                 equal = node
             size = offer(keys, size, keys.shape[0], squared_distance(rows, row, node), node)
@@ -144,7 +148,9 @@ def insert_rows(
         chosen, size = _choose(rows, row, size, memory)
         decode_row(rows, row, memory.own, 0)
         for j in range(size):
-            decode_row(rows, memory.kept[j], memory.other, 0)
-            link_row(rows, row, memory.own, j, memory.kept[j], memory.other, memory.apart)
+            node = memory.kept[j]
+            decode_row(rows, node, memory.other, 0)
+            offset = offset_of(rows, node)
+            link_row(rows, row, memory.own, j, node, memory.other, offset, memory.apart)
         for j in range(chosen):
             _link_back(rows, memory.kept[j], row, j == 0, memory)

@@ -69,6 +69,12 @@ def tail_of(rows: Any) -> Any:
 
 
 @inline
+def offset_of(rows: Any, row: Any) -> Any:
+    """Return the offset of a row."""
+    return rows.floats[row, tail_of(rows) + 1]
+
+
+@inline
 def ids_of(rows: Any, block: Any) -> Any:
     """Return where the ids of a block stand among a row's int32."""
     per_block = rows.width // WORD * 8 * BLOCK + 12 * BLOCK
@@ -90,7 +96,9 @@ def decode_row(rows: Any, row: Any, out: Any, line: Any) -> None:
 
 
 @inline
-def link_row(rows: Any, row: Any, own: Any, j: Any, node: Any, other: Any, apart: Any) -> None:
+def link_row(
+    rows: Any, row: Any, own: Any, j: Any, node: Any, other: Any, offset: Any, apart: Any
+) -> None:
     """Make `node` the `j`-th neighbour of `row`, or no node at all when it is -1.
 
     Parameters
@@ -100,6 +108,8 @@ def link_row(rows: Any, row: Any, own: Any, j: Any, node: Any, other: Any, apart
     own, other : float32 (1, width)
         The coordinates of `row` and of `node`.
     j, node : int
+    offset : float32
+        That of `node`.
     apart : float32 (1, width)
         Working memory.
     """
@@ -128,7 +138,6 @@ def link_row(rows: Any, row: Any, own: Any, j: Any, node: Any, other: Any, apart
         rows.words[row, codes + word * BLOCK + lane] = sign_word(apart, 0, word)
     # With z = u - 1/2: <r, z> = ones / 2 and <c, z> = across / 2.
     ratio = np.float32(2.0) * norm / ones if ones > 0 else np.float32(0.0)
-    offset = rows.floats[node, tail_of(rows) + 1]
     rows.floats[row, f_add + lane] = norm + ratio * across + offset
     rows.floats[row, f_scale + lane] = np.float32(-2.0) * ratio
 
@@ -216,9 +225,32 @@ def link_rows(rows: Any, neighbours: Any, first: Any, last: Any, memory: Any) ->
         decode_row(rows, row, own, 0)
         for j in range(rows.degree):
             node = np.int64(neighbours[row, j])
+            offset = np.float32(0.0)
             if node >= 0:
                 decode_row(rows, node, other, 0)
-            link_row(rows, row, own, j, node, other, apart)
+                offset = offset_of(rows, node)
+            link_row(rows, row, own, j, node, other, offset, apart)
+
+
+@kernel
+def link_root(root: Any, rows: Any, seeds: Any, memory: Any) -> None:
+    """Make `seeds` (s,) the neighbours of the root, whose coordinates are all 0.
+
+    Parameters
+    ----------
+    root : CodedRows
+        One row of zeros, with a degree of at least s.
+    rows : CodedRows
+        Of which the seeds are some.
+    seeds : int64 (s,)
+    memory : tuple of three float32 (1, width)
+    """
+    own, other, apart = memory
+    clear_links(root, 0)
+    own[:] = 0
+    for j in range(seeds.shape[0]):
+        decode_row(rows, seeds[j], other, 0)
+        link_row(root, 0, own, j, seeds[j], other, offset_of(rows, seeds[j]), apart)
 
 
 @kernel

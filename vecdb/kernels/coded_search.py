@@ -38,9 +38,9 @@ _TOP_LEVEL = 7
 _LINE = 64
 
 _QUERY, _SIZE, _CURSOR, _NODE, _FOUND, _SEEN, _MATCHED = range(7)
-_STEP, _HALF = range(2)
+_STEP, _HALF, _NORM = range(3)
 STATE = 7
-SCALARS = 2
+SCALARS = 3
 
 
 class Lanes(NamedTuple):
@@ -86,7 +86,9 @@ def _prepare(queries: Any, q: Any, width: Any, lanes: Any, lane: Any) -> None:
     step = most / np.float32(_TOP_LEVEL)
     inverse = np.float32(1.0) / step if step > np.float32(1e-37) else np.float32(0.0)
     total = np.int32(0)
+    norm = np.float32(0.0)
     for i in range(width):
+        norm += queries[q, i] * queries[q, i]
         level = np.int32(np.floor(queries[q, i] * inverse + np.float32(0.5)))
         total += level
         levels[lane, i] = np.int8(level)
@@ -95,6 +97,7 @@ def _prepare(queries: Any, q: Any, width: Any, lanes: Any, lane: Any) -> None:
             planes[lane, word * PLANES + bit] = plane_word(levels, lane, word, bit)
     lanes.scalars[lane, _STEP] = step
     lanes.scalars[lane, _HALF] = np.float32(0.5) * step * np.float32(total)
+    lanes.scalars[lane, _NORM] = norm
 
 
 @inline
@@ -132,16 +135,15 @@ def _merge(
 
 
 @inline
-def _offer_neighbours(rows: Any, lanes: Any, lane: Any, base: Any, ef: Any, alone: Any) -> None:
-    """Put the neighbours of the lane's node into its pool, as far as their estimates are good.
+def _offer_neighbours(rows: Any, row: Any, lanes: Any, lane: Any, base: Any, ef: Any) -> None:
+    """Put a row's neighbours into the lane's pool, as far as their estimates are good enough.
 
-    A query that is `alone` asks for the best candidate that it has: in half of the cases it is
-    still the best afterwards.
+    `base` is the squared distance of the row to the query, its offset left out.
     """
     pool, fresh, visited, estimates = lanes.pool, lanes.fresh, lanes.visited, lanes.estimates
     state, scalars = lanes.state, lanes.scalars
     first = lane * ((ef + 7) // 8 * 8)
-    row, size, cursor = state[lane, _NODE], state[lane, _SIZE], state[lane, _CURSOR]
+    size, cursor = state[lane, _SIZE], state[lane, _CURSOR]
     words = rows.width // WORD
     for block in range(rows.degree // BLOCK):
         ids = ids_of(rows, block)
@@ -151,8 +153,6 @@ def _offer_neighbours(rows: Any, lanes: Any, lane: Any, base: Any, ef: Any, alon
             rows.bytes, row, byte, lanes.planes, lane, words, scalars[lane, _STEP],
             scalars[lane, _HALF], base, limit, estimates,
         )  # fmt: skip
-        if alone and block == 0 and cursor < size:
-            prefetch(rows.bytes, key_row(pool[first + cursor]), 0, rows.bytes.shape[1] // _LINE)
         count = 0
         while mask != 0:
             j = lowest_bit(mask)
@@ -209,7 +209,12 @@ def _expand(
         if found < keep or key < best[first + keep - 1]:
             _insert(best, first, found, keep, key)
             state[lane, _FOUND] = min(found + 1, keep)
-    _offer_neighbours(rows, lanes, lane, base, ef, alone)
+    first, cursor = lane * ((ef + 7) // 8 * 8), state[lane, _CURSOR]
+    if alone and cursor < state[lane, _SIZE]:
+        # In half of the cases the best candidate so far is still the best afterwards.
+        likely = key_row(lanes.pool[first + cursor])
+        prefetch(rows.bytes, likely, 0, rows.bytes.shape[1] // _LINE)
+    _offer_neighbours(rows, row, lanes, lane, base, ef)
 
 
 @inline
@@ -233,20 +238,20 @@ def _advance(rows: Any, lanes: Any, lane: Any, ef: Any) -> Any:
 
 
 @inline
-def _start(rows: Any, queries: Any, q: Any, entry: Any, lanes: Any, lane: Any, ef: Any) -> None:
+def _start(rows: Any, root: Any, queries: Any, q: Any, lanes: Any, lane: Any, ef: Any) -> None:
     """Begin the search of query `q`."""
     _prepare(queries, q, rows.width, lanes, lane)
     stride = (ef + 7) // 8 * 8
     for i in range(lane * stride, (lane + 1) * stride):
         lanes.pool[i] = LARGEST_KEY
-    lanes.pool[lane * stride] = pack_key(np.float32(0.0), entry)
     state = lanes.state
     state[lane, _QUERY] = q
-    state[lane, _SIZE] = 1
+    state[lane, _SIZE] = 0
     state[lane, _CURSOR] = 0
     state[lane, _FOUND] = 0
     state[lane, _SEEN] = 0
     state[lane, _MATCHED] = 0
+    _offer_neighbours(root, 0, lanes, lane, lanes.scalars[lane, _NORM], ef)
     _advance(rows, lanes, lane, ef)
 
 
@@ -290,11 +295,11 @@ def _finish(
 
 
 @inline
-def search_one(rows: Any, entry: Any, queries: Any, ef: Any, keep: Any, lanes: Any) -> Any:
+def search_one(rows: Any, root: Any, queries: Any, ef: Any, keep: Any, lanes: Any) -> Any:
     """Search for ``queries[0]``; return how many of the first `lanes.best` are the rows found."""
     for i in range((keep + 7) // 8 * 8):
         lanes.best[i] = LARGEST_KEY
-    _start(rows, queries, 0, entry, lanes, 0, ef)
+    _start(rows, root, queries, 0, lanes, 0, ef)
     going = True
     while going:
         _expand(rows, queries, lanes, 0, ef, keep, True, True)
@@ -305,7 +310,7 @@ def search_one(rows: Any, entry: Any, queries: Any, ef: Any, keep: Any, lanes: A
 
 @kernel
 def search_coded(
-    rows: Any, twins: Any, entry: Any, queries: Any, ef: Any, allowed: Any, restricted: Any,
+    rows: Any, root: Any, twins: Any, queries: Any, ef: Any, allowed: Any, restricted: Any,
     scales: Any, lanes: Any, out_rows: Any, out_distances: Any, matched: Any,
 ) -> None:  # fmt: skip
     """Find the nearest rows of each query.
@@ -313,10 +318,10 @@ def search_coded(
     Parameters
     ----------
     rows : CodedRows
+    root : CodedRows
+        One row, at the origin; its neighbours are where searches start.
     twins : int32 (n,)
         The next row with the same vector, -1 after the last.
-    entry : int
-        The row to start from.
     queries : float32 (nq, width)
         Rotated as the rows were.
     ef : int
@@ -340,7 +345,7 @@ def search_coded(
     lanes.best[:] = LARGEST_KEY
     asked = 0
     for lane in range(under_way):
-        _start(rows, queries, asked, entry, lanes, lane, ef)
+        _start(rows, root, queries, asked, lanes, lane, ef)
         asked += 1
     active = under_way
     while active > 0:
@@ -356,7 +361,7 @@ def search_coded(
                 twins, allowed, restricted, lanes, lane, scales, out_rows, out_distances
             )  # fmt: skip
             if asked < count:
-                _start(rows, queries, asked, entry, lanes, lane, ef)
+                _start(rows, root, queries, asked, lanes, lane, ef)
                 asked += 1
             else:
                 state[lane, _QUERY] = -1
