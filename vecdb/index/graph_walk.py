@@ -9,27 +9,19 @@ from numpy.typing import NDArray
 
 from vecdb.index.graph_carve import in_stretches
 from vecdb.index.rows import aligned_empty, frozen
-from vecdb.kernels.code_simd import BLOCK, PLANES, WORD
-from vecdb.kernels.coded_rows import CodedRows, coded_rows, link_rows, row_bytes, store_coordinates
-from vecdb.kernels.coded_search import LANES, SCALARS, STATE, Lanes, pool_stride, search_coded
+from vecdb.index.scratch import make_lanes
+from vecdb.kernels.code_simd import BLOCK
+from vecdb.kernels.coded_rows import (
+    coded_rows,
+    link_root,
+    link_rows,
+    row_bytes,
+    store_coordinates,
+)  # fmt: skip
+from vecdb.kernels.coded_search import LANES, search_coded
 from vecdb.types import Matrix
 
 _STRETCH = 256
-
-
-def _lanes(rows: int, ef: int, k: int, width: int) -> Lanes:
-    return Lanes(
-        np.zeros((LANES, rows // 8 + 1), np.uint8),
-        np.empty((LANES, 4 * ef + 64), np.int32),
-        np.empty(LANES * pool_stride(ef), np.int64),
-        np.empty(LANES * pool_stride(k), np.int64),
-        np.empty((LANES, BLOCK), np.int64),
-        np.empty((LANES, BLOCK), np.float32),
-        np.empty((LANES, width), np.int8),
-        np.empty((LANES, width // WORD * PLANES), np.int64),
-        np.zeros((LANES, STATE), np.int64),
-        np.zeros((LANES, SCALARS), np.float32),
-    )
 
 
 class CodedWalk:
@@ -51,14 +43,14 @@ class CodedWalk:
         self, space: Matrix, links: NDArray[np.int32], entry: int, threads: int
     ) -> None:  # fmt: skip
         count, width = space.shape
-        self.space, self.entry = space, entry
+        self.space = space
         memory = aligned_empty((count, row_bytes(width, links.shape[1])), np.uint8)
         coded = coded_rows(memory, width, links.shape[1])
         offsets = np.zeros(count, np.float32)
 
         def make_storing() -> Callable[[int, int], None]:
             return lambda first, last: store_coordinates(
-                coded, first, space[first:last], offsets[first:last]
+                coded, np.arange(first, last), space[first:last], offsets[first:last]
             )
 
         def make_linking() -> Callable[[int, int], None]:
@@ -67,10 +59,13 @@ class CodedWalk:
 
         in_stretches(threads, count, _STRETCH, make_storing)
         in_stretches(threads, count, _STRETCH, make_linking)
-        self.coded = CodedRows(
-            frozen(coded.bytes), frozen(coded.levels), frozen(coded.ids), frozen(coded.floats),
-            frozen(coded.words), coded.width, coded.degree,
-        )  # fmt: skip
+        self.coded = coded_rows(frozen(memory), width, links.shape[1])
+        start = aligned_empty((1, row_bytes(width, BLOCK)), np.uint8)
+        start[:] = 0
+        own, other, apart = np.empty((3, 1, width), np.float32)
+        seeds = np.array([entry])
+        link_root(coded_rows(start, width, BLOCK), coded, seeds, (own, other, apart))
+        self.root = coded_rows(frozen(start), width, BLOCK)
 
     def searcher(self, ef: int, met: int) -> Callable[[NDArray[np.int32]], NDArray[np.int64]]:
         """Make a function that searches for rows, with working memory of its own.
@@ -78,14 +73,14 @@ class CodedWalk:
         It returns up to `met` of the rows expanded, nearest first, int64 (rows, met), then -1.
         """
         count, width = self.space.shape
-        lanes = _lanes(count, ef, met, width)
+        lanes = make_lanes(count, ef, met, width, LANES)
         twins, nothing = frozen(np.full(count, -1, np.int32)), frozen(np.empty(0, np.uint8))
 
         def search(rows: NDArray[np.int32]) -> NDArray[np.int64]:
             found = np.empty((len(rows), met), np.int64)
             scales = np.tile(np.array([1, 0], np.float32), (len(rows), 1))
             search_coded(
-                self.coded, twins, self.entry, frozen(self.space[rows]), ef, nothing, False,
+                self.coded, self.root, twins, frozen(self.space[rows]), ef, nothing, False,
                 scales, lanes, found, np.empty(found.shape, np.float32),
                 np.empty(len(rows), np.int64),
             )  # fmt: skip
