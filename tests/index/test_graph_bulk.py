@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tests.index.samples import METRICS, awkward_vectors, clustered
 from vecdb.index.graph_bulk import BulkGraph, BulkSettings, bulk_graph
-from vecdb.index.graph_carve import carve
+from vecdb.index.graph_carve import Workers, carve
 from vecdb.kernels.jit import COMPILED
 from vecdb.kernels.pool import key_distance, key_row, pack_key, pack_keys
 from vecdb.types import Metric
@@ -178,7 +178,7 @@ def test_the_graph_depends_on_the_seed_and_not_on_threads(metric: str) -> None:
     vectors = clustered(MANY if COMPILED else MANY // 2, 16)
     vectors.flags.writeable = False
     one, three, same, other = (
-        bulk_graph(vectors, Metric(metric), 32, threads=threads, seed=seed, settings=SMALL)
+        bulk_graph(vectors, Metric(metric), 32, workers=Workers(threads), seed=seed, settings=SMALL)
         for threads, seed in ((1, 5), (3, 5), (2, 5), (2, 6))
     )
     for graph in (three, same):
@@ -194,7 +194,7 @@ def test_leaves_cover_all_rows_and_are_neither_small_nor_large(fanouts: tuple[in
     vectors = np.zeros((MANY, 16), np.float32)
     vectors[:, :5] = clustered(MANY, 5)
     vectors[: MANY // 3, 0] = 50
-    leaves, far = carve(vectors, leaf=64, least=20, fanouts=fanouts, seed=[1], threads=2)
+    leaves, far = carve(vectors, leaf=64, least=20, fanouts=fanouts, seed=[1], workers=Workers(2))
     assert set(np.concatenate(leaves).tolist()) == set(range(MANY))
     for leaf in leaves:
         assert 20 <= len(leaf) <= 84

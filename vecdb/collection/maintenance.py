@@ -53,7 +53,6 @@ from vecdb.storage import (
 )
 from vecdb.types import SegmentInfo, WorkKind
 
-_CHUNK_ROWS = 4_096
 _REST_SECONDS = 0.000_2
 
 _log = logging.getLogger(__name__)
@@ -498,15 +497,12 @@ class Maintenance:
     def _write_index(self, number: int, file: SegmentFile, gently: bool, task: Task) -> FileRef:
         settings = self._settings
         threads = max(1, self._threads // 2) if gently else self._threads
-        step = self._step(gently)
         index = HnswIndex(
-            settings.dim, settings.metric, m=settings.m, ef_construction=settings.ef_construction
-        )
-        for first in range(0, len(file), _CHUNK_ROWS):
-            step()
-            rows = file.vectors[first : first + _CHUNK_ROWS]
-            index.add(rows, threads=threads)
-            task.advance(len(rows))
+            settings.dim, settings.metric, m=settings.m, ef_construction=settings.ef_construction,
+            quantization="rabitq",
+        )  # fmt: skip
+        index.build(file.vectors, threads=threads, step=self._step(gently))
+        task.advance(len(file))
         return write_sections(
             self._store, f"segments/{number:010d}.index", index.arrays(), kind=INDEX_KIND,
             overwrite=True,

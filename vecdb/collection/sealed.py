@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.config import COLLECTION_EF
-from vecdb.index import HnswIndex, exact_search, reciprocal_norms
+from vecdb.index import HnswIndex, exact_search, rank_exactly, reciprocal_norms
 from vecdb.storage import FileRows, IdBatch, RowSource, SegmentFile, Step
 from vecdb.types import Matrix, Metric, PointId
 
@@ -41,7 +41,10 @@ class SealedRows:
         """Return row numbers and distances of the nearest rows, as `HnswIndex.search` does."""
         if self.index is not None:
             width = max(k, COLLECTION_EF.check(ef))
-            return self.index.search(queries, k, ef=width, threads=threads, filter=mask)
+            rows, distances = self.index.search(queries, k, ef=width, threads=threads, filter=mask)
+            if self.index.quantization != "none":
+                rank_exactly(self._metric, queries, self.vectors, rows, distances)
+            return rows, distances
         if self._inverse_norms is None and self._metric is Metric.COSINE:
             self._inverse_norms = reciprocal_norms(self.vectors)
         return exact_search(

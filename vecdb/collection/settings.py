@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from vecdb.config import (
+    CODED_EF_CONSTRUCTION,
     COLLECTION_NAME_CHARS,
     DIM,
-    HNSW_EF_CONSTRUCTION,
     HNSW_M,
     SEGMENT_ROWS,
     WAL_BYTES,
@@ -43,14 +43,14 @@ class CollectionSettings:
     metric: Metric
     encoder: EncoderInfo | None = None
     m: int = HNSW_M.default
-    ef_construction: int = HNSW_EF_CONSTRUCTION.default
+    ef_construction: int = CODED_EF_CONSTRUCTION.default
     segment_rows: int = SEGMENT_ROWS.default
     wal_bytes: int = WAL_BYTES.default
 
     def __post_init__(self) -> None:
         DIM.check(self.dim)
         HNSW_M.check(self.m)
-        HNSW_EF_CONSTRUCTION.check(self.ef_construction)
+        CODED_EF_CONSTRUCTION.check(self.ef_construction)
         SEGMENT_ROWS.check(self.segment_rows)
         WAL_BYTES.check(self.wal_bytes)
 

@@ -1,6 +1,6 @@
 """Indexes over arrays of vectors: exact, graph and inverted lists."""
 
-from vecdb.index.flat import FlatIndex, exact_search, reciprocal_norms
+from vecdb.index.flat import FlatIndex, exact_search, rank_exactly, reciprocal_norms
 from vecdb.index.hnsw import HnswIndex
 from vecdb.index.ivf import IvfIndex
 from vecdb.index.validate import as_matrix, as_metric
@@ -13,6 +13,7 @@ __all__ = [
     "as_matrix",
     "as_metric",
     "exact_search",
+    "rank_exactly",
     "reciprocal_norms",
     "warm_up",
 ]

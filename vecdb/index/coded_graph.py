@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,8 @@ from vecdb.index.base import METRIC_NUMBERS, Arrays, Distances, Ids, metric_of_n
 from vecdb.index.coded_memory import code_memory, reserve_rows
 from vecdb.index.coded_seeds import SEEDS, draw_seeds
 from vecdb.index.coded_space import CodedSpace, Floats
-from vecdb.index.graph_bulk import bulk_graph
+from vecdb.index.graph_bulk import BulkSettings, bulk_graph
+from vecdb.index.graph_carve import Workers, in_stretches
 from vecdb.index.layout import check_arrays, read_header, rows_in
 from vecdb.index.rows import LiveRows, frozen, reserve
 from vecdb.index.scratch import make_lanes, thread_lanes
@@ -42,8 +44,6 @@ _DEAD_SHARE = 0.1
 _INSERTED_SHARE = 0.5
 """How many rows may be inserted one by one, for each that the graph was built of."""
 _LEAST_LINKED = 128
-_INSERT_EF = 96
-"""Nodes kept while searching for a new row's neighbours."""
 _HOPS_PER_EF = 0.8
 _SCANNED_PER_HOP = 8
 """Rows that a scan compares with in the time of one hop."""
@@ -60,16 +60,19 @@ class CodedGraph:
 
     Parameters
     ----------
-    dim, metric, m, seed
+    dim, metric, m, ef_construction, seed
         As for `HnswIndex`.
     rows
         Row numbers, ids, and which were removed.
     """
 
-    def __init__(self, dim: int, metric: Metric, m: int, seed: int, rows: LiveRows) -> None:
+    def __init__(
+        self, dim: int, metric: Metric, m: int, ef_construction: int, seed: int, rows: LiveRows
+    ) -> None:
         self.dim = dim
         self.metric = metric
         self.m = m
+        self.ef_construction = ef_construction
         self.seed = seed
         self.rows = rows
         self.degree = -(-2 * m // BLOCK) * BLOCK
@@ -81,15 +84,15 @@ class CodedGraph:
         self._inserted = 0
 
     @classmethod
-    def empty(cls, dim: int, metric: Metric, m: int, seed: int) -> CodedGraph:
+    def empty(cls, dim: int, metric: Metric, m: int, ef_construction: int, seed: int) -> CodedGraph:
         """Make a graph without rows."""
-        return cls(dim, metric, m, seed, LiveRows())
+        return cls(dim, metric, m, ef_construction, seed, LiveRows())
 
     def emptied(self) -> CodedGraph:
         """Return a graph without rows, and otherwise as this one."""
-        return CodedGraph.empty(self.dim, self.metric, self.m, self.seed)
+        return CodedGraph.empty(self.dim, self.metric, self.m, self.ef_construction, self.seed)
 
-    def add(self, vectors: Matrix, ids: Ids, threads: int) -> None:
+    def add(self, vectors: Matrix, ids: Ids, workers: Workers) -> None:
         """Add checked vectors under checked ids.
 
         A few rows are inserted one by one. Many are not: the graph is then built anew, and takes
@@ -108,6 +111,7 @@ class CodedGraph:
         memory = reserve_rows(self._memory, count, last, stride)
         coded = coded_rows(memory, space.width, self.degree)
         for start in range(0, len(vectors), _STRETCH):
+            workers.step()
             part = slice(start, start + _STRETCH)
             store_coordinates(coded, places[part], *space.place_vectors(vectors[part]))
         self._space, self._memory = space, memory
@@ -118,12 +122,12 @@ class CodedGraph:
         self.rows.append_ids(ids[fresh])
         grown = self._inserted + len(ids)
         if reused or grown > _INSERTED_SHARE * (count - dead) or count < _LEAST_LINKED:
-            self._rebuild(coded, threads)
+            self._rebuild(coded, workers)
         else:
             self._insert(coded, places)
             self._inserted = grown
 
-    def _rebuild(self, coded: CodedRows, threads: int) -> None:
+    def _rebuild(self, coded: CodedRows, workers: Workers) -> None:
         """Link all rows that were not removed."""
         live = np.flatnonzero(self.rows.alive)
         decoded = np.empty((len(live), coded.width + (self.metric is Metric.DOT)), np.float32)
@@ -131,12 +135,15 @@ class CodedGraph:
         if self.metric is Metric.DOT:
             offsets = decoded[:, -1]
             np.sqrt(offsets - offsets.min(), out=offsets)
-        graph = bulk_graph(decoded, Metric.L2, self.degree, threads=threads, seed=self.seed)
+        graph = bulk_graph(
+            decoded, Metric.L2, self.degree, workers=workers, seed=self.seed,
+            settings=BulkSettings(ef=self.ef_construction),
+        )  # fmt: skip
         neighbours = np.full((len(self.rows), self.degree), -1, np.int32)
         twins = np.full(len(self.rows), -1, np.int32)
         neighbours[live] = _renumbered(graph.neighbours, live)
         twins[live] = _renumbered(graph.twins, live)
-        _link(coded, neighbours, threads)
+        _link(coded, neighbours, workers)
         self._twins = twins
         chosen = draw_seeds(decoded, graph.order, graph.entry, self.seed)
         self._root = _rooted(coded, live[chosen])
@@ -144,7 +151,7 @@ class CodedGraph:
 
     def _insert(self, coded: CodedRows, places: NDArray[np.int64]) -> None:
         """Link some rows more."""
-        ef = max(_INSERT_EF, 2 * self.degree)
+        ef = max(self.ef_construction, 2 * self.degree)
         lanes = make_lanes(len(self.rows), ef, ef, coded.width, 1)
         query, own, other, apart = np.empty((4, 1, coded.width), np.float32)
         keys, kept = np.empty(ef, np.int64), np.empty(self.degree, np.int64)
@@ -234,8 +241,8 @@ class CodedGraph:
         count = len(self.rows)
         space = self._space
         header = [
-            LAYOUT_VERSION, self.dim, METRIC_NUMBERS[self.metric], self.m, self.seed,
-            self._inserted, self.rows.ids.given,
+            LAYOUT_VERSION, self.dim, METRIC_NUMBERS[self.metric], self.m, self.ef_construction,
+            self.seed, self._inserted, self.rows.ids.given,
         ]  # fmt: skip
         return {
             "header": np.array(header, np.int64),
@@ -262,10 +269,10 @@ class CodedGraph:
         NewerFormatError, CorruptFileError
             If the arrays cannot be used.
         """
-        numbers = read_header(arrays, LAYOUT_VERSION, 7)
-        dim, metric_number, m, seed, inserted, given = numbers
+        numbers = read_header(arrays, LAYOUT_VERSION, 8)
+        dim, metric_number, m, ef_construction, seed, inserted, given = numbers
         count = rows_in(arrays, "rows")
-        graph = cls(dim, metric_of_number(metric_number), m, seed, LiveRows())
+        graph = cls(dim, metric_of_number(metric_number), m, ef_construction, seed, LiveRows())
         if count == 0:
             return graph
         signs = draw_signs(dim, seed)
@@ -297,8 +304,8 @@ def _read_only(coded: CodedRows) -> CodedRows:
 def _rooted(coded: CodedRows, seeds: NDArray[np.int64]) -> NDArray[np.uint8]:
     """Make the row that leads to the seeds."""
     memory = code_memory(1, row_bytes(coded.width, SEEDS))
-    floats = tuple(np.empty((1, coded.width), np.float32) for _ in range(3))
-    link_root(coded_rows(memory, coded.width, SEEDS), coded, seeds, floats)
+    own, other, apart = np.empty((3, 1, coded.width), np.float32)
+    link_root(coded_rows(memory, coded.width, SEEDS), coded, seeds, (own, other, apart))
     return memory
 
 
@@ -307,13 +314,11 @@ def _renumbered(nodes: NDArray[np.int32], live: NDArray[np.int64]) -> NDArray[np
     return np.where(nodes < 0, -1, live[nodes]).astype(np.int32)
 
 
-def _link(coded: CodedRows, neighbours: NDArray[np.int32], threads: int) -> None:
+def _link(coded: CodedRows, neighbours: NDArray[np.int32], workers: Workers) -> None:
     """Write every row's links and codes."""
-    starts = iter(range(0, len(neighbours), _STRETCH))
 
-    def work(_: int, __: int) -> None:
-        memory = tuple(np.empty((1, coded.width), np.float32) for _ in range(3))
-        for start in starts:
-            link_rows(coded, neighbours, start, min(start + _STRETCH, len(neighbours)), memory)
+    def make_work() -> Callable[[int, int], None]:
+        own, other, apart = np.empty((3, 1, coded.width), np.float32)
+        return lambda first, last: link_rows(coded, neighbours, first, last, (own, other, apart))
 
-    over_threads(threads, threads, work)
+    in_stretches(workers, len(neighbours), _STRETCH, make_work)

@@ -22,7 +22,7 @@ from vecdb.index.layout import check_arrays, read_header, rows_in
 from vecdb.index.rows import RowTable, frozen, padded, prepared_queries
 from vecdb.index.validate import as_mask, as_matrix, as_metric
 from vecdb.kernels.bitset import Bits, pack_mask
-from vecdb.kernels.scan import scan_rows
+from vecdb.kernels.scan import rescore, scan_rows
 from vecdb.types import Matrix, MatrixLike, Metric, VectorLike
 
 FILE_KIND = "index.flat"
@@ -98,6 +98,29 @@ def exact_search(
     return scan(
         kind, checked, vectors, len(vectors), k, allowed=allowed, scales=scales, threads=threads
     )
+
+
+def rank_exactly(
+    metric: str, queries: Matrix, vectors: Matrix, rows: Ids, distances: Distances
+) -> None:
+    """Compute the distances of rows that an index found again, from the vectors themselves.
+
+    Parameters
+    ----------
+    metric
+        cosine, dot or l2.
+    queries
+        float32 (nq, dim), checked.
+    vectors
+        float32 (n, dim), as given; may be read-only.
+    rows, distances
+        int64 and float32 (nq, k), -1 behind the last; put in the new order in place.
+    """
+    measure = Metric(metric)
+    rescore(
+        METRIC_NUMBERS[measure], prepared_queries(queries, measure), frozen(vectors),
+        CORRECTIONS[measure], rows, distances,
+    )  # fmt: skip
 
 
 def reciprocal_norms(vectors: Matrix) -> NDArray[np.float32]:

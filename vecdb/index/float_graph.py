@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from vecdb.index.base import CORRECTIONS, Arrays, Distances, Ids, over_threads
 from vecdb.index.flat import scan
+from vecdb.index.graph_carve import Workers
 from vecdb.index.hnsw_build import link_rows
 from vecdb.index.hnsw_state import HnswState, draw_levels, from_arrays
 from vecdb.index.rows import LiveRows, RowTable, frozen, prepared_queries
@@ -75,13 +76,13 @@ class FloatGraph:
             HnswState.empty(table.dim, table.metric, self.m), self.ef_construction, self.seed
         )
 
-    def add(self, vectors: Matrix, ids: Ids, threads: int) -> None:
+    def add(self, vectors: Matrix, ids: Ids, workers: Workers) -> None:
         """Add checked vectors under checked ids."""
         state = self._state
         first = len(state.table)
         state.table.append(vectors, ids)
         state.unlinked(first, draw_levels(self.seed, first, len(vectors), state.m))
-        link_rows(state, first, self.ef_construction, threads)
+        link_rows(state, first, self.ef_construction, workers)
         self._adopt(state)
 
     def remove(self, ids: Any) -> None:

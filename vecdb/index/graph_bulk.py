@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.index.graph_carve import carve, in_stretches
+from vecdb.index.graph_carve import Workers, carve, in_stretches
 from vecdb.index.graph_walk import CodedWalk
 from vecdb.index.rows import aligned_empty, frozen, padded
 from vecdb.kernels.distance import store_rows
@@ -78,7 +78,7 @@ class BulkGraph(NamedTuple):
 
 
 def bulk_graph(
-    vectors: Matrix, metric: Metric, degree: int, *, threads: int = 1, seed: int = 0,
+    vectors: Matrix, metric: Metric, degree: int, *, workers: Workers | None = None, seed: int = 0,
     settings: BulkSettings | None = None,
 ) -> BulkGraph:  # fmt: skip
     """Build a graph over vectors.
@@ -99,8 +99,8 @@ def bulk_graph(
         How the vectors will be compared.
     degree
         Links of a node.
-    threads
-        On how many the work is spread; the graph does not depend on it.
+    workers
+        Who works; the graph does not depend on how many.
     seed
         Equal seeds and vectors give equal graphs.
     settings
@@ -121,7 +121,7 @@ def bulk_graph(
         links = np.array([np.delete(nodes, i) for i in range(len(nodes))])
         neighbours[nodes, : len(nodes) - 1] = links
         return BulkGraph(neighbours, int(nodes[entry]), twins, nodes)
-    links, order = _Builder(space, degree, entry, threads, seed, settings).build()
+    links, order = _Builder(space, degree, entry, workers or Workers(), seed, settings).build()
     neighbours[nodes] = nodes[links]
     return BulkGraph(neighbours, int(nodes[entry]), twins, nodes[order])
 
@@ -182,11 +182,11 @@ class _Builder:
     """The steps of a build over more than `degree` + 1 different rows."""
 
     def __init__(
-        self, space: Matrix, degree: int, entry: int, threads: int, seed: int,
+        self, space: Matrix, degree: int, entry: int, workers: Workers, seed: int,
         settings: BulkSettings,
     ) -> None:  # fmt: skip
         self.space, self.degree, self.entry = space, degree, entry
-        self.threads, self.seed, self.settings = threads, seed, settings
+        self.workers, self.seed, self.settings = workers, seed, settings
         listed = min(max(settings.listed, degree), len(space) - 1)
         self.lists = np.full((len(space), listed), LARGEST_KEY, np.int64)
         self.far = np.empty((len(space), 0), np.int64)
@@ -213,7 +213,7 @@ class _Builder:
         leaf = max(self.settings.leaf, 4 * (self.degree + 1))
         leaves, far = carve(
             self.space, leaf=leaf, least=leaf // 4, fanouts=self.settings.fanouts,
-            seed=[self.seed, turn], threads=self.threads,
+            seed=[self.seed, turn], workers=self.workers,
         )  # fmt: skip
         self.far = np.hstack([self.far, far])
         members = np.concatenate(leaves)
@@ -251,7 +251,7 @@ class _Builder:
     def _spread(
         self, count: int, stretch: int, make_work: Callable[[], Callable[[int, int], Any]]
     ) -> None:
-        in_stretches(self.threads, count, stretch, make_work)
+        in_stretches(self.workers, count, stretch, make_work)
 
     def _prune(self) -> None:
         def make_work() -> Callable[[int, int], None]:
@@ -293,7 +293,7 @@ class _Builder:
 
     def _search(self) -> None:
         """Search the graph for each row, on codes; what is met joins the lists."""
-        found = CodedWalk(self.space, self.links, self.entry, self.threads)
+        found = CodedWalk(self.space, self.links, self.entry, self.workers)
         ef = self.settings.ef
         far = np.empty((len(self.space), _FAR), np.int64)
         locks = np.zeros(len(self.space), np.int32)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,8 +26,27 @@ _STALLED = 0.9
 much alike for leaders to part them."""
 
 
+def no_step() -> None:
+    """Go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """On how many threads to work, and what each calls between two pieces of work.
+
+    What `step` raises ends the work.
+    """
+
+    threads: int = 1
+    step: Callable[[], object] = no_step
+
+    def alone(self) -> Workers:
+        """Return one thread of these."""
+        return Workers(1, self.step)
+
+
 def in_stretches(
-    threads: int, count: int, stretch: int, make_work: Callable[[], Callable[[int, int], Any]]
+    workers: Workers, count: int, stretch: int, make_work: Callable[[], Callable[[int, int], Any]]
 ) -> None:
     """Call ``work(first, last)`` for stretches of `count` items, taken by threads as they come.
 
@@ -39,9 +59,10 @@ def in_stretches(
         for start in starts:
             if start >= count:
                 return
+            workers.step()
             work(start, min(start + stretch, count))
 
-    wanted = min(threads if COMPILED else 1, -(-count // stretch))
+    wanted = min(workers.threads if COMPILED else 1, -(-count // stretch))
     if wanted <= 1:
         run()
         return
@@ -51,7 +72,7 @@ def in_stretches(
 
 
 def _assign(
-    vectors: Matrix, points: Rows, fanout: int, leaf: int, seed: Sequence[int], threads: int
+    vectors: Matrix, points: Rows, fanout: int, leaf: int, seed: Sequence[int], workers: Workers
 ) -> tuple[Rows, Rows, NDArray[np.float32]]:
     """Return the leaders, and for each point the numbers and distances of its nearest."""
     wanted = min(_MOST_LEADERS, 2 * len(points) // leaf)
@@ -65,7 +86,7 @@ def _assign(
     def work(first: int, last: int) -> None:
         nearest_leaders(vectors, points, first, last, leaders, chosen, distances)
 
-    in_stretches(threads, len(points), _STRETCH, lambda: work)
+    in_stretches(workers, len(points), _STRETCH, lambda: work)
     return rows, chosen, distances
 
 
@@ -90,10 +111,10 @@ def _grouped(parts: Iterable[Rows], least: int) -> list[Rows]:
 
 def _split(
     vectors: Matrix, points: Rows, fanout: int, leaf: int, least: int, seed: Sequence[int],
-    threads: int,
+    workers: Workers,
 ) -> tuple[list[Rows], Keys]:  # fmt: skip
     """Split a set that is too large for a leaf; return also the keys of each row's leaders."""
-    leaders, chosen, distances = _assign(vectors, points, fanout, leaf, seed, threads)
+    leaders, chosen, distances = _assign(vectors, points, fanout, leaf, seed, workers)
     order = np.argsort(chosen, axis=None, kind="stable")
     edges = np.cumsum(np.bincount(chosen.ravel(), minlength=len(leaders)))[:-1]
     members = points[order // fanout]
@@ -105,7 +126,7 @@ def _split(
 
 def carve(
     vectors: Matrix, *, leaf: int, least: int, fanouts: Sequence[int], seed: Sequence[int],
-    threads: int,
+    workers: Workers,
 ) -> tuple[list[Rows], Keys]:  # fmt: skip
     """Carve all rows into leaves.
 
@@ -122,7 +143,7 @@ def carve(
         and so on; to one when there are no more numbers. At most 8 each.
     seed
         Numbers that decide which rows lead.
-    threads
+    workers
         The result does not depend on it.
 
     Returns
@@ -140,7 +161,7 @@ def carve(
         leaves += [points for points in large if len(points) <= leaf + least]
         large = [points for points in large if len(points) > leaf + least]
         fanout = fanouts[level] if level < len(fanouts) else 1
-        parts = _split_all(vectors, large, fanout, leaf, least, [*seed, level], threads)
+        parts = _split_all(vectors, large, fanout, leaf, least, [*seed, level], workers)
         if level == 0 and parts:
             far = parts[0][1]
         large = [part for several, _ in parts for part in several]
@@ -150,17 +171,16 @@ def carve(
 
 def _split_all(
     vectors: Matrix, large: list[Rows], fanout: int, leaf: int, least: int, seed: Sequence[int],
-    threads: int,
+    workers: Workers,
 ) -> list[tuple[list[Rows], Keys]]:  # fmt: skip
     """Split every set: a few one by one, each on all threads, and many each on one."""
     parts: list[tuple[list[Rows], Keys]] = [([], np.empty(0, np.int64))] * len(large)
-    few = len(large) < 4 * threads
+    few = len(large) < 4 * workers.threads
+    inner = workers if few else workers.alone()
 
     def work(first: int, last: int) -> None:
         for i in range(first, last):
-            parts[i] = _split(
-                vectors, large[i], fanout, leaf, least, [*seed, i], threads if few else 1
-            )
+            parts[i] = _split(vectors, large[i], fanout, leaf, least, [*seed, i], inner)
 
-    in_stretches(1 if few else threads, len(large), 1, lambda: work)
+    in_stretches(workers.alone() if few else workers, len(large), 1, lambda: work)
     return parts

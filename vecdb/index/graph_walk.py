@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.index.graph_carve import in_stretches
+from vecdb.index.graph_carve import Workers, in_stretches
 from vecdb.index.rows import aligned_empty, frozen
 from vecdb.index.scratch import make_lanes
 from vecdb.kernels.code_simd import BLOCK
@@ -35,12 +35,12 @@ class CodedWalk:
         int32 (n, degree), -1 after a row's last.
     entry
         Where searches start.
-    threads
-        On how many the rows are coded.
+    workers
+        Who codes the rows.
     """
 
     def __init__(
-        self, space: Matrix, links: NDArray[np.int32], entry: int, threads: int
+        self, space: Matrix, links: NDArray[np.int32], entry: int, workers: Workers
     ) -> None:  # fmt: skip
         count, width = space.shape
         self.space = space
@@ -57,8 +57,8 @@ class CodedWalk:
             own, other, apart = np.empty((3, 1, width), np.float32)
             return lambda first, last: link_rows(coded, links, first, last, (own, other, apart))
 
-        in_stretches(threads, count, _STRETCH, make_storing)
-        in_stretches(threads, count, _STRETCH, make_linking)
+        in_stretches(workers, count, _STRETCH, make_storing)
+        in_stretches(workers, count, _STRETCH, make_linking)
         self.coded = coded_rows(frozen(memory), width, links.shape[1])
         start = aligned_empty((1, row_bytes(width, BLOCK)), np.uint8)
         start[:] = 0

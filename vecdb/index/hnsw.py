@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Self
 
 from numpy.typing import NDArray
 
-from vecdb.config import DIM, HNSW_EF, HNSW_EF_CONSTRUCTION, HNSW_M, SEED, THREADS, K
+from vecdb.config import (
+    CODED_EF_CONSTRUCTION,
+    DIM,
+    HNSW_EF,
+    HNSW_EF_CONSTRUCTION,
+    HNSW_M,
+    SEED,
+    THREADS,
+    K,
+)
 from vecdb.errors import InvalidParameterError
 from vecdb.index.base import Arrays, Distances, Ids
 from vecdb.index.coded_graph import CodedGraph
 from vecdb.index.files import PathLike, load_arrays, save_arrays
 from vecdb.index.float_graph import FloatGraph
+from vecdb.index.graph_carve import Workers, no_step
 from vecdb.index.hnsw_state import HnswState
 from vecdb.index.hnswlib_import import read_hnswlib
 from vecdb.index.validate import as_matrix, as_metric
@@ -54,15 +65,18 @@ class HnswIndex:
         self.dim = DIM.check(dim)
         self.metric = as_metric(metric)
         self.m = HNSW_M.check(m)
-        self.ef_construction = HNSW_EF_CONSTRUCTION.check(ef_construction)
         if quantization not in QUANTIZATIONS:
             names = ", ".join(QUANTIZATIONS)
             raise InvalidParameterError(f"quantization={quantization!r}: must be one of {names}")
         self.quantization = quantization
+        default = CODED_EF_CONSTRUCTION if quantization == "rabitq" else HNSW_EF_CONSTRUCTION
+        self.ef_construction = default.check(ef_construction)
         self.seed = SEED.check(seed)
         self._graph: FloatGraph | CodedGraph
         if quantization == "rabitq":
-            self._graph = CodedGraph.empty(self.dim, self.metric, self.m, self.seed)
+            self._graph = CodedGraph.empty(
+                self.dim, self.metric, self.m, self.ef_construction, self.seed
+            )
         else:
             state = HnswState.empty(self.dim, self.metric, self.m)
             self._graph = FloatGraph(state, self.ef_construction, self.seed)
@@ -76,9 +90,22 @@ class HnswIndex:
         """How many rows there are, removed ones included: the length of a filter."""
         return len(self._graph.rows)
 
-    def build(self, vectors: MatrixLike, *, ids: Any = None, threads: int = 1) -> Ids:
-        """Replace the contents; return the ids. See `add`."""
-        return self._add_to(self._graph.emptied(), vectors, ids, THREADS.check(threads))
+    def build(
+        self, vectors: MatrixLike, *, ids: Any = None, threads: int = 1,
+        step: Callable[[], object] = no_step,
+    ) -> Ids:  # fmt: skip
+        """Replace the contents; return the ids.
+
+        Parameters
+        ----------
+        vectors, ids, threads
+            As for `add`.
+        step
+            Called many times a second, from every thread. What it raises gives the work up, and
+            the index is unchanged then.
+        """
+        workers = Workers(THREADS.check(threads), step)
+        return self._add_to(self._graph.emptied(), vectors, ids, workers)
 
     def add(self, vectors: VectorLike | MatrixLike, ids: Any = None, threads: int = 1) -> Ids:
         """Add vectors.
@@ -103,14 +130,14 @@ class HnswIndex:
         InvalidArgumentError
             One of its subclasses; the index is unchanged then.
         """
-        return self._add_to(self._graph, vectors, ids, THREADS.check(threads))
+        return self._add_to(self._graph, vectors, ids, Workers(THREADS.check(threads)))
 
     def _add_to(
-        self, graph: FloatGraph | CodedGraph, vectors: Any, ids: Any, threads: int
+        self, graph: FloatGraph | CodedGraph, vectors: Any, ids: Any, workers: Workers
     ) -> Ids:  # fmt: skip
         checked = as_matrix(vectors, self.dim, self.metric)
         new_ids = graph.rows.new_ids(ids, len(checked))
-        graph.add(checked, new_ids, threads)
+        graph.add(checked, new_ids, workers)
         self._graph = graph
         return new_ids
 
@@ -174,7 +201,14 @@ class HnswIndex:
         """
         if CodedGraph.made(arrays):
             coded = CodedGraph.from_arrays(arrays)
-            index = cls(coded.dim, coded.metric, m=coded.m, quantization="rabitq", seed=coded.seed)
+            index = cls(
+                coded.dim,
+                coded.metric,
+                m=coded.m,
+                ef_construction=coded.ef_construction,
+                quantization="rabitq",
+                seed=coded.seed,
+            )
             index._graph = coded
             return index
         graph = FloatGraph.from_arrays(arrays)

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from vecdb.index.graph_carve import Workers
 from vecdb.index.hnsw_state import HnswState
 from vecdb.index.scratch import make_scratch
 from vecdb.kernels.graph_build import Insertion, insert_rows
@@ -20,7 +21,7 @@ _ALONE = 1_000
 rows inserted at the same time see nothing of each other and may be left with no way to them."""
 
 
-def link_rows(state: HnswState, first: int, ef: int, threads: int) -> None:
+def link_rows(state: HnswState, first: int, ef: int, workers: Workers) -> None:
     """Insert the rows from `first` on, which have their vectors and empty lists, into the graph.
 
     With one thread the graph depends only on the rows. Without the JIT one thread is used, since
@@ -30,7 +31,7 @@ def link_rows(state: HnswState, first: int, ef: int, threads: int) -> None:
     skipped = _raise_entry(state, first, ef)
     graph, levels = state.graph(writeable=True), state.levels
     locks = np.zeros(last, np.int32)
-    memories = [_memory(state, ef) for _ in range(threads if COMPILED else 1)]
+    memories = [_memory(state, ef) for _ in range(workers.threads if COMPILED else 1)]
 
     def insert(memory: Insertion, start: int, stop: int) -> None:
         insert_rows(
@@ -45,6 +46,7 @@ def link_rows(state: HnswState, first: int, ef: int, threads: int) -> None:
         for start in starts:
             if start >= last:
                 return
+            workers.step()
             insert(memory, start, min(start + _STRETCH, last))
 
     if len(memories) == 1 or last - shared <= _STRETCH:

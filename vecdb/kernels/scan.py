@@ -7,11 +7,18 @@ from typing import Any
 import numpy as np
 
 from vecdb.kernels.bitset import has_bit
-from vecdb.kernels.distance import distances_four_by_two, distances_to_four
-from vecdb.kernels.jit import allocating_kernel, inline
+from vecdb.kernels.distance import (
+    COSINE,
+    DOT,
+    distance,
+    distances_four_by_two,
+    distances_to_four,
+)  # fmt: skip
+from vecdb.kernels.jit import allocating_kernel, inline, kernel
 from vecdb.kernels.pool import key_distance, key_row, offer
 
 _BLOCK = 128
+_SAFE_SQUARE = np.float32(1e-30)
 
 
 @inline
@@ -133,3 +140,54 @@ def scan_rows(
             )
     for q in range(nq):
         unpack_pool(pools[q], sizes[q], correction, out_rows, out_distances, q)
+
+
+@inline
+def _exact_distance(metric: Any, queries: Any, q: Any, vectors: Any, row: Any) -> Any:
+    """Return the cheap distance of a query to a vector that is not of unit norm under cosine."""
+    dim = vectors.shape[1]
+    cheap = distance(metric, queries, q, vectors, row, dim)
+    if metric != COSINE:
+        return cheap
+    square = -distance(DOT, vectors, row, vectors, row, dim)
+    if square > _SAFE_SQUARE:
+        return cheap / np.sqrt(square)
+    product, total = np.float64(0.0), np.float64(0.0)
+    for i in range(dim):
+        product += np.float64(queries[q, i]) * np.float64(vectors[row, i])
+        total += np.float64(vectors[row, i]) * np.float64(vectors[row, i])
+    return np.float32(-product / np.sqrt(total))
+
+
+@kernel
+def rescore(
+    metric: Any, queries: Any, vectors: Any, correction: Any, rows: Any, distances: Any
+) -> None:
+    """Compute the distances of rows again, exactly, and put each line in their order.
+
+    Parameters
+    ----------
+    metric : int
+    queries : float32 (nq, width)
+        Prepared: of unit norm under cosine.
+    vectors : float32 (n, dim)
+        As given, whatever the metric.
+    correction : float32
+        What turns a cheap distance into the returned one.
+    rows : int64 (nq, k)
+        -1 behind the last of a line; changed in place.
+    distances : float32 (nq, k)
+    """
+    for q in range(rows.shape[0]):
+        for i in range(rows.shape[1]):
+            row = rows[q, i]
+            if row < 0:
+                break
+            exact = _exact_distance(metric, queries, q, vectors, row) + correction
+            place = i
+            while place > 0 and distances[q, place - 1] > exact:
+                distances[q, place] = distances[q, place - 1]
+                rows[q, place] = rows[q, place - 1]
+                place -= 1
+            distances[q, place] = exact
+            rows[q, place] = row
