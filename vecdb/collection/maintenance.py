@@ -53,6 +53,8 @@ from vecdb.storage import (
 )
 from vecdb.types import SegmentInfo, WorkKind
 
+_ROWS_PER_STEP = 20
+"""Rows for each piece of work of which an index is built, counted on graphs of several sizes."""
 _REST_SECONDS = 0.000_2
 
 _log = logging.getLogger(__name__)
@@ -501,8 +503,18 @@ class Maintenance:
             settings.dim, settings.metric, m=settings.m, ef_construction=settings.ef_construction,
             quantization="rabitq",
         )  # fmt: skip
-        index.build(file.vectors, threads=threads, step=self._step(gently))
-        task.advance(len(file))
+        step, shown, left = self._step(gently), threading.Lock(), len(file)
+
+        def build_step() -> None:
+            nonlocal left
+            step()
+            with shown:
+                rows = min(left, _ROWS_PER_STEP)
+                left -= rows
+                task.advance(rows)
+
+        index.build(file.vectors, threads=threads, step=build_step)
+        task.advance(left)
         return write_sections(
             self._store, f"segments/{number:010d}.index", index.arrays(), kind=INDEX_KIND,
             overwrite=True,
