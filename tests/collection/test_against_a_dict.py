@@ -192,8 +192,8 @@ class CollectionMachine(RuleBasedStateMachine):
 
 TestCollection = CollectionMachine.TestCase
 TestCollection.settings = settings(
-    max_examples=10,
-    stateful_step_count=50,  # 500 steps
+    max_examples=13,
+    stateful_step_count=50,  # at most; some 500 in all
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
@@ -205,8 +205,8 @@ class LongMachine(CollectionMachine):
 
 TestCollectionForLong = pytest.mark.slow(LongMachine.TestCase)
 TestCollectionForLong.settings = settings(
-    max_examples=200,
-    stateful_step_count=50,  # 10,000 steps
+    max_examples=260,
+    stateful_step_count=50,  # at most; over 10,000 in all
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
