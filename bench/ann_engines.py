@@ -1,12 +1,16 @@
-"""The engines that `bench.ann` compares: one small class each, registered under a name."""
+"""What an engine of `bench.ann` is, and our own ones: a small class each, under a name.
+
+The peers are in `bench.ann_faiss` and `bench.ann_peers`.
+"""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from types import MappingProxyType
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,11 +44,36 @@ class Engine(Protocol):
     def values(self, k: int) -> Sequence[int]:
         """Return the values of the parameter to sweep, for k results."""
 
-    def search(self, queries: Matrix, k: int, value: int) -> NDArray[np.int64]:
-        """Return row numbers (nq, k), on one thread."""
+    def search(self, queries: Matrix, k: int, value: int, threads: int = 1) -> NDArray[np.int64]:
+        """Return row numbers (nq, k); -1 where the engine found fewer."""
 
     def index_bytes(self) -> int:
         """Return the bytes that the index holds, vectors included."""
+
+
+@runtime_checkable
+class Filtering(Protocol):
+    """An engine that can be told which rows it may return."""
+
+    def search_allowed(
+        self, queries: Matrix, k: int, value: int, allowed: NDArray[np.bool_]
+    ) -> NDArray[np.int64]:
+        """Return row numbers (nq, k) of allowed rows, on one thread; -1 where it found fewer."""
+
+
+@runtime_checkable
+class Changing(Protocol):
+    """An engine whose rows can be taken out and put in."""
+
+    def remove(self, rows: NDArray[np.int64]) -> None:
+        """Take rows out."""
+
+    def insert(self, vectors: Matrix, rows: NDArray[np.int64]) -> None:
+        """Put vectors in under row numbers that are free."""
+
+
+class UnsupportedError(Exception):
+    """The engine cannot do what is measured: it is left out, with a word."""
 
 
 ENGINES: dict[str, Callable[[], Engine]] = {}
@@ -60,100 +89,107 @@ def engine(name: str) -> Callable[[type], type]:
     return register
 
 
-def _ef_values(k: int) -> Sequence[int]:
-    return [
-        ef for ef in (10, 16, 24, 32, 40, 48, 64, 96, 128, 192, 256, 384, 512, 1024) if ef >= k
-    ]  # fmt: skip
+def ef_values(k: int) -> Sequence[int]:
+    """Return what is swept where a search keeps `ef` candidates: no fewer than k."""
+    values = (10, 16, 24, 32, 40, 48, 64, 96, 128, 192, 256, 400, 512, 1024)
+    return sorted({max(k, 10), *(ef for ef in values if ef >= k)})
 
 
-def _array_bytes(index: Any) -> int:
-    return int(sum(array.nbytes for array in index.arrays().values()))
+class _Vecdb:
+    """What all of ours share."""
+
+    packages = ("vecdb", "numba", "numpy")
+    parameter = "-"
+    index: FlatIndex | HnswIndex | IvfIndex
+    threads = 1
+
+    def values(self, k: int) -> Sequence[int]:
+        return [0]
+
+    def search(self, queries: Matrix, k: int, value: int, threads: int = 1) -> NDArray[np.int64]:
+        return self._search(queries, k, value, threads=threads)
+
+    def search_allowed(
+        self, queries: Matrix, k: int, value: int, allowed: NDArray[np.bool_]
+    ) -> NDArray[np.int64]:
+        return self._search(queries, k, value, filter=allowed)
+
+    def remove(self, rows: NDArray[np.int64]) -> None:
+        self.index.remove(rows)
+
+    def insert(self, vectors: Matrix, rows: NDArray[np.int64]) -> None:
+        self.index.add(vectors, rows, threads=self.threads)
+
+    def index_bytes(self) -> int:
+        return sum(array.nbytes for array in self.index.arrays().values())
+
+    def _search(self, queries: Matrix, k: int, value: int, **how: Any) -> NDArray[np.int64]:
+        asked = {} if self.parameter == "-" else {self.parameter: value}
+        return self.index.search(queries, k, **asked, **how)[0]
 
 
 @engine("vecdb-hnsw")
-class VecdbHnsw:
+class VecdbHnsw(_Vecdb):
     parameter = "ef"
-    packages = ("vecdb", "numba", "numpy")
+    quantization = "none"
 
     def build(self, base: Matrix, options: BuildOptions) -> None:
+        self.threads = options.threads
         self.index = HnswIndex(
-            base.shape[1], options.metric, m=options.m, ef_construction=options.ef_construction
-        )
-        self.index.build(base, threads=options.threads)
-
-    def values(self, k: int) -> Sequence[int]:
-        return _ef_values(k)
-
-    def search(self, queries: Matrix, k: int, value: int) -> NDArray[np.int64]:
-        return self.index.search(queries, k, ef=value)[0]
-
-    def index_bytes(self) -> int:
-        return _array_bytes(self.index)
-
-
-@engine("vecdb-ivf")
-class VecdbIvf:
-    parameter = "nprobe"
-    packages = ("vecdb", "numba", "numpy")
-
-    def build(self, base: Matrix, options: BuildOptions) -> None:
-        self.index = IvfIndex(base.shape[1], options.metric)
-        self.index.build(base, threads=options.threads)
-
-    def values(self, k: int) -> Sequence[int]:
-        return [n for n in (1, 2, 4, 8, 16, 32, 64, 128, 256) if n <= self.index.list_count]
-
-    def search(self, queries: Matrix, k: int, value: int) -> NDArray[np.int64]:
-        return self.index.search(queries, k, nprobe=value)[0]
-
-    def index_bytes(self) -> int:
-        return _array_bytes(self.index)
-
-
-class _VecdbCodes:
-    parameter = "nprobe"
-    packages = ("vecdb", "numba", "numpy")
-    bits = 4
-    rerank = "memory"
-
-    def build(self, base: Matrix, options: BuildOptions) -> None:
-        self.index = IvfIndex(
-            base.shape[1], options.metric, bits=self.bits, rerank=self.rerank,
-            quantization="rabitq",
+            base.shape[1], options.metric, m=options.m, ef_construction=options.ef_construction,
+            quantization=self.quantization,
         )  # fmt: skip
         self.index.build(base, threads=options.threads)
 
     def values(self, k: int) -> Sequence[int]:
-        return [
-            n for n in (4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384)
-            if n <= self.index.list_count
-        ]  # fmt: skip
+        return ef_values(k)
 
-    def search(self, queries: Matrix, k: int, value: int) -> NDArray[np.int64]:
-        return self.index.search(queries, k, nprobe=value)[0]
 
-    def index_bytes(self) -> int:
-        return _array_bytes(self.index)
+@engine("vecdb-hnsw-rabitq")
+class VecdbHnswRabitq(VecdbHnsw):
+    quantization = "rabitq"
+
+
+class _VecdbIvf(_Vecdb):
+    parameter = "nprobe"
+    how: Mapping[str, Any] = MappingProxyType({})
+    probes: Sequence[int] = (4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384)
+
+    def build(self, base: Matrix, options: BuildOptions) -> None:
+        self.threads = options.threads
+        self.index = IvfIndex(base.shape[1], options.metric, **self.how)
+        self.index.build(base, threads=options.threads)
+
+    def values(self, k: int) -> Sequence[int]:
+        return [n for n in self.probes if n <= self.index.list_count]
+
+
+@engine("vecdb-ivf")
+class VecdbIvf(_VecdbIvf):
+    """Vectors as they are."""
+
+    probes = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 @engine("vecdb-ivf-rabitq")
-class VecdbIvfRabitq(_VecdbCodes):
+class VecdbIvfRabitq(_VecdbIvf):
     """Four bits, and the vectors in memory."""
+
+    how = MappingProxyType({"quantization": "rabitq", "bits": 4, "rerank": "memory"})
 
 
 @engine("vecdb-ivf-rabitq6-only")
-class VecdbIvfRabitqOnly(_VecdbCodes):
+class VecdbIvfRabitqOnly(_VecdbIvf):
     """Six bits, and no vectors."""
 
-    bits = 6
-    rerank = "none"
+    how = MappingProxyType({"quantization": "rabitq", "bits": 6, "rerank": "none"})
 
 
 @engine("vecdb-ivf-rabitq-mmap")
-class VecdbIvfRabitqMapped(_VecdbCodes):
+class VecdbIvfRabitqMapped(_VecdbIvf):
     """Four bits, and the vectors in a file."""
 
-    rerank = "mmap"
+    how = MappingProxyType({"quantization": "rabitq", "bits": 4, "rerank": "mmap"})
 
     def build(self, base: Matrix, options: BuildOptions) -> None:
         super().build(base, options)
@@ -163,85 +199,11 @@ class VecdbIvfRabitqMapped(_VecdbCodes):
 
     def index_bytes(self) -> int:
         """Without the vectors, whose pages the system may take back."""
-        return _array_bytes(self.index) - self.index.arrays()["vectors"].nbytes
-
-
-@engine("faiss-ivf-pqfs")
-class FaissIvfPqFastScan:
-    """IVF with 4-bit product quantisation, fast scan and refinement: faiss's fastest IVF."""
-
-    parameter = "nprobe * 100 + k_factor"
-    packages = ("faiss-cpu",)
-
-    def build(self, base: Matrix, options: BuildOptions) -> None:
-        import faiss
-
-        lists = max(1, int(4 * len(base) ** 0.5))
-        metric = faiss.METRIC_L2 if options.metric == "l2" else faiss.METRIC_INNER_PRODUCT
-        faiss.omp_set_num_threads(options.threads)
-        self.index = faiss.index_factory(
-            base.shape[1], f"IVF{lists},PQ{base.shape[1] // 4}x4fs,RFlat", metric
-        )
-        self.index.train(base)
-        self.index.add(base)
-        self.lists = faiss.downcast_index(self.index.base_index)
-        faiss.omp_set_num_threads(1)
-
-    def values(self, k: int) -> Sequence[int]:
-        probes = [n for n in (8, 16, 24, 32, 48, 64, 96, 128, 256) if n <= self.lists.nlist]
-        return [100 * n + factor for factor in (4, 8, 16) for n in probes]
-
-    def search(self, queries: Matrix, k: int, value: int) -> NDArray[np.int64]:
-        self.lists.nprobe, self.index.k_factor = divmod(value, 100)
-        return self.index.search(queries, k)[1]
-
-    def index_bytes(self) -> int:
-        import faiss
-
-        return int(faiss.serialize_index(self.index).nbytes)
+        return super().index_bytes() - self.index.arrays()["vectors"].nbytes
 
 
 @engine("vecdb-flat")
-class VecdbFlat:
-    parameter = "-"
-    packages = ("vecdb", "numba", "numpy")
-
+class VecdbFlat(_Vecdb):
     def build(self, base: Matrix, options: BuildOptions) -> None:
         self.index = FlatIndex(base.shape[1], options.metric)
         self.index.build(base)
-
-    def values(self, k: int) -> Sequence[int]:
-        return [0]
-
-    def search(self, queries: Matrix, k: int, value: int) -> NDArray[np.int64]:
-        return self.index.search(queries, k)[0]
-
-    def index_bytes(self) -> int:
-        return _array_bytes(self.index)
-
-
-@engine("hnswlib")
-class Hnswlib:
-    parameter = "ef"
-    packages = ("hnswlib",)
-
-    def build(self, base: Matrix, options: BuildOptions) -> None:
-        import hnswlib
-
-        space = {"dot": "ip"}.get(options.metric, options.metric)
-        self.index = hnswlib.Index(space=space, dim=base.shape[1])
-        self.index.init_index(
-            max_elements=len(base), M=options.m, ef_construction=options.ef_construction
-        )
-        self.index.add_items(base, num_threads=options.threads)
-
-    def values(self, k: int) -> Sequence[int]:
-        return _ef_values(k)
-
-    def search(self, queries: Matrix, k: int, value: int) -> NDArray[np.int64]:
-        self.index.set_ef(value)
-        labels, _ = self.index.knn_query(queries, k=k, num_threads=1)
-        return labels.astype(np.int64)
-
-    def index_bytes(self) -> int:
-        return int(self.index.index_file_size())

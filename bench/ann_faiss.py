@@ -1,0 +1,102 @@
+"""faiss's indexes, as peers of `bench.ann`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.ann_engines import BuildOptions, Matrix, ef_values, engine
+
+
+class _Faiss:
+    packages = ("faiss-cpu",)
+    parameter = ""
+    index: Any
+
+    def _make(self, spec: str, base: Matrix, options: BuildOptions) -> None:
+        import faiss
+
+        metric = faiss.METRIC_L2 if options.metric == "l2" else faiss.METRIC_INNER_PRODUCT
+        faiss.omp_set_num_threads(options.threads)
+        self.index = faiss.index_factory(base.shape[1], spec, metric)
+        self._configure(options)
+        self.index.train(base)
+        self.index.add(base)
+
+    def _configure(self, options: BuildOptions) -> None:
+        pass
+
+    def search(self, queries: Matrix, k: int, value: int, threads: int = 1) -> NDArray[np.int64]:
+        return self._search(queries, k, self._parameters(value), threads)
+
+    def search_allowed(
+        self, queries: Matrix, k: int, value: int, allowed: NDArray[np.bool_]
+    ) -> NDArray[np.int64]:
+        import faiss
+
+        selector = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
+        return self._search(queries, k, self._parameters(value, sel=selector), 1)
+
+    def _parameters(self, value: int, **more: Any) -> Any:
+        raise NotImplementedError
+
+    def _search(self, queries: Matrix, k: int, how: Any, threads: int) -> NDArray[np.int64]:
+        import faiss
+
+        faiss.omp_set_num_threads(threads)
+        return self.index.search(queries, k, params=how)[1]
+
+    def index_bytes(self) -> int:
+        import faiss
+
+        return int(faiss.serialize_index(self.index).nbytes)
+
+
+@engine("faiss-hnsw")
+class FaissHnsw(_Faiss):
+    parameter = "ef"
+    storage = "Flat"
+
+    def build(self, base: Matrix, options: BuildOptions) -> None:
+        self._make(f"HNSW{options.m},{self.storage}", base, options)
+
+    def _configure(self, options: BuildOptions) -> None:
+        self.index.hnsw.efConstruction = options.ef_construction
+
+    def values(self, k: int) -> Sequence[int]:
+        return ef_values(k)
+
+    def _parameters(self, value: int, **more: Any) -> Any:
+        import faiss
+
+        return faiss.SearchParametersHNSW(efSearch=value, **more)
+
+
+@engine("faiss-hnsw-sq8")
+class FaissHnswSq8(FaissHnsw):
+    storage = "SQ8"
+
+
+@engine("faiss-ivf-pqfs")
+class FaissIvfPqFastScan(_Faiss):
+    """IVF with 4-bit product quantisation, fast scan and refinement: faiss's fastest IVF."""
+
+    parameter = "nprobe * 100 + k_factor"
+
+    def build(self, base: Matrix, options: BuildOptions) -> None:
+        self.lists = max(1, int(4 * len(base) ** 0.5))
+        self._make(f"IVF{self.lists},PQ{base.shape[1] // 4}x4fs,RFlat", base, options)
+
+    def values(self, k: int) -> Sequence[int]:
+        probes = [n for n in (8, 16, 24, 32, 48, 64, 96, 128, 256) if n <= self.lists]
+        return [100 * n + factor for factor in (4, 8, 16) for n in probes]
+
+    def _parameters(self, value: int, **more: Any) -> Any:
+        import faiss
+
+        probes, factor = divmod(value, 100)
+        lists = faiss.SearchParametersIVF(nprobe=probes, **more)
+        return faiss.IndexRefineSearchParameters(k_factor=factor, base_index_params=lists)
