@@ -16,17 +16,23 @@ import click
 
 import bench.ann_faiss  # Registers itself, as the next does.
 import bench.ann_peers  # noqa: F401
+from bench.ann_churn import measure_churn
 from bench.ann_data import load
 from bench.ann_engines import ENGINES, BuildOptions, Matrix
+from bench.ann_filter import KINDS, measure_filters
 from bench.ann_plot import plot
 from bench.ann_sweep import build_all, sweep
 from bench.ann_table import tables
 from bench.machine import describe_commit, describe_machine
 
+_FILTER_VALUES = 5
+"""Values of an engine's parameter that are measured under a filter."""
+
 
 def run(
     base: Matrix, queries: Matrix, names: list[str], ks: list[int], passes: int,
-    query_threads: list[int], options: BuildOptions,
+    query_threads: list[int], options: BuildOptions, selectivities: list[float],
+    kinds: list[str], churn: int,
 ) -> dict[str, Any]:  # fmt: skip
     """Build and measure the engines; return everything that is known about the run."""
     engines, facts, left_out = build_all(names, base, options)
@@ -48,6 +54,18 @@ def run(
     swept = sweep(engines, base, queries, ks, query_threads, options.metric, passes)
     for name, points in swept.items():
         facts[name]["points"] = [point.summary() for point in points]
+    result["filtered"] = [
+        found
+        for k in ks
+        if selectivities
+        for found in measure_filters(
+            engines, base, queries, k, options.metric, selectivities, kinds, _FILTER_VALUES
+        )
+    ]
+    # Last, since it changes the indexes.
+    result["churn"] = (
+        measure_churn(engines, base, queries, ks[0], options.metric, churn) if churn else []
+    )
     return result
 
 
@@ -87,6 +105,16 @@ def _names(text: str) -> list[str]:
 @click.option(
     "--query-threads", default="1", show_default=True, help="Numbers, comma-separated: 1,4."
 )
+@click.option(
+    "--filter-selectivity", default="", help="Shares of the rows that may be found: 0.5,0.1,0.01."
+)
+@click.option(
+    "--correlated", is_flag=True, help="Filters that keep what is near and what is far, too."
+)
+@click.option(
+    "--churn", default=0, type=click.IntRange(0), metavar="N",
+    help="Delete half of the rows and insert them again, N times.",
+)  # fmt: skip
 @click.option("--m", default=16, show_default=True)
 @click.option("--ef-construction", default=200, show_default=True)
 @click.option("--passes", default=5, show_default=True, type=click.IntRange(1))
@@ -95,15 +123,22 @@ def _names(text: str) -> list[str]:
 )
 def main(
     base: Path, queries: Path | None, k: str, metric: str | None, engines: str, threads: int,
-    query_threads: str, m: int, ef_construction: int, passes: int, out: Path,
+    query_threads: str, filter_selectivity: str, correlated: bool, churn: int, m: int,
+    ef_construction: int, passes: int, out: Path,
 ) -> None:  # fmt: skip
     names, ks = _names(engines), _numbers(k, int, "--k")
     thread_counts = _numbers(query_threads, int, "--query-threads")
+    shares = []
+    if filter_selectivity:
+        shares = _numbers(filter_selectivity, float, "--filter-selectivity")
+        if max(shares) > 1:
+            raise click.ClickException(f"--filter-selectivity {max(shares)}: must be at most 1")
     x, q, metric = load(base, queries, metric)
     if max(ks) > len(x):
         raise click.ClickException(f"--k {max(ks)}: there are {len(x)} vectors")
     options = BuildOptions(metric, threads, m, ef_construction)
-    result = run(x, q, names, ks, passes, thread_counts, options)
+    kinds = list(KINDS if correlated else KINDS[:1])
+    result = run(x, q, names, ks, passes, thread_counts, options, shares, kinds, churn)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(result, indent=1) + "\n")
     picture = plot(result, out.with_suffix(".png"))

@@ -56,7 +56,7 @@ def build_all(
         try:
             engines[name], seconds = _build(name, base, options)
         except ModuleNotFoundError as error:
-            skipped[name] = f"{error.name} is not installed (pip install vecdb[bench])"
+            skipped[name] = f"{error.name} is not installed (pip install vecdb[peers,bench])"
         except UnsupportedError as error:
             skipped[name] = str(error)
         if name in skipped:
