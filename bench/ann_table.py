@@ -74,13 +74,13 @@ def _churned(results: list[dict[str, Any]]) -> list[str]:
         return []
     lines = [
         "{rows_each:,} rows deleted and inserted again, {rounds} times".format(**results[0]),
-        f"{'engine':<24}{'worst change':>20}{'B/vector':>16}{'after':>9}{'del. s':>10}{'ins. s':>10}",
+        f"{'engine':<24}{'worst change':>19}{'B/vector':>16}{'after':>9}{'del. s':>9}{'ins. s':>9}",
     ]
     for r in results:
         falls = [(p["fresh"] - p["after"], p["value"]) for p in r["points"]]
         fall, value = max(falls)
         lines.append(
-            f"{r['engine']:<24}{f'{-fall:+.4f} at {value}':>20}{r['bytes_fresh']:>16,.0f}"
-            f"{r['bytes_after']:>9,.0f}{r['remove_s']:>10.2f}{r['insert_s']:>10.2f}"
+            f"{r['engine']:<24}{f'{-fall:+.4f} at {value}':>19}{r['bytes_fresh']:>16,.0f}"
+            f"{r['bytes_after']:>9,.0f}{r['remove_s']:>9.2f}{r['insert_s']:>9.2f}"
         )
     return ["\n".join(lines)]
