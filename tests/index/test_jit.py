@@ -16,6 +16,7 @@ from vecdb.kernels import (
     graph_build,
     graph_filtered,
     ivf,
+    ivf_coarse,
     ivf_codes,
     ivf_search,
     kmeans,
@@ -27,8 +28,8 @@ from vecdb.kernels.jit import COMPILED
 pytestmark = pytest.mark.skipif(not COMPILED, reason="without the JIT nothing is cached")
 
 MODULES = (
-    distance, graph, graph_build, graph_filtered, ivf, ivf_codes, ivf_search, kmeans, rotation,
-    scan,
+    distance, graph, graph_build, graph_filtered, ivf, ivf_coarse, ivf_codes, ivf_search, kmeans,
+    rotation, scan,
 )  # fmt: skip
 
 SHOW = """

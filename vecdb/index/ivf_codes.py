@@ -12,7 +12,7 @@ from vecdb.index.base import CORRECTIONS, METRIC_NUMBERS, Arrays, over_threads
 from vecdb.index.ivf_lists import Numbers, Request, sample_rows, slots_for
 from vecdb.index.layout import Expected, check_arrays, rows_in
 from vecdb.index.rows import aligned_copy, aligned_empty, frozen, padded, reserve
-from vecdb.kernels import ivf_codes, ivf_search
+from vecdb.kernels import ivf_coarse, ivf_codes, ivf_search
 from vecdb.kernels.bitset import Bits
 from vecdb.kernels.ivf_scan import BLOCK, FAR, TAIL
 from vecdb.kernels.kmeans import assign, kmeans
@@ -21,7 +21,7 @@ from vecdb.kernels.rotation import draw_signs, rotate, rotated_dim
 from vecdb.kernels.scan import scan_rows
 from vecdb.types import Matrix, Metric
 
-_ITERATIONS = 8
+_ITERATIONS = 6
 _CHUNK = 8192
 _NO_BITS = frozen(np.empty(0, np.uint8))
 _NO_SCALES = frozen(np.empty(0, np.float32))
@@ -233,7 +233,7 @@ class InvertedCodes:
         if restricted and self.keeps_vectors and request.few:
             self._scan(request, allowed)
             return
-        lists = ivf_search.CodedLists(
+        lists = ivf_coarse.CodedLists(
             self._blocks(), frozen(self.centroids), frozen(self._norms), self._coarse,
             frozen(self.mean[None]), frozen(self.start), frozen(self.length), self.signs,
             frozen(self.vectors),
@@ -249,7 +249,7 @@ class InvertedCodes:
         if len(queries) >= _ENOUGH_TO_SORT:
             # Queries that are near each other look at the same lists, which are in the cache then.
             nearest = np.empty(len(queries), np.int64)
-            ivf_search.nearest_landmarks(
+            ivf_coarse.nearest_landmarks(
                 lists, queries, frozen(self._landmarks), self._scratch(1), nearest
             )
             order = np.argsort(nearest)
@@ -281,12 +281,12 @@ class InvertedCodes:
 
         over_threads(request.threads, len(request.queries), work)
 
-    def _scratch(self, k: int) -> ivf_search.CodeScratch:
+    def _scratch(self, k: int) -> ivf_coarse.CodeScratch:
         """Allocate what one thread's search works in."""
         at_once = not self.keeps_vectors or self.bits == 1
         pool = k if at_once else k + k * _MORE_COMPARED.get(self.bits, 1) // 2 + 4
         longest = 2 * BLOCK
-        return ivf_search.CodeScratch(
+        return ivf_coarse.CodeScratch(
             aligned_empty((2, self.width), np.float32),
             aligned_empty((1, 4 * self.width), np.uint8),
             aligned_empty((1, 4 * self.width), np.float32),

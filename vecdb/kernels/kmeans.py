@@ -12,7 +12,8 @@ from vecdb.kernels.jit import kernel
 Floats = NDArray[np.float32]
 Numbers = NDArray[np.int64]
 
-_BLOCK = 4096
+_BLOCK = 1024
+"""Vectors whose scores are in the cache when the best is looked for."""
 _SPLIT = np.float32(1 / 1024)
 
 
