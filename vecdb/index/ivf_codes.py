@@ -21,7 +21,7 @@ from vecdb.kernels.rotation import draw_signs, rotate, rotated_dim
 from vecdb.kernels.scan import scan_rows
 from vecdb.types import Matrix, Metric
 
-_ITERATIONS = 6
+_ITERATIONS = 8
 _CHUNK = 8192
 _NO_BITS = frozen(np.empty(0, np.uint8))
 _NO_SCALES = frozen(np.empty(0, np.float32))
@@ -244,6 +244,8 @@ class InvertedCodes:
 
         wanted = min(wanted, _MOST_SORTED)
 
+        # Who looks at more lists wants fewer neighbours missed: also of those in the lists.
+        deviations = np.float32(min(2.5, 1 + 4 * request.probes / len(self)))
         queries, rows, distances = request.queries, request.rows, request.distances
         order = None
         if len(queries) >= _ENOUGH_TO_SORT:
@@ -259,7 +261,7 @@ class InvertedCodes:
         def work(first: int, last: int) -> None:
             ivf_search.search_codes(
                 lists, queries[first:last], request.probes, wanted, request.enough,
-                allowed, restricted, request.k, CORRECTIONS[self.metric],
+                allowed, restricted, request.k, deviations, CORRECTIONS[self.metric],
                 self._scratch(request.k), rows[first:last], distances[first:last],
             )  # fmt: skip
 

@@ -14,6 +14,7 @@ from vecdb.kernels.ivf_scan import BLOCK, fill_tables, scan_block
 from vecdb.kernels.jit import inline, kernel
 from vecdb.kernels.pool import LARGEST_KEY, key_row, offer, pack_key
 from vecdb.kernels.rotation import rotate_row
+from vecdb.kernels.simd import prefetch
 
 Floats = NDArray[np.float32]
 
@@ -149,8 +150,9 @@ def nearest_lists(lists: Any, delta: Any, shift: Any, work: Any, wanted: Any) ->
     metric = lists.blocks.metric
     count, dim = lists.centroids.shape
     candidates = count
-    likely = wanted + wanted // 2 + 16
+    likely = wanted + wanted // 4 + 16
     by_codes = 2 * likely < count
+    lines = dim // 16
     if by_codes:
         centre = distance(metric, work.query, 0, lists.mean, 0, dim)
         line = (delta, shift, centre)
@@ -161,6 +163,8 @@ def nearest_lists(lists: Any, delta: Any, shift: Any, work: Any, wanted: Any) ->
         a, b, c, d = i, min(i + 1, last), min(i + 2, last), min(i + 3, last)
         if by_codes:
             a, b, c, d = work.likely[a], work.likely[b], work.likely[c], work.likely[d]
+            for j in range(i + 4, min(i + 8, candidates)):
+                prefetch(lists.centroids, work.likely[j], 0, lines)
         four = distances_to_four(metric, work.query, 0, lists.centroids, a, b, c, d, dim)
         for j in range(min(4, candidates - i)):
             number = work.likely[i + j] if by_codes else i + j

@@ -204,7 +204,8 @@ def _ahead(lists: Any, work: Any, probed: Any, nearest: Any, place: Any) -> Any:
 @kernel
 def search_codes(
     lists: Any, queries: Any, probes: Any, sorted_lists: Any, enough: Any, allowed: Any,
-    restricted: Any, k: Any, correction: Any, work: Any, out_rows: Any, out_distances: Any,
+    restricted: Any, k: Any, deviations: Any, correction: Any, work: Any, out_rows: Any,
+    out_distances: Any,
 ) -> None:  # fmt: skip
     """Search the lists nearest to each query.
 
@@ -221,6 +222,9 @@ def search_codes(
     allowed : uint8 bitset
         The rows that may be returned, when `restricted` is true; unread otherwise.
     k : int
+    deviations : float32
+        How many standard deviations below its estimate a distance is thought possible: the higher,
+        the more codes are read further.
     correction : float32
         What turns a cheap distance into the returned one.
     work : CodeScratch
@@ -251,7 +255,7 @@ def search_codes(
             probed += 1
             number = key_row(key)
             centre, spread = _distance_to_centre(lists, key, squares)
-            bounded = (delta, shift + slack + ERROR_OF_FIRST_BIT * spread, centre)
+            bounded = (delta, shift + slack + deviations * ERROR_OF_FIRST_BIT * spread, centre)
             line = (delta, shift, centre)
             precise = not kept or slack > _COARSE * spread
             first = lists.start[number]

@@ -29,10 +29,10 @@ from vecdb.kernels.distance import L2
 from vecdb.kernels.emit import F32, I16, I64, REORDER, llvm, load, or_python, row_address
 from vecdb.kernels.jit import inline
 
-ERROR_OF_FIRST_BIT = np.float32(1.9 * 0.6028 / 2)
-"""Bound of the error of ``<z, q - c>`` by the first bit, over |q - c|: 1.9 standard deviations,
-which one in thirty exceeds. It depends on nothing but the sine of the angle between r and its code,
-which is nearly the same for all vectors once they are rotated: sqrt(1 - 2 / pi)."""
+ERROR_OF_FIRST_BIT = np.float32(0.6028 / 2)
+"""Standard deviation of the error of ``<z, q - c>`` by the first bit, over |q - c|. It depends on
+nothing but the sine of the angle between r and its code, which is nearly the same for all vectors
+once they are rotated: sqrt(1 - 2 / pi)."""
 
 MOST_BITS = 8
 
