@@ -93,5 +93,5 @@ def test_each_kernel_is_compiled_for_one_set_of_types(tmp_path: Path) -> None:
         and getattr(thing, "_cache", None) is not None
         and type(thing._cache).__name__ == "FunctionCache"
     }
-    assert len(kernels) == 12
+    assert len(kernels) == 13
     assert {name: len(k.signatures) for name, k in kernels.items()} == dict.fromkeys(kernels, 1)
