@@ -179,21 +179,26 @@ class CodedGraph:
         placed, scales = self._space.place_queries(queries)
         # The nearest nodes that hold ef allowed ones, if those lie evenly among all.
         wide = ef if allowed is None else -(-ef * len(self.rows) // count)
-        asked = np.arange(len(queries))
-        while len(asked) and not scan_is_cheaper(count, wide):
+        if scan_is_cheaper(count, wide):
+            self._scan(frozen(placed), scales, allowed, (found, distances), threads)
+            return found, distances
+        # Where few of the nodes met are allowed, those found may not be the nearest of them.
+        enough = min(k if allowed is None else k + k // 2, count)
+        out = found, distances
+        matched = self._walk(frozen(placed), scales, wide, allowed, out, threads)
+        asked = np.flatnonzero(matched < enough)
+        while len(asked):
             part = found[asked], distances[asked]
-            matched = self._walk(frozen(placed[asked]), scales[asked], wide, allowed, part, threads)
-            found[asked], distances[asked] = part
-            # Where few of the nodes met are allowed, those found may not be the nearest of them.
-            enough = k if allowed is None else k + k // 2
-            asked = asked[matched < min(enough, count)]
-            if wide > len(self.rows):
-                break  # all that can be met has been
+            queries_again, scales_again = frozen(placed[asked]), scales[asked]
+            last = wide > len(self.rows)  # all that can be met has been
             wide *= 2
-        if len(asked):
-            part = found[asked], distances[asked]
-            self._scan(frozen(placed[asked]), scales[asked], allowed, part, threads)
+            if last or scan_is_cheaper(count, wide):
+                self._scan(queries_again, scales_again, allowed, part, threads)
+                matched = np.full(len(asked), enough)
+            else:
+                matched = self._walk(queries_again, scales_again, wide, allowed, part, threads)
             found[asked], distances[asked] = part
+            asked = asked[matched < enough]
         return found, distances
 
     def _walk(

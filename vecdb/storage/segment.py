@@ -240,6 +240,8 @@ class BlobColumn:
         self._present = present
         self._offsets = offsets
         self.data = data
+        # One number at a time comes out of a view in a third of the time.
+        self._views = present.data, offsets.data, data.data
 
     @classmethod
     def of(cls, sections: Sections, column: str, rows: int) -> BlobColumn | None:
@@ -257,9 +259,10 @@ class BlobColumn:
 
     def at(self, row: int) -> bytes | None:
         """Return the string of a row."""
-        if not int(self._present[row >> 3]) >> (row & 7) & 1:
+        present, offsets, data = self._views
+        if not present[row >> 3] >> (row & 7) & 1:
             return None
-        return self.data[int(self._offsets[row]) : int(self._offsets[row + 1])].tobytes()
+        return data[offsets[row] : offsets[row + 1]].tobytes()
 
     def present(self, rows: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
         """Return which of `rows` have a string."""
