@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.index.base import METRIC_NUMBERS, Arrays, Distances, Ids, metric_of_number, over_threads
+from vecdb.index.calibration import TRUTH, Calibration, calibrate, draw_sample
 from vecdb.index.coded_memory import code_memory, reserve_rows
 from vecdb.index.coded_seeds import SEEDS, draw_seeds
 from vecdb.index.coded_space import CodedSpace, Floats
@@ -48,6 +49,7 @@ _HOPS_PER_EF = 0.8
 _SCANNED_PER_HOP = 8
 """Rows that a scan compares with in the time of one hop."""
 _NO_BITS: Bits = frozen(np.empty(0, np.uint8))
+_NO_ROWS: Ids = frozen(np.empty(0, np.int64))
 
 
 def scan_is_cheaper(allowed: int, ef: int) -> bool:
@@ -82,6 +84,7 @@ class CodedGraph:
         self._twins: NDArray[np.int32] = np.empty(0, np.int32)
         self._root = np.zeros((1, 64), np.uint8)
         self._inserted = 0
+        self._calibration = Calibration.none()
 
     @classmethod
     def empty(cls, dim: int, metric: Metric, m: int, ef_construction: int, seed: int) -> CodedGraph:
@@ -148,6 +151,31 @@ class CodedGraph:
         chosen = draw_seeds(decoded, graph.order, graph.entry, self.seed)
         self._root = _rooted(coded, live[chosen])
         self._inserted = 0
+        self._calibrate(coded, live, threads)
+
+    def _calibrate(self, coded: CodedRows, live: NDArray[np.int64], threads: int) -> None:
+        """Measure what recall the new graph gives at which ef."""
+        self._calibration = Calibration.none()
+        sample = draw_sample(live, self._twins, self.seed)
+        if self._space is None or len(sample) == 0:
+            return
+        decoded = np.empty((len(sample), self._space.width + 1), np.float32)
+        decode_rows(coded, sample, decoded)
+        queries = self._space.query_again(decoded[:, :-1], decoded[:, -1])
+        scales = np.tile(np.array([1, 0], np.float32), (len(sample), 1))
+        allowed = self.rows.allowed(None)[0]
+
+        def room(k: int) -> tuple[Ids, Distances]:
+            return np.empty((len(sample), k), np.int64), np.empty((len(sample), k), np.float32)
+
+        def search(ef: int, k: int) -> Distances:
+            found = room(k)
+            self._walk(queries, scales, ef, allowed, found, threads, frozen(sample))
+            return found[1]
+
+        exact = room(TRUTH)
+        self._scan(queries, scales, allowed, exact, threads)
+        self._calibration = calibrate(sample, self._twins, exact, search)
 
     def _insert(self, coded: CodedRows, places: NDArray[np.int64]) -> None:
         """Link some rows more."""
@@ -169,9 +197,13 @@ class CodedGraph:
         self.rows.remove(ids)
 
     def search(
-        self, queries: Matrix, k: int, ef: int, allowed: Bits | None, count: int, threads: int
-    ) -> tuple[Ids, Distances]:
-        """Return row numbers and distances (nq, k) of the nearest of `count` allowed rows."""
+        self, queries: Matrix, k: int, ef: int, allowed: Bits | None, count: int, threads: int,
+        target: float | None = None,
+    ) -> tuple[Ids, Distances]:  # fmt: skip
+        """Return row numbers and distances (nq, k) of the nearest of `count` allowed rows.
+
+        With a `target` of recall `ef` is unread.
+        """
         found = np.full((len(queries), k), -1, np.int64)
         distances = np.full((len(queries), k), np.inf, np.float32)
         if self._space is None or count == 0:
@@ -179,6 +211,10 @@ class CodedGraph:
         placed, scales = self._space.place_queries(queries)
         # The nearest nodes that hold ef allowed ones, if those lie evenly among all.
         wide = ef if allowed is None else -(-ef * len(self.rows) // count)
+        if target is not None:
+            # The k nearest allowed rows are about so many nearest of all; few of them vary more.
+            share = count / len(self.rows)
+            wide = self._calibration.ef(target, (k + _SPREAD * (1 - share)) / share)
         if scan_is_cheaper(count, wide):
             self._scan(frozen(placed), scales, allowed, (found, distances), threads)
             return found, distances
@@ -203,9 +239,12 @@ class CodedGraph:
 
     def _walk(
         self, queries: Floats, scales: Floats, ef: int, allowed: Bits | None,
-        out: tuple[Ids, Distances], threads: int,
+        out: tuple[Ids, Distances], threads: int, ignored: Ids = _NO_ROWS,
     ) -> NDArray[np.int64]:  # fmt: skip
-        """Search the graph; return how many allowed nodes each query met."""
+        """Search the graph; return how many allowed nodes each query met.
+
+        `ignored` are rows, one for each query or none, that its search goes on without.
+        """
         coded, root, twins = self._coded, self._root_rows(), frozen(self._twins)
         bits = _NO_BITS if allowed is None else frozen(allowed)
         found, distances = out
@@ -216,7 +255,7 @@ class CodedGraph:
             lanes = thread_lanes(len(self.rows), ef, found.shape[1], queries.shape[1])
             search_coded(
                 coded, root, twins, queries[part], ef, bits, allowed is not None,
-                scales[part], lanes, found[part], distances[part], matched[part],
+                scales[part], lanes, found[part], distances[part], matched[part], ignored[part],
             )  # fmt: skip
 
         over_threads(threads, len(queries), work)
@@ -256,6 +295,7 @@ class CodedGraph:
             "rows": self._memory[:count],
             "root": self._root,
             "twins": self._twins[:count],
+            "calibration": self._calibration.table,
             "ids": self.rows.ids.array,
             "alive": self.rows.alive.view(np.uint8),
         }
@@ -298,6 +338,7 @@ class CodedGraph:
         graph._memory = arrays["rows"]
         graph._coded = _read_only(coded_rows(graph._memory, signs.shape[1], graph.degree))
         graph._root, graph._twins, graph._inserted = arrays["root"], arrays["twins"], inserted
+        graph._calibration = Calibration.from_arrays(arrays)
         return graph
 
 

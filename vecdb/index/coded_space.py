@@ -84,6 +84,19 @@ class CodedSpace:
             scales[:, 1] = 1 - stretch * self.norm**2
         return self._placed(self._normalised(queries)), scales
 
+    def query_again(self, coordinates: Floats, offsets: Floats) -> Floats:
+        """Return the coordinates (n, width) that vectors placed as rows have as queries.
+
+        `offsets` (n,) are read under dot only.
+        """
+        if self.metric is not Metric.DOT:
+            return frozen(np.ascontiguousarray(coordinates))
+        centre = rotate(self.centre[None, :].copy(), self.signs)
+        norms = np.sqrt(np.maximum(np.float32(self.norm**2) - offsets, 0))
+        stretch = np.float32(self.norm) / np.where(norms > 0, norms, np.float32(self.norm))
+        placed: Floats = (coordinates + centre) * stretch[:, None] - centre
+        return frozen(placed)
+
     def _normalised(self, vectors: Matrix) -> Matrix:
         if self.metric is not Metric.COSINE:
             return vectors

@@ -75,6 +75,7 @@ class CodedWalk:
         count, width = self.space.shape
         lanes = make_lanes(count, ef, met, width, LANES)
         twins, nothing = frozen(np.full(count, -1, np.int32)), frozen(np.empty(0, np.uint8))
+        nobody = frozen(np.empty(0, np.int64))
 
         def search(rows: NDArray[np.int32]) -> NDArray[np.int64]:
             found = np.empty((len(rows), met), np.int64)
@@ -82,7 +83,7 @@ class CodedWalk:
             search_coded(
                 self.coded, self.root, twins, frozen(self.space[rows]), ef, nothing, False,
                 scales, lanes, found, np.empty(found.shape, np.float32),
-                np.empty(len(rows), np.int64),
+                np.empty(len(rows), np.int64), nobody,
             )  # fmt: skip
             return found
 

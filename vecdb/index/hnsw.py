@@ -19,6 +19,7 @@ from vecdb.config import (
 )
 from vecdb.errors import InvalidParameterError
 from vecdb.index.base import Arrays, Distances, Ids
+from vecdb.index.calibration import check_target
 from vecdb.index.coded_graph import CodedGraph
 from vecdb.index.files import PathLike, load_arrays, save_arrays
 from vecdb.index.float_graph import FloatGraph
@@ -153,7 +154,7 @@ class HnswIndex:
 
     def search(
         self, queries: VectorLike | MatrixLike, k: int = 10, ef: int | None = None,
-        threads: int = 1, filter: Any = None,
+        threads: int = 1, filter: Any = None, target_recall: float | None = None,
     ) -> tuple[Ids, Distances]:  # fmt: skip
         """Find the nearest vectors of each query.
 
@@ -169,20 +170,50 @@ class HnswIndex:
             Over how many threads the queries are spread.
         filter
             bool (row_count,): the rows that may be returned; None for all.
+        target_recall
+            In place of `ef`, with quantization="rabitq": the share of the k nearest that is to be
+            found on average, from 0.5 to 0.999. What ef that takes was measured on some of the
+            rows when the graph was built; where even 1,024 was not enough, that is taken.
 
         Returns
         -------
         ids, distances
             int64 and float32 (nq, k), best first, padded with -1 and infinity where fewer than k
             vectors can be returned. Where k can be, k are.
+
+        Raises
+        ------
+        InvalidArgumentError
+            One of its subclasses.
         """
+        target = None if target_recall is None else self._check_target(target_recall, ef)
         k, threads = K.check(k), THREADS.check(threads)
         ef = max(HNSW_EF.check(ef), k)
         checked = as_matrix(queries, self.dim, self.metric, name="queries")
         rows = self._graph.rows
         allowed, count = rows.allowed(filter)
-        found, distances = self._graph.search(checked, k, ef, allowed, count, threads)
+        if isinstance(self._graph, CodedGraph):
+            found, distances = self._graph.search(
+                checked, k, ef, allowed, count, threads, target
+            )  # fmt: skip
+        else:
+            found, distances = self._graph.search(checked, k, ef, allowed, count, threads)
         return rows.ids.of_rows(found), distances
+
+    def _check_target(self, target: Any, ef: Any) -> float:
+        """Return a target of recall that this index can search for."""
+        checked = check_target(target)
+        if ef is not None:
+            raise InvalidParameterError(
+                f"ef={ef!r} and target_recall={target!r} were both given: only one can decide "
+                "how far a search goes"
+            )
+        if self.quantization != "rabitq":
+            raise InvalidParameterError(
+                f"target_recall={target!r} with quantization={self.quantization!r}: only graphs of "
+                'quantization="rabitq" are calibrated; give ef'
+            )
+        return checked
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return everything that the index is, as arrays; the large ones are not copied."""

@@ -238,8 +238,10 @@ def _advance(rows: Any, lanes: Any, lane: Any, ef: Any) -> Any:
 
 
 @inline
-def _start(rows: Any, root: Any, queries: Any, q: Any, lanes: Any, lane: Any, ef: Any) -> None:
-    """Begin the search of query `q`."""
+def _start(
+    rows: Any, root: Any, queries: Any, q: Any, lanes: Any, lane: Any, ef: Any, ignored: Any
+) -> None:
+    """Begin the search of query `q`, in which the row `ignored` is as if it had been expanded."""
     _prepare(queries, q, rows.width, lanes, lane)
     stride = (ef + 7) // 8 * 8
     for i in range(lane * stride, (lane + 1) * stride):
@@ -251,6 +253,10 @@ def _start(rows: Any, root: Any, queries: Any, q: Any, lanes: Any, lane: Any, ef
     state[lane, _FOUND] = 0
     state[lane, _SEEN] = 0
     state[lane, _MATCHED] = 0
+    if ignored >= 0:
+        lanes.visited[lane, ignored >> 3] |= np.uint8(1 << (ignored & 7))
+        lanes.expanded[lane, 0] = ignored
+        state[lane, _SEEN] = 1
     _offer_neighbours(root, 0, lanes, lane, lanes.scalars[lane, _NORM], ef)
     _advance(rows, lanes, lane, ef)
 
@@ -299,7 +305,7 @@ def search_one(rows: Any, root: Any, queries: Any, ef: Any, keep: Any, lanes: An
     """Search for ``queries[0]``; return how many of the first `lanes.best` are the rows found."""
     for i in range((keep + 7) // 8 * 8):
         lanes.best[i] = LARGEST_KEY
-    _start(rows, root, queries, 0, lanes, 0, ef)
+    _start(rows, root, queries, 0, lanes, 0, ef, -1)
     going = True
     while going:
         _expand(rows, queries, lanes, 0, ef, keep, True, True)
@@ -311,7 +317,7 @@ def search_one(rows: Any, root: Any, queries: Any, ef: Any, keep: Any, lanes: An
 @kernel
 def search_coded(
     rows: Any, root: Any, twins: Any, queries: Any, ef: Any, allowed: Any, restricted: Any,
-    scales: Any, lanes: Any, out_rows: Any, out_distances: Any, matched: Any,
+    scales: Any, lanes: Any, out_rows: Any, out_distances: Any, matched: Any, ignored: Any,
 ) -> None:  # fmt: skip
     """Find the nearest rows of each query.
 
@@ -338,6 +344,8 @@ def search_coded(
         Their distances; infinity where there are fewer.
     matched : int64 (nq,)
         Receives how many nodes were expanded that may be returned.
+    ignored : int64 (nq,) or (0,)
+        The row that each query's search goes on without, one of many; or nothing for all.
     """
     count, k = queries.shape[0], out_rows.shape[1]
     state = lanes.state
@@ -345,7 +353,8 @@ def search_coded(
     lanes.best[:] = LARGEST_KEY
     asked = 0
     for lane in range(under_way):
-        _start(rows, root, queries, asked, lanes, lane, ef)
+        without = ignored[asked] if ignored.shape[0] > 0 else -1
+        _start(rows, root, queries, asked, lanes, lane, ef, without)
         asked += 1
     active = under_way
     while active > 0:
@@ -361,7 +370,8 @@ def search_coded(
                 twins, allowed, restricted, lanes, lane, scales, out_rows, out_distances
             )  # fmt: skip
             if asked < count:
-                _start(rows, root, queries, asked, lanes, lane, ef)
+                without = ignored[asked] if ignored.shape[0] > 0 else -1
+                _start(rows, root, queries, asked, lanes, lane, ef, without)
                 asked += 1
             else:
                 state[lane, _QUERY] = -1
