@@ -111,7 +111,7 @@ class Calibration:
         needed = [np.interp(-np.log(allowed), -np.log(line), np.log(efs)) for line in misses]
         most = _KS[-1]
         between = np.exp(np.interp(np.log(min(k, most)), np.log(_KS), needed))
-        return int(np.ceil(max(between * max(1.0, k / most), k)))
+        return int(np.ceil(max(between * max(1.0, k / most), k) - 1e-6))
 
 
 def draw_sample(live: Ids, twins: NDArray[np.int32], seed: int) -> Ids:

@@ -45,6 +45,10 @@ _DEAD_SHARE = 0.1
 _INSERTED_SHARE = 0.5
 """How many rows may be inserted one by one, for each that the graph was built of."""
 _LEAST_LINKED = 128
+_CALIBRATED = 32
+"""Rows that are searched for at a time to calibrate."""
+_SPREAD = 2
+"""Added to k where a filter leaves it to chance how many rows are nearer than the k-th allowed."""
 _HOPS_PER_EF = 0.8
 _SCANNED_PER_HOP = 8
 """Rows that a scan compares with in the time of one hop."""
@@ -151,31 +155,40 @@ class CodedGraph:
         chosen = draw_seeds(decoded, graph.order, graph.entry, self.seed)
         self._root = _rooted(coded, live[chosen])
         self._inserted = 0
-        self._calibrate(coded, live, threads)
+        self._calibrate(coded, live, workers)
 
-    def _calibrate(self, coded: CodedRows, live: NDArray[np.int64], threads: int) -> None:
+    def _calibrate(self, coded: CodedRows, live: Ids, workers: Workers) -> None:
         """Measure what recall the new graph gives at which ef."""
         self._calibration = Calibration.none()
         sample = draw_sample(live, self._twins, self.seed)
         if self._space is None or len(sample) == 0:
             return
-        decoded = np.empty((len(sample), self._space.width + 1), np.float32)
+        decoded = np.empty((len(sample), coded.width + 1), np.float32)
         decode_rows(coded, sample, decoded)
         queries = self._space.query_again(decoded[:, :-1], decoded[:, -1])
         scales = np.tile(np.array([1, 0], np.float32), (len(sample), 1))
-        allowed = self.rows.allowed(None)[0]
+        allowed, ignored = self.rows.allowed(None)[0], frozen(sample)
 
-        def room(k: int) -> tuple[Ids, Distances]:
-            return np.empty((len(sample), k), np.int64), np.empty((len(sample), k), np.float32)
+        def spread(k: int, ef: int | None) -> tuple[Ids, Distances]:
+            """Compare with all rows, or search, in pieces between which work can be given up."""
+            found = np.empty((len(sample), k), np.int64)
+            distances = np.empty((len(sample), k), np.float32)
 
-        def search(ef: int, k: int) -> Distances:
-            found = room(k)
-            self._walk(queries, scales, ef, allowed, found, threads, frozen(sample))
-            return found[1]
+            def work(first: int, last: int) -> None:
+                part = slice(first, last)
+                out = found[part], distances[part]
+                if ef is None:
+                    self._scan(queries[part], scales[part], allowed, out, 1)
+                else:
+                    self._walk(queries[part], scales[part], ef, allowed, out, 1, ignored[part])
 
-        exact = room(TRUTH)
-        self._scan(queries, scales, allowed, exact, threads)
-        self._calibration = calibrate(sample, self._twins, exact, search)
+            in_stretches(workers, len(sample), _CALIBRATED, lambda: work)
+            return found, distances
+
+        exact = spread(TRUTH, None)
+        self._calibration = calibrate(
+            sample, self._twins, exact, lambda ef, k: spread(k, ef)[1]
+        )  # fmt: skip
 
     def _insert(self, coded: CodedRows, places: NDArray[np.int64]) -> None:
         """Link some rows more."""

@@ -94,8 +94,8 @@ class CodedSpace:
         centre = rotate(self.centre[None, :].copy(), self.signs)
         norms = np.sqrt(np.maximum(np.float32(self.norm**2) - offsets, 0))
         stretch = np.float32(self.norm) / np.where(norms > 0, norms, np.float32(self.norm))
-        placed: Floats = (coordinates + centre) * stretch[:, None] - centre
-        return frozen(placed)
+        placed = (coordinates + centre) * stretch[:, None] - centre
+        return frozen(placed.astype(np.float32))
 
     def _normalised(self, vectors: Matrix) -> Matrix:
         if self.metric is not Metric.COSINE:
