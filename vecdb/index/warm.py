@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from vecdb.index.flat import FlatIndex, exact_search
+from vecdb.index.flat import FlatIndex, exact_search, rank_exactly
 from vecdb.index.hnsw import HnswIndex
 from vecdb.index.ivf import IvfIndex
 
@@ -16,7 +16,7 @@ _ROWS = 1_000
 def warm_up(report: Callable[[str], object] | None = None) -> None:
     """Compile all kernels, or load them from the cache, by using each index once.
 
-    Takes about half a minute the first time on a machine, and about a second from then on.
+    Takes about a minute the first time on a machine, and a second or two from then on.
 
     Parameters
     ----------
@@ -36,6 +36,14 @@ def warm_up(report: Callable[[str], object] | None = None) -> None:
     tell("kernels that search graphs")
     graph.search(vectors[:1], 1, ef=2)
     graph.search(vectors[:1], 1, ef=2, filter=mask)
+    tell("kernels that build graphs of codes")
+    coded = HnswIndex(17, quantization="rabitq")
+    coded.build(vectors[:-1])
+    coded.add(vectors[-1:])
+    tell("kernels that search graphs of codes")
+    rows, distances = coded.search(vectors[:1], 1, ef=2)
+    coded.search(vectors[:1], 1, ef=2, filter=np.arange(_ROWS) < 5)
+    rank_exactly("cosine", vectors[:1], vectors, rows, distances)
     tell("kernels of inverted lists")
     plain = IvfIndex(17, quantization="none")
     plain.build(vectors)
