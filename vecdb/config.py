@@ -53,7 +53,9 @@ CODED_EF_CONSTRUCTION = Limits("ef_construction", 4, 64, 10_000)
 """Of a graph that is built at once, where more gains little: bench/notes/graph.md."""
 HNSW_EF = Limits("ef", 1, 64, 100_000)
 COLLECTION_EF = Limits("ef", 1, 128, 100_000)
-"""Wider than an index's: people who search a collection have not measured its recall."""
+"""Of graphs of float32 rows. Wider than an index's: its searcher has not measured the recall."""
+COLLECTION_RECALL = 0.98
+"""What searches of a collection aim at where ef is not given, by the calibration of its graphs."""
 SEED = Limits("seed", 0, 0, (1 << 63) - 1)
 IVF_NLIST = Limits("nlist", 1, 1_024, 1_000_000)
 IVF_NPROBE = Limits("nprobe", 1, 16, 1_000_000)

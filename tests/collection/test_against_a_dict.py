@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from tests.housekeeping import NoHousekeeping
 from vecdb.collection.settings import CollectionSettings
 from vecdb.database import Database
 from vecdb.errors import DuplicateIdError, InvalidVectorError
@@ -30,16 +31,6 @@ POINTS = st.lists(
     max_size=30,
     unique_by=lambda point: (type(point[0]), point[0]),
 )
-
-
-class NoHousekeeping:
-    """Leaves sealing and merging to the rules, so that a run can be repeated."""
-
-    def __init__(self, collections: object) -> None:
-        del collections
-
-    def stop(self) -> None:
-        """There is nothing to stop."""
 
 
 @pytest.fixture(autouse=True)

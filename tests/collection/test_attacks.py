@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.collection.test_against_a_dict import NoHousekeeping
+from tests.housekeeping import NoHousekeeping
 from vecdb.collection import Collection
 from vecdb.database import Database
 from vecdb.errors import CorruptFileError, QuarantinedError

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import vecdb
+from tests.housekeeping import NoHousekeeping
 from vecdb.backup import list_backups
 from vecdb.collection import Collection
 from vecdb.database import Database
@@ -36,16 +37,6 @@ from vecdb.storage.manifest import _digest, encode_manifest, manifest_name
 
 DIM = 8
 VECTORS = np.random.default_rng(1).standard_normal((6_000, DIM)).astype(np.float32)
-
-
-class NoHousekeeping:
-    """Leaves sealing and merging to the tests."""
-
-    def __init__(self, collections: object) -> None:
-        del collections
-
-    def stop(self) -> None:
-        """There is nothing to stop."""
 
 
 @pytest.fixture(autouse=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.housekeeping import NoHousekeeping
 from tests.storage.faulty import ROOT, Faults, PowerLossError, SimulatedDisk, outcomes
 from vecdb.database import Database
 from vecdb.errors import AlreadyExistsError, FailedPreconditionError, NotFoundError, VecdbError
@@ -27,16 +28,6 @@ Sweep = Callable[[Callable[[int], bool]], None]
 FIRST: Contents = {"points": set(range(60)) - {3, 4}, "few": {1}}
 SECOND: Contents = {"points": set(range(80)) - {3, 4, 10, 65}, "few": {1}}
 OTHER: Contents = {"other": {90}}
-
-
-class NoHousekeeping:
-    """Nothing in the background, so that calls have the same numbers in every run."""
-
-    def __init__(self, collections: object) -> None:
-        del collections
-
-    def stop(self) -> None:
-        """There is nothing to stop."""
 
 
 @pytest.fixture(autouse=True)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.housekeeping import NoHousekeeping
 from tests.storage.faulty import ROOT, Faults, PowerLossError, SimulatedDisk
 from vecdb.database import Database
 from vecdb.errors import (
@@ -286,7 +287,7 @@ def test_a_load_is_there_or_not_wherever_it_stops(
     fault: str, stride: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(threading, "excepthook", lambda _: None)
-    monkeypatch.setattr("vecdb.database.Housekeeping", _NoHousekeeping)
+    monkeypatch.setattr("vecdb.database.Housekeeping", NoHousekeeping)
     disk = SimulatedDisk(Faults())
     Life().live(disk)
     for call in range(0, disk.calls, stride):
@@ -297,11 +298,3 @@ def test_a_load_is_there_or_not_wherever_it_stops(
         life.check(disk.after_power_loss(lambda: False))
         life.check(disk.after_power_loss(lambda rng=rng: rng.random() < 0.5))
         life.check(disk.after_kill())
-
-
-class _NoHousekeeping:
-    """Threads of its own would make the number of calls a matter of luck."""
-
-    def __init__(self, _: Any) -> None: ...
-
-    def stop(self) -> None: ...

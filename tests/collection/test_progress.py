@@ -7,21 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.housekeeping import NoHousekeeping
 from vecdb.collection.maintenance import Maintenance
 from vecdb.database import Database
 from vecdb.types import Work, WorkKind
 
 VECTORS = np.random.default_rng(4).standard_normal((12_000, 8)).astype(np.float32)
-
-
-class NoHousekeeping:
-    """Leaves sealing and merging to the test."""
-
-    def __init__(self, collections: object) -> None:
-        del collections
-
-    def stop(self) -> None:
-        """There is nothing to stop."""
 
 
 def test_work_is_shown_while_it_runs_and_not_longer(

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.collection.test_against_a_dict import NoHousekeeping
+from tests.housekeeping import NoHousekeeping
 from vecdb.collection import Collection
 from vecdb.collection.holds import StoppedError
 from vecdb.collection.scrub import ScrubReport, Throttle

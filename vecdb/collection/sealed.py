@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.config import COLLECTION_EF
+from vecdb.config import COLLECTION_EF, COLLECTION_RECALL
 from vecdb.index import HnswIndex, exact_search, rank_exactly, reciprocal_norms
 from vecdb.storage import FileRows, IdBatch, RowSource, SegmentFile, Step
 from vecdb.types import Matrix, Metric, PointId
@@ -40,9 +40,13 @@ class SealedRows:
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Return row numbers and distances of the nearest rows, as `HnswIndex.search` does."""
         if self.index is not None:
-            width = max(k, COLLECTION_EF.check(ef))
-            rows, distances = self.index.search(queries, k, ef=width, threads=threads, filter=mask)
-            if self.index.quantization != "none":
+            calibrated = self.index.quantization != "none"
+            wanted = COLLECTION_RECALL if calibrated and ef is None else None
+            rows, distances = self.index.search(
+                queries, k, ef=None if wanted else max(k, COLLECTION_EF.check(ef)),
+                target_recall=wanted, threads=threads, filter=mask,
+            )  # fmt: skip
+            if calibrated:
                 rank_exactly(self._metric, queries, self.vectors, rows, distances)
             return rows, distances
         if self._inverse_norms is None and self._metric is Metric.COSINE:
