@@ -47,7 +47,7 @@ bench: $(VENV)/.dev ## Compare the indexes with hnswlib; needs ../shared/data
 	$(RUN)/python -m pip install --quiet --disable-pip-version-check --editable ".[bench]"
 	$(RUN)/python -m bench.datasets minilm --out bench/data
 	$(RUN)/python -m bench.ann --base bench/data/base.npy --queries bench/data/queries.npy --k 10 \
-		--engines vecdb-hnsw,vecdb-ivf,vecdb-flat,hnswlib --out bench/data/ann.json
+		--engines vecdb-hnsw,vecdb-hnsw-rabitq,vecdb-ivf-rabitq,vecdb-flat,hnswlib --out bench/data/ann.json
 
 lock: ## Pin every dependency by hash; needs uv
 	sh requirements.sh
