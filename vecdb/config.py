@@ -53,7 +53,8 @@ CODED_EF_CONSTRUCTION = Limits("ef_construction", 4, 64, 10_000)
 """Of a graph that is built at once, where more gains little: bench/notes/graph.md."""
 HNSW_EF = Limits("ef", 1, 64, 100_000)
 COLLECTION_EF = Limits("ef", 1, 128, 100_000)
-"""Of graphs of float32 rows. Wider than an index's: its searcher has not measured the recall."""
+"""Wider than an index's: people who search a collection have not measured its recall. Where the
+graph is calibrated, the least; its queries may be less like the rows than these are."""
 COLLECTION_RECALL = 0.98
 """What searches of a collection aim at where ef is not given, by the calibration of its graphs."""
 SEED = Limits("seed", 0, 0, (1 << 63) - 1)

@@ -133,9 +133,18 @@ def test_a_target_out_of_range_is_refused(target: object) -> None:
         index.search(clustered(1, 8), target_recall=target)
 
 
-def test_a_target_beside_an_ef_or_without_codes_is_refused() -> None:
-    index, plain = _graph(clustered(30, 8)), HnswIndex(8)
-    with pytest.raises(InvalidParameterError, match="both given"):
-        index.search(clustered(1, 8), ef=10, target_recall=0.9)
+def test_an_ef_beside_a_target_is_the_least() -> None:
+    vectors, queries = clustered(2_500 if COMPILED else 120, 24), clustered(40, 24, seed=1)
+    index = _graph(vectors)
+    exact = FlatIndex(24)
+    exact.build(vectors)
+    truth, _ = exact.search(queries, 10)
+    alone, _ = index.search(queries, target_recall=0.5)
+    both, _ = index.search(queries, ef=1_000, target_recall=0.5)
+    assert recall(both, truth) >= max(0.98, recall(alone, truth))
+
+
+def test_a_target_without_codes_is_refused() -> None:
+    plain = HnswIndex(8)
     with pytest.raises(InvalidParameterError, match="rabitq"):
         plain.search(clustered(1, 8), target_recall=0.9)

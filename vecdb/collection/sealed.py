@@ -43,8 +43,8 @@ class SealedRows:
             calibrated = self.index.quantization != "none"
             wanted = COLLECTION_RECALL if calibrated and ef is None else None
             rows, distances = self.index.search(
-                queries, k, ef=None if wanted else max(k, COLLECTION_EF.check(ef)),
-                target_recall=wanted, threads=threads, filter=mask,
+                queries, k, ef=max(k, COLLECTION_EF.check(ef)), target_recall=wanted,
+                threads=threads, filter=mask,
             )  # fmt: skip
             if calibrated:
                 rank_exactly(self._metric, queries, self.vectors, rows, distances)

@@ -215,7 +215,7 @@ class CodedGraph:
     ) -> tuple[Ids, Distances]:  # fmt: skip
         """Return row numbers and distances (nq, k) of the nearest of `count` allowed rows.
 
-        With a `target` of recall `ef` is unread.
+        With a `target` of recall `ef` is the least.
         """
         found = np.full((len(queries), k), -1, np.int64)
         distances = np.full((len(queries), k), np.inf, np.float32)
@@ -227,7 +227,7 @@ class CodedGraph:
         if target is not None:
             # The k nearest allowed rows are about so many nearest of all; few of them vary more.
             share = count / len(self.rows)
-            wide = self._calibration.ef(target, (k + _SPREAD * (1 - share)) / share)
+            wide = max(wide, self._calibration.ef(target, (k + _SPREAD * (1 - share)) / share))
         if scan_is_cheaper(count, wide):
             self._scan(frozen(placed), scales, allowed, (found, distances), threads)
             return found, distances

@@ -165,15 +165,17 @@ class HnswIndex:
         k
             How many to return for each query.
         ef
-            Nodes kept while searching: more find better ones, slower. At least k are kept.
+            Nodes kept while searching: more find better ones, slower. At least k are kept. Beside
+            `target_recall`, how many are kept at least.
         threads
             Over how many threads the queries are spread.
         filter
             bool (row_count,): the rows that may be returned; None for all.
         target_recall
-            In place of `ef`, with quantization="rabitq": the share of the k nearest that is to be
+            With quantization="rabitq": the share of the k nearest that is to be
             found on average, from 0.5 to 0.999. What ef that takes was measured on some of the
-            rows when the graph was built; where even 1,024 was not enough, that is taken.
+            rows when the graph was built; where even 1,024 was not enough, that is taken. Queries
+            that are less like the rows than these are like each other find less.
 
         Returns
         -------
@@ -186,9 +188,9 @@ class HnswIndex:
         InvalidArgumentError
             One of its subclasses.
         """
-        target = None if target_recall is None else self._check_target(target_recall, ef)
+        target = None if target_recall is None else self._check_target(target_recall)
         k, threads = K.check(k), THREADS.check(threads)
-        ef = max(HNSW_EF.check(ef), k)
+        ef = k if ef is None and target is not None else max(HNSW_EF.check(ef), k)
         checked = as_matrix(queries, self.dim, self.metric, name="queries")
         rows = self._graph.rows
         allowed, count = rows.allowed(filter)
@@ -200,14 +202,9 @@ class HnswIndex:
             found, distances = self._graph.search(checked, k, ef, allowed, count, threads)
         return rows.ids.of_rows(found), distances
 
-    def _check_target(self, target: Any, ef: Any) -> float:
+    def _check_target(self, target: Any) -> float:
         """Return a target of recall that this index can search for."""
         checked = check_target(target)
-        if ef is not None:
-            raise InvalidParameterError(
-                f"ef={ef!r} and target_recall={target!r} were both given: only one can decide "
-                "how far a search goes"
-            )
         if self.quantization != "rabitq":
             raise InvalidParameterError(
                 f"target_recall={target!r} with quantization={self.quantization!r}: only graphs of "
