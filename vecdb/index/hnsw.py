@@ -49,12 +49,14 @@ class HnswIndex:
         Links given to a new node on each layer; on the lowest a node may come to have ``2 * m``.
     ef_construction
         Nodes kept while searching for a new node's neighbours: more build a better graph, slower.
+        By default 200, or 64 for "rabitq", which has other candidates as well.
     quantization
-        "none": float32 vectors in layers of links, which `add` extends row by row; `m` and
-        `ef_construction` apply. "rabitq": a flat graph of ``2 * m`` links a node, rounded up to a
-        multiple of 32, whose rows carry the neighbours' codes (`vecdb.index.coded_graph`): several
-        times as fast to search and to build; distances are right to about 1e-5 of the vectors'
-        squared norms.
+        "none": float32 vectors in layers of links, which `add` extends row by row.
+        "rabitq": a flat graph of ``2 * m`` links a node, rounded up to a multiple of 32, whose
+        rows carry the neighbours' codes (`vecdb.index.coded_graph`): several times as fast to
+        search; distances are right to about 1e-5 of the vectors' squared norms. An `add` builds
+        it anew when it has grown by half, or when a tenth was removed, and gives the places of
+        removed rows to new ones.
     seed
         Decides what is drawn. With one thread, equal seeds and vectors give equal graphs.
     """
