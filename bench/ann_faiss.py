@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from bench.ann_engines import BuildOptions, Matrix, ef_values, engine
 
 
-class _Faiss:
+class _Faiss(ABC):
     packages = ("faiss-cpu",)
     parameter = ""
     index: Any
@@ -40,8 +41,9 @@ class _Faiss:
         selector = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
         return self._search(queries, k, self._parameters(value, sel=selector), 1)
 
+    @abstractmethod
     def _parameters(self, value: int, **more: Any) -> Any:
-        raise NotImplementedError
+        """Return faiss's search parameters for a value of ours."""
 
     def _search(self, queries: Matrix, k: int, how: Any, threads: int) -> NDArray[np.int64]:
         import faiss

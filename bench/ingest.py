@@ -12,9 +12,7 @@ same collection written by four threads. Peers that are not installed are left o
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import sys
 import tempfile
 import threading
 import time
@@ -27,7 +25,7 @@ import click
 import numpy as np
 
 import vecdb
-from bench.machine import describe_commit, describe_machine, versions
+from bench.machine import versions, write_report
 
 BATCH, DIM, WRITERS = 256, 384, 4
 Turn = Callable[[int, int], float]
@@ -201,14 +199,8 @@ def main(folder: Path | None, rounds: int, batches: int, engines: str, out: Path
         ratios = np.array(rates["vecdb x4"]) / np.array(rates["vecdb"])
         click.echo(f"four writers / one, in the same round: median {np.median(ratios):.2f}")
     if out is not None:
-        report = {
-            "command": sys.argv,
-            "commit": describe_commit(),
-            "machine": describe_machine(),
-            "versions": versions("qdrant-edge-py", "lancedb", "chromadb", "numpy"),
-            "results": rows,
-        }
-        out.write_text(json.dumps(report, indent=1))
+        packages = versions("qdrant-edge-py", "lancedb", "chromadb", "numpy")
+        write_report(out, versions=packages, results=rows)
 
 
 if __name__ == "__main__":

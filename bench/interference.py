@@ -9,8 +9,6 @@ p99 of both, and their ratio, are printed, with how many rows were searched with
 
 from __future__ import annotations
 
-import json
-import sys
 import tempfile
 import threading
 import time
@@ -21,7 +19,7 @@ import click
 import numpy as np
 
 import vecdb
-from bench.machine import describe_commit, describe_machine
+from bench.machine import write_report
 
 BATCH, DIM, RANK = 256, 384, 48
 
@@ -114,13 +112,7 @@ def main(
             click.echo(f"round {number}: p50, p99, p99.9 ms {found}; p99 busy / rest {ratio:.2f}")
             click.echo(f"  segments, rows without index, work: {seen[:: max(1, len(seen) // 6)]}")
     if out is not None:
-        report = {
-            "command": sys.argv,
-            "commit": describe_commit(),
-            "machine": describe_machine(),
-            "results": results,
-        }
-        out.write_text(json.dumps(report, indent=1))
+        write_report(out, results=results)
 
 
 if __name__ == "__main__":

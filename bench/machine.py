@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import platform
 import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,12 @@ def describe_commit() -> str:
         return "unknown"
     changed = git("status", "--porcelain", "--untracked-files=no")
     return commit + ("+changes" if changed else "")
+
+
+def write_report(path: Path, **facts: Any) -> None:
+    """Write what was found as JSON, with the command, the commit and the machine before it."""
+    about = {"command": sys.argv, "commit": describe_commit(), "machine": describe_machine()}
+    path.write_text(json.dumps(about | facts, indent=1) + "\n")
 
 
 def versions(*packages: str) -> dict[str, str]:

@@ -23,7 +23,7 @@ import numpy as np
 
 import vecdb
 from bench.interference import DIM, Source
-from bench.machine import describe_commit, describe_machine
+from bench.machine import write_report
 
 STEP = 10_000
 
@@ -137,13 +137,7 @@ def main(data: Path | None, rows: int, log_mb: int, repeats: int, out: Path | No
         results.append({"state": f"killed with a log of {log_mb} MB", **found})
         click.echo(json.dumps(results[-1]))
     if out is not None:
-        report = {
-            "command": sys.argv,
-            "commit": describe_commit(),
-            "machine": describe_machine(),
-            "results": results,
-        }
-        out.write_text(json.dumps(report, indent=1))
+        write_report(out, results=results)
 
 
 if __name__ == "__main__":

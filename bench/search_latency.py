@@ -10,7 +10,6 @@ Beside each latency stands the recall.
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import tempfile
@@ -24,7 +23,7 @@ import click
 import numpy as np
 
 import vecdb
-from bench.machine import describe_commit, describe_machine, versions
+from bench.machine import versions, write_report
 from vecdb.index import exact_search
 
 BATCH = 1_000
@@ -172,16 +171,8 @@ def main(
             searches.update(stack.enter_context(ENGINES[name](vectors, k, root / name)))
         results = measure(searches, asked, truth, [int(ef) for ef in efs.split(",")], passes)
     if out is not None:
-        report = {
-            "command": sys.argv,
-            "rows": len(vectors),
-            "k": k,
-            "commit": describe_commit(),
-            "machine": describe_machine(),
-            "versions": versions("vecdb", "qdrant-edge-py", "grpcio", "numba", "numpy"),
-            "results": results,
-        }
-        out.write_text(json.dumps(report, indent=1))
+        packages = versions("vecdb", "qdrant-edge-py", "grpcio", "numba", "numpy")
+        write_report(out, rows=len(vectors), k=k, versions=packages, results=results)
 
 
 if __name__ == "__main__":
