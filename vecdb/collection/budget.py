@@ -117,6 +117,16 @@ class Budget:
             with self._lock:
                 self._pending -= wanted
 
+    def check(self) -> None:
+        """Refuse growth of any size, before work is done for it.
+
+        Raises
+        ------
+        DiskLimitError, MemoryLimitError
+        """
+        with self._lock:
+            self._refuse_over(Usage())
+
     def is_tight(self, own: Usage) -> bool:
         """Return whether a collection that takes `own` should write to disk what it has in memory.
 

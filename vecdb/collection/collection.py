@@ -220,8 +220,7 @@ class Collection:
         long_text: LongText,
     ) -> UpsertResult:
         encoder = self._encoder()
-        with self._budget.growth(Usage()):
-            pass  # refused before any text is embedded
+        self._budget.check()  # before any text is embedded
         stale: list[PointId] = []
         if long_text is LongText.CHUNK:
             stale = stale_chunks(self._segments, ids)
