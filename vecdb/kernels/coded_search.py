@@ -77,6 +77,12 @@ def pool_stride(size: int) -> int:
 
 
 @inline
+def _room(size: Any) -> Any:
+    """Return `pool_stride(size)`."""
+    return (size + 7) // 8 * 8
+
+
+@inline
 def _prepare(queries: Any, q: Any, width: Any, lanes: Any, lane: Any) -> None:
     """Quantise a query to 4 bits a coordinate, and take them apart into bit planes."""
     levels, planes = lanes.levels, lanes.planes
@@ -142,7 +148,7 @@ def _offer_neighbours(rows: Any, row: Any, lanes: Any, lane: Any, base: Any, ef:
     """
     pool, fresh, visited, estimates = lanes.pool, lanes.fresh, lanes.visited, lanes.estimates
     state, scalars = lanes.state, lanes.scalars
-    first = lane * ((ef + 7) // 8 * 8)
+    first = lane * _room(ef)
     size, cursor = state[lane, _SIZE], state[lane, _CURSOR]
     words = rows.width // WORD
     for block in range(rows.degree // BLOCK):
@@ -205,11 +211,11 @@ def _expand(
         state[lane, _MATCHED] += 1
         found = state[lane, _FOUND]
         key = pack_key(base + rows.floats[row, tail + 1], row)
-        first = lane * ((keep + 7) // 8 * 8)
+        first = lane * _room(keep)
         if found < keep or key < best[first + keep - 1]:
             _insert(best, first, found, keep, key)
             state[lane, _FOUND] = min(found + 1, keep)
-    first, cursor = lane * ((ef + 7) // 8 * 8), state[lane, _CURSOR]
+    first, cursor = lane * _room(ef), state[lane, _CURSOR]
     if alone and cursor < state[lane, _SIZE]:
         # In half of the cases the best candidate so far is still the best afterwards.
         likely = key_row(lanes.pool[first + cursor])
@@ -221,7 +227,7 @@ def _expand(
 def _advance(rows: Any, lanes: Any, lane: Any, ef: Any) -> Any:
     """Make the nearest candidate not expanded yet the lane's node; return whether there is one."""
     state, pool, visited = lanes.state, lanes.pool, lanes.visited
-    first = lane * ((ef + 7) // 8 * 8)
+    first = lane * _room(ef)
     cursor, size = state[lane, _CURSOR], state[lane, _SIZE]
     while cursor < size:
         key = pool[first + cursor]
@@ -243,7 +249,7 @@ def _start(
 ) -> None:
     """Begin the search of query `q`, in which the row `ignored` is as if it had been expanded."""
     _prepare(queries, q, rows.width, lanes, lane)
-    stride = (ef + 7) // 8 * 8
+    stride = _room(ef)
     for i in range(lane * stride, (lane + 1) * stride):
         lanes.pool[i] = LARGEST_KEY
     state = lanes.state
@@ -281,7 +287,7 @@ def _finish(
     state, best = lanes.state, lanes.best
     q = state[lane, _QUERY]
     k = out_rows.shape[1]
-    first = lane * ((k + 7) // 8 * 8)
+    first = lane * _room(k)
     written = 0
     for i in range(state[lane, _FOUND]):
         key = best[first + i]
@@ -295,7 +301,7 @@ def _finish(
     for i in range(written, k):
         out_rows[q, i] = -1
         out_distances[q, i] = np.float32(np.inf)
-    for i in range(first, first + (k + 7) // 8 * 8):
+    for i in range(first, first + _room(k)):
         best[i] = LARGEST_KEY
     _forget(lanes, lane)
 
@@ -303,7 +309,7 @@ def _finish(
 @inline
 def search_one(rows: Any, root: Any, queries: Any, ef: Any, keep: Any, lanes: Any) -> Any:
     """Search for ``queries[0]``; return how many of the first `lanes.best` are the rows found."""
-    for i in range((keep + 7) // 8 * 8):
+    for i in range(_room(keep)):
         lanes.best[i] = LARGEST_KEY
     _start(rows, root, queries, 0, lanes, 0, ef, -1)
     going = True
