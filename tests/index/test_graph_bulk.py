@@ -13,7 +13,7 @@ from vecdb.kernels.pool import key_distance, key_row, pack_key, pack_keys
 from vecdb.types import Metric
 
 MANY = 2_000 if COMPILED else 120
-SMALL = BulkSettings(leaf=64, rounds=2, joins=1, listed=40, ef=12)
+SMALL = BulkSettings(leaf=64, rounds=2, listed=40, ef=12)
 """Settings under which few rows go through every step."""
 
 

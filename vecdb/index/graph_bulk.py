@@ -23,7 +23,7 @@ from vecdb.index.graph_carve import Workers, carve, in_stretches
 from vecdb.index.graph_walk import CodedWalk
 from vecdb.index.rows import aligned_empty, frozen, padded
 from vecdb.kernels.distance import store_rows
-from vecdb.kernels.graph_bulk import chain_twins, join_leaves, join_neighbours, widen_lists
+from vecdb.kernels.graph_bulk import chain_twins, join_leaves, widen_lists
 from vecdb.kernels.graph_bulk_link import (
     count_reverse,
     fill_reverse,
@@ -54,10 +54,6 @@ class BulkSettings:
     """How often the rows are carved."""
     fanouts: tuple[int, ...] = (2, 1)
     """To how many parts a row goes at each level of a carving."""
-    joins: int = 0
-    """How often rows are compared with the neighbours of their neighbours."""
-    hops: int = 16
-    """How many neighbours that are."""
     listed: int = 96
     """Nearest rows kept of each row while building; at least the degree is kept."""
     ef: int = 64
@@ -198,8 +194,6 @@ class _Builder:
         """Return links, and an order in which neighbours are close together."""
         for turn in range(self.settings.rounds):
             self._compare_leaves(turn)
-        for _ in range(self.settings.joins):
-            self._join_neighbours()
         self._prune()
         self._link()
         if self.settings.ef:
@@ -232,21 +226,6 @@ class _Builder:
             )
 
         self._spread(len(leaves), 1, make_work)
-
-    def _join_neighbours(self) -> None:
-        count, hops = len(self.space), self.settings.hops
-        locks = np.zeros(count, np.int32)
-        keys = self.lists[:, :hops]
-        near = np.where(keys == LARGEST_KEY, -1, (keys & 0xFFFFFFFF) >> 1).astype(np.int32)
-
-        def make_work() -> Callable[[int, int], None]:
-            visited = np.zeros(count // 8 + 1, np.uint8)
-            batch = np.empty(1 + self.lists.shape[1] + hops * (hops + 1), np.int64)
-            return lambda first, last: join_neighbours(
-                self.space, near, self.order, first, last, self.lists, locks, visited, batch
-            )
-
-        self._spread(count, _STRETCH, make_work)
 
     def _spread(
         self, count: int, stretch: int, make_work: Callable[[], Callable[[int, int], Any]]

@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from vecdb.kernels.bitset import has_bit, set_bit
 from vecdb.kernels.jit import inline, kernel
-from vecdb.kernels.pool import LARGEST_KEY, key_distance, key_row, pack_key
+from vecdb.kernels.pool import LARGEST_KEY, key_distance, pack_key
 from vecdb.kernels.simd import l2_four_by_two, l2_one_by_four, move_up, try_lock, unlock
 
 LEADER_TILE = 4
@@ -194,68 +193,6 @@ def _offer_locked(lists: Any, locks: Any, row: Any, distance: Any, other: Any) -
         unlock(locks, row)
 
 
-@inline
-def _mark_new(visited: Any, batch: Any, count: Any, other: Any) -> Any:
-    """Put `other` into `batch` if it was not seen before; return how many are there."""
-    if not has_bit(visited, other):
-        set_bit(visited, other)
-        batch[count] = other
-        count += 1
-    return count
-
-
-@kernel
-def join_neighbours(
-    vectors: Any, near: Any, order: Any, first: Any, last: Any, lists: Any, locks: Any,
-    visited: Any, batch: Any,
-) -> None:  # fmt: skip
-    """Compare rows with the neighbours of their neighbours (Dong et al. 2011, NN-descent).
-
-    Both rows of a pair get to know each other, so a pair that one of them knows already need not
-    be compared again: the lists stay independent of the order of the work.
-
-    Parameters
-    ----------
-    vectors : float32 (n, width)
-    near : int32 (n, hops)
-        Neighbours of each row, -1 after the last.
-    order : int32 (n,)
-        The rows from `first` to before `last` of it are worked on.
-    lists, locks
-        As for `join_leaves`.
-    visited : uint8 (n // 8 + 1,)
-        Working memory, all 0.
-    batch : int64 (1 + k + hops * (hops + 1),)
-        Working memory.
-    """
-    for i in range(first, last):
-        row = np.int64(order[i])
-        count = _mark_new(visited, batch, 0, row)
-        for j in range(lists.shape[1]):
-            if lists[row, j] == LARGEST_KEY:
-                break
-            count = _mark_new(visited, batch, count, key_row(lists[row, j]))
-        known = count
-        for j in range(near.shape[1]):
-            hop = near[row, j]
-            if hop < 0:
-                break
-            for t in range(near.shape[1]):
-                if near[hop, t] < 0:
-                    break
-                count = _mark_new(visited, batch, count, np.int64(near[hop, t]))
-        for j in range(count):
-            visited[batch[j] >> 3] = 0
-        for j in range(known, count, 4):
-            end = count - 1
-            a, b, c = batch[j], batch[min(j + 1, end)], batch[min(j + 2, end)]
-            d = batch[min(j + 3, end)]
-            four = l2_one_by_four(vectors, row, vectors, a, b, c, d, vectors.shape[1])
-            for t in range(min(4, count - j)):
-                _offer_locked(lists, locks, row, four[t], batch[j + t])
-                _offer_locked(lists, locks, batch[j + t], four[t], row)
-
-
 @kernel
 def widen_lists(
     vectors: Any, found: Any, order: Any, first: Any, last: Any, lists: Any, locks: Any, far: Any
@@ -264,8 +201,10 @@ def widen_lists(
 
     Parameters
     ----------
-    vectors, order, first, last, lists, locks
-        As for `join_neighbours`.
+    vectors, lists, locks
+        As for `join_leaves`.
+    order : int32 (n,)
+        The rows from `first` to before `last` of it are worked on.
     found : int64 (last - first, met)
         The rows met, nearest first, -1 after the last.
     far : int64 (n, f)
