@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,8 @@ from numpy.typing import NDArray
 
 from vecdb.index.base import METRIC_NUMBERS, Arrays, Distances, Ids, metric_of_number, over_threads
 from vecdb.index.calibration import TRUTH, Calibration, calibrate, draw_sample
-from vecdb.index.coded_memory import code_memory, reserve_rows
+from vecdb.index.coded_links import link_all, read_only, root_of
+from vecdb.index.coded_memory import reserve_rows
 from vecdb.index.coded_seeds import SEEDS, draw_seeds
 from vecdb.index.coded_space import CodedSpace, Floats
 from vecdb.index.graph_bulk import BulkSettings, bulk_graph
@@ -25,8 +25,6 @@ from vecdb.kernels.coded_rows import (
     CodedRows,
     coded_rows,
     decode_rows,
-    link_root,
-    link_rows,
     row_bytes,
     store_coordinates,
 )  # fmt: skip
@@ -39,7 +37,7 @@ LAYOUT_VERSION = 1
 """Of the arrays; a newer one is refused."""
 
 _STRETCH = 1_024
-"""Rows that are rotated or linked at a time."""
+"""Rows that are rotated at a time."""
 _DEAD_SHARE = 0.1
 """Above it, an addition builds the graph anew without the removed rows."""
 _INSERTED_SHARE = 0.5
@@ -122,7 +120,7 @@ class CodedGraph:
             part = slice(start, start + _STRETCH)
             store_coordinates(coded, places[part], *space.place_vectors(vectors[part]))
         self._space, self._memory = space, memory
-        self._coded = _read_only(coded)
+        self._coded = read_only(coded)
         self._twins = reserve(self._twins, count, last)
         self._twins[count:last] = -1
         self.rows.reuse(places[~fresh], ids[~fresh])
@@ -150,10 +148,10 @@ class CodedGraph:
         twins = np.full(len(self.rows), -1, np.int32)
         neighbours[live] = _renumbered(graph.neighbours, live)
         twins[live] = _renumbered(graph.twins, live)
-        _link(coded, neighbours, workers)
+        link_all(coded, neighbours, workers)
         self._twins = twins
         chosen = draw_seeds(decoded, graph.order, graph.entry, self.seed)
-        self._root = _rooted(coded, live[chosen])
+        self._root = root_of(coded, live[chosen], SEEDS)
         self._inserted = 0
         self._calibrate(coded, live, workers)
 
@@ -199,7 +197,7 @@ class CodedGraph:
         memory = Insertion(lanes, query, own, other, apart, keys, kept)
         self._twins = reserve(self._twins, len(self.rows), len(self.rows))
         insert_rows(
-            coded, _read_only(coded), self._root_rows(), self._twins, places, ef, memory
+            coded, read_only(coded), self._root_rows(), self._twins, places, ef, memory
         )  # fmt: skip
 
     def _root_rows(self) -> CodedRows:
@@ -349,35 +347,12 @@ class CodedGraph:
         graph.rows = LiveRows(arrays["ids"], arrays["alive"], given)
         graph._space = CodedSpace(graph.metric, arrays["centre"], float(arrays["norm"][0]), signs)
         graph._memory = arrays["rows"]
-        graph._coded = _read_only(coded_rows(graph._memory, signs.shape[1], graph.degree))
+        graph._coded = read_only(coded_rows(graph._memory, signs.shape[1], graph.degree))
         graph._root, graph._twins, graph._inserted = arrays["root"], arrays["twins"], inserted
         graph._calibration = Calibration.from_arrays(arrays)
         return graph
 
 
-def _read_only(coded: CodedRows) -> CodedRows:
-    """Return the rows as searching kernels take them."""
-    return coded_rows(frozen(coded.bytes), coded.width, coded.degree)
-
-
-def _rooted(coded: CodedRows, seeds: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Make the row that leads to the seeds."""
-    memory = code_memory(1, row_bytes(coded.width, SEEDS))
-    own, other, apart = np.empty((3, 1, coded.width), np.float32)
-    link_root(coded_rows(memory, coded.width, SEEDS), coded, seeds, (own, other, apart))
-    return memory
-
-
 def _renumbered(nodes: NDArray[np.int32], live: NDArray[np.int64]) -> NDArray[np.int32]:
     """Turn places among the live rows into row numbers."""
     return np.where(nodes < 0, -1, live[nodes]).astype(np.int32)
-
-
-def _link(coded: CodedRows, neighbours: NDArray[np.int32], workers: Workers) -> None:
-    """Write every row's links and codes."""
-
-    def make_work() -> Callable[[int, int], None]:
-        own, other, apart = np.empty((3, 1, coded.width), np.float32)
-        return lambda first, last: link_rows(coded, neighbours, first, last, (own, other, apart))
-
-    in_stretches(workers, len(neighbours), _STRETCH, make_work)

@@ -7,17 +7,12 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from vecdb.index.coded_links import link_all, read_only, root_of
 from vecdb.index.graph_carve import Workers, in_stretches
 from vecdb.index.rows import aligned_empty, frozen
 from vecdb.index.scratch import make_lanes
 from vecdb.kernels.code_simd import BLOCK
-from vecdb.kernels.coded_rows import (
-    coded_rows,
-    link_root,
-    link_rows,
-    row_bytes,
-    store_coordinates,
-)  # fmt: skip
+from vecdb.kernels.coded_rows import coded_rows, row_bytes, store_coordinates
 from vecdb.kernels.coded_search import LANES, search_coded
 from vecdb.types import Matrix
 
@@ -53,18 +48,10 @@ class CodedWalk:
                 coded, np.arange(first, last), space[first:last], offsets[first:last]
             )
 
-        def make_linking() -> Callable[[int, int], None]:
-            own, other, apart = np.empty((3, 1, width), np.float32)
-            return lambda first, last: link_rows(coded, links, first, last, (own, other, apart))
-
         in_stretches(workers, count, _STRETCH, make_storing)
-        in_stretches(workers, count, _STRETCH, make_linking)
-        self.coded = coded_rows(frozen(memory), width, links.shape[1])
-        start = aligned_empty((1, row_bytes(width, BLOCK)), np.uint8)
-        start[:] = 0
-        own, other, apart = np.empty((3, 1, width), np.float32)
-        seeds = np.array([entry])
-        link_root(coded_rows(start, width, BLOCK), coded, seeds, (own, other, apart))
+        link_all(coded, links, workers)
+        self.coded = read_only(coded)
+        start = root_of(coded, np.array([entry]), BLOCK)
         self.root = coded_rows(frozen(start), width, BLOCK)
 
     def searcher(self, ef: int, met: int) -> Callable[[NDArray[np.int32]], NDArray[np.int64]]:

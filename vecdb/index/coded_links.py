@@ -1,0 +1,48 @@
+"""Writing the links of coded rows: what the finished graph and one under construction share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecdb.index.coded_memory import code_memory
+from vecdb.index.graph_carve import Workers, in_stretches
+from vecdb.index.rows import frozen
+from vecdb.kernels.coded_rows import CodedRows, coded_rows, link_root, link_rows, row_bytes
+
+_STRETCH = 256
+
+
+def link_all(coded: CodedRows, neighbours: NDArray[np.int32], workers: Workers) -> None:
+    """Write every row's links and codes.
+
+    Parameters
+    ----------
+    coded
+        With the coordinates of all rows.
+    neighbours
+        int32 (n, degree), -1 after a row's last.
+    workers
+        Who writes.
+    """
+
+    def make_work() -> Callable[[int, int], None]:
+        own, other, apart = np.empty((3, 1, coded.width), np.float32)
+        return lambda first, last: link_rows(coded, neighbours, first, last, (own, other, apart))
+
+    in_stretches(workers, len(neighbours), _STRETCH, make_work)
+
+
+def root_of(coded: CodedRows, seeds: NDArray[np.int64], degree: int) -> NDArray[np.uint8]:
+    """Return the row (1, bytes) at the origin that leads to the seeds, at most `degree`."""
+    memory = code_memory(1, row_bytes(coded.width, degree))
+    own, other, apart = np.empty((3, 1, coded.width), np.float32)
+    link_root(coded_rows(memory, coded.width, degree), coded, seeds, (own, other, apart))
+    return memory
+
+
+def read_only(coded: CodedRows) -> CodedRows:
+    """Return the rows as searching kernels take them."""
+    return coded_rows(frozen(coded.bytes), coded.width, coded.degree)
