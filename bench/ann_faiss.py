@@ -17,18 +17,16 @@ class _Faiss(ABC):
     parameter = ""
     index: Any
 
-    def _make(self, spec: str, base: Matrix, options: BuildOptions) -> None:
+    def _begin(self, spec: str, base: Matrix, options: BuildOptions) -> None:
         import faiss
 
         metric = faiss.METRIC_L2 if options.metric == "l2" else faiss.METRIC_INNER_PRODUCT
         faiss.omp_set_num_threads(options.threads)
         self.index = faiss.index_factory(base.shape[1], spec, metric)
-        self._configure(options)
+
+    def _fill(self, base: Matrix) -> None:
         self.index.train(base)
         self.index.add(base)
-
-    def _configure(self, options: BuildOptions) -> None:
-        pass
 
     def search(self, queries: Matrix, k: int, value: int, threads: int = 1) -> NDArray[np.int64]:
         return self._search(queries, k, self._parameters(value), threads)
@@ -63,10 +61,9 @@ class FaissHnsw(_Faiss):
     storage = "Flat"
 
     def build(self, base: Matrix, options: BuildOptions) -> None:
-        self._make(f"HNSW{options.m},{self.storage}", base, options)
-
-    def _configure(self, options: BuildOptions) -> None:
+        self._begin(f"HNSW{options.m},{self.storage}", base, options)
         self.index.hnsw.efConstruction = options.ef_construction
+        self._fill(base)
 
     def values(self, k: int) -> Sequence[int]:
         return ef_values(k)
@@ -90,7 +87,8 @@ class FaissIvfPqFastScan(_Faiss):
 
     def build(self, base: Matrix, options: BuildOptions) -> None:
         self.lists = max(1, int(4 * len(base) ** 0.5))
-        self._make(f"IVF{self.lists},PQ{base.shape[1] // 4}x4fs,RFlat", base, options)
+        self._begin(f"IVF{self.lists},PQ{base.shape[1] // 4}x4fs,RFlat", base, options)
+        self._fill(base)
 
     def values(self, k: int) -> Sequence[int]:
         probes = [n for n in (8, 16, 24, 32, 48, 64, 96, 128, 256) if n <= self.lists]
