@@ -36,7 +36,7 @@ POINTS = st.lists(
 @pytest.fixture(autouse=True)
 def _repeatable_and_small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vecdb.database.Housekeeping", NoHousekeeping)
-    monkeypatch.setattr("vecdb.collection.maintenance.INDEXED_ROWS", 8)
+    monkeypatch.setattr("vecdb.collection.policy.INDEXED_ROWS", 8)
 
 
 class CollectionMachine(RuleBasedStateMachine):

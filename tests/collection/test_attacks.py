@@ -102,7 +102,7 @@ def build(root: Path) -> dict[str, Life]:
 def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, Life]]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("vecdb.database.Housekeeping", NoHousekeeping)
-        patch.setattr("vecdb.collection.maintenance.INDEXED_ROWS", 40)
+        patch.setattr("vecdb.collection.policy.INDEXED_ROWS", 40)
         root = tmp_path_factory.mktemp("attacked") / "data"
         yield root, build(root)
 

@@ -300,7 +300,7 @@ def test_closing_ends_a_backup(db: Database, points: Collection, backups: Path) 
     def step(size: int) -> None:
         if not closer.ident:
             closer.start()
-            while not points.maintenance._holds._stopped:
+            while not points.maintenance.versions.holds._stopped:
                 pass
 
     with pytest.raises(ClosedError):

@@ -156,7 +156,7 @@ def test_limits_hold_for_loads(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("small_segments")
 def test_loads_beside_writers_and_merges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each thread owns some ids, so that what must be there afterwards is known."""
-    monkeypatch.setattr("vecdb.collection.maintenance.INDEXED_ROWS", 8)
+    monkeypatch.setattr("vecdb.collection.policy.INDEXED_ROWS", 8)
     done = threading.Event()
     failures: list[BaseException] = []
     expected: dict[int, int] = {}

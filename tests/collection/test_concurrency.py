@@ -38,7 +38,7 @@ def state(points: Any) -> dict[int, int]:
 def test_nothing_is_lost_or_comes_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
-    monkeypatch.setattr("vecdb.collection.maintenance.INDEXED_ROWS", 8)
+    monkeypatch.setattr("vecdb.collection.policy.INDEXED_ROWS", 8)
     model: dict[int, int] = {}
     done = threading.Event()
     failures: list[BaseException] = []

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.housekeeping import NoHousekeeping
-from vecdb.collection.maintenance import Maintenance
+from vecdb.collection.versions import Versions
 from vecdb.database import Database
 from vecdb.types import Work, WorkKind
 
@@ -20,16 +20,16 @@ def test_work_is_shown_while_it_runs_and_not_longer(
 ) -> None:
     monkeypatch.setattr("vecdb.database.Housekeeping", NoHousekeeping)
     seen: list[Work] = []
-    check = Maintenance._check_running
+    check = Versions.check_running
 
-    def look(self: Maintenance) -> None:
+    def look(self: Versions) -> None:
         seen.extend(points.info().work)
         check(self)
 
     with Database(tmp_path, durability="os") as db:
         points = db.create_collection("points", dim=8)
         points.upsert(range(10_000), vectors=VECTORS[:10_000])
-        monkeypatch.setattr(Maintenance, "_check_running", look)
+        monkeypatch.setattr(Versions, "check_running", look)
         assert points.info().growing_rows == 10_000
         points.maintenance.seal()
         assert {(work.kind, work.rows) for work in seen} == {(WorkKind.SEAL, 10_000)}

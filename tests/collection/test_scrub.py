@@ -28,7 +28,7 @@ VECTORS = np.random.default_rng(5).standard_normal((200, DIM)).astype(np.float32
 def db(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
     """A database whose collection has two segments, one indexed, tombstones and a log."""
     monkeypatch.setattr("vecdb.database.Housekeeping", NoHousekeeping)
-    monkeypatch.setattr("vecdb.collection.maintenance.INDEXED_ROWS", 50)
+    monkeypatch.setattr("vecdb.collection.policy.INDEXED_ROWS", 50)
     with Database(tmp_path, durability="os", scrub_seconds=0) as db:
         points = db.create_collection("points", dim=DIM)
         points.upsert(range(100), vectors=VECTORS[:100])

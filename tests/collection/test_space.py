@@ -105,7 +105,7 @@ def test_deletes_alone_leave_the_log_too(tmp_path: Path) -> None:
 def test_points_deleted_soon_after_they_came_leave_in_the_background(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vecdb.collection.maintenance.FORGET_SECONDS", 0.0)
+    monkeypatch.setattr("vecdb.collection.policy.FORGET_SECONDS", 0.0)
     with Database(tmp_path / "data") as db:
         points = db.create_collection("c", dim=8)
         fill(points, 100, 8)

@@ -26,7 +26,7 @@ def opened(disk: SimulatedDisk) -> Database:
 @pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> SimulatedDisk:
     monkeypatch.setattr("vecdb.database.Housekeeping", NoHousekeeping)
-    monkeypatch.setattr("vecdb.collection.maintenance.INDEXED_ROWS", 20)
+    monkeypatch.setattr("vecdb.collection.policy.INDEXED_ROWS", 20)
     disk = SimulatedDisk()
     with opened(disk) as db:
         for name in ("hit", "other"):

@@ -11,7 +11,7 @@ import numpy as np
 from vecdb.collection.batch import Batch
 from vecdb.collection.budget import Budget, Usage
 from vecdb.collection.growing import ROW_BYTES, GrowingSegment
-from vecdb.collection.maintenance import Maintenance
+from vecdb.collection.sealing import Sealing
 from vecdb.collection.settings import CollectionSettings
 from vecdb.collection.stored import StoredSegment
 from vecdb.config import BATCH_ROWS
@@ -48,11 +48,11 @@ class BulkLoad:
     """
 
     def __init__(
-        self, settings: CollectionSettings, maintenance: Maintenance, budget: Budget, check: Check,
+        self, settings: CollectionSettings, sealing: Sealing, budget: Budget, check: Check,
         commit: Callable[[Sequence[StoredSegment]], None],
     ) -> None:  # fmt: skip
         self._settings = settings
-        self._maintenance = maintenance
+        self._sealing = sealing
         self._budget = budget
         self._check = check
         self._commit = commit
@@ -112,7 +112,7 @@ class BulkLoad:
         newest = np.fromiter(view.newest.values(), np.int64, len(view.newest))
         rows = np.sort(newest)
         with self._budget.growth(Usage(disk_bytes=view.memory_bytes)):
-            self._written.append(self._maintenance.write_loaded(view, rows))
+            self._written.append(self._sealing.write_loaded(view, rows))
         self._rows = GrowingSegment(self._settings.dim, self._settings.metric)
 
     def __enter__(self) -> Self:
@@ -137,4 +137,4 @@ class BulkLoad:
             raise
         finally:
             if not kept:
-                self._maintenance.discard_loaded(self._written)
+                self._sealing.discard_loaded(self._written)

@@ -5,16 +5,13 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable, Sequence
-from typing import Any
 
-import numpy as np
-
-from vecdb.collection.batch import Batch, check_ids, check_payloads, check_text, check_texts
+from vecdb.collection.batch import Batch, check_ids, check_text
 from vecdb.collection.budget import Budget, Usage, unlimited
 from vecdb.collection.bulk import BulkLoad
-from vecdb.collection.chunks import chunk_batch, stale_chunks
 from vecdb.collection.commit import CommitQueue, Write
 from vecdb.collection.growing import ROW_BYTES
+from vecdb.collection.intake import Intake
 from vecdb.collection.maintenance import Maintenance
 from vecdb.collection.recovery import open_segments, read_stored, replay
 from vecdb.collection.scrub import Scrub, ScrubReport, Throttle
@@ -22,20 +19,15 @@ from vecdb.collection.segments import Segments
 from vecdb.collection.settings import CollectionSettings
 from vecdb.collection.snapshot import Condition, hits_of
 from vecdb.collection.stored import StoredSegment
-from vecdb.config import ANSWER_K, ANSWER_TOKENS, BATCH_ROWS, COLLECTION_EF, K
+from vecdb.collection.versions import Versions
+from vecdb.config import ANSWER_K, ANSWER_TOKENS, COLLECTION_EF, K
 from vecdb.decode import GenerationParams
-from vecdb.encode import Encoder
 from vecdb.errors import (
-    EmptyBatchError,
     InvalidArgumentError,
-    InvalidParameterError,
-    InvalidTextError,
-    LengthMismatchError,
     MessageTooLargeError,
     StorageIOError,
     VecdbError,
 )
-from vecdb.index import as_matrix
 from vecdb.models import Models
 from vecdb.rag import AnswerOptions, CollectionRetriever, answer
 from vecdb.storage import (
@@ -107,10 +99,13 @@ class Collection:
         replay(self._wal, self._segments, stored.applied_sequence, settings.dim)
         turn = threading.Lock()
         self._commits = CommitQueue(self._wal, turn)
-        self._maintenance = Maintenance(
-            store, manifests, self._wal, turn, self._segments, stored, on_disk, settings,
-            index_threads=_CORES,
+        versions = Versions(
+            store, manifests, self._wal, self._segments, stored, on_disk, settings
         )  # fmt: skip
+        self._maintenance = Maintenance(
+            store, versions, self._segments, self._wal, turn, settings, index_threads=_CORES
+        )
+        self._intake = Intake(name, settings, models, self._segments, self._budget)
 
     @property
     def maintenance(self) -> Maintenance:
@@ -146,7 +141,7 @@ class Collection:
             indexed=sum(part.live for part in snapshot.parts if part.rows.is_indexed),
             disk_bytes=usage.disk_bytes,
             quarantined=(*self._maintenance.stored.quarantined, *snapshot.damaged),
-            closed_segments=self._maintenance.segment_infos(),
+            closed_segments=self._maintenance.versions.segment_infos(),
             growing_rows=self._segments.growing_rows,
             log_bytes=self._wal.size_bytes,
             work=self._maintenance.progress.work,
@@ -199,43 +194,10 @@ class Collection:
         ReadOnlyError, StorageIOError
             If the disk failed, now or earlier.
         """
-        checked = check_ids(ids)
-        encoded_payloads = check_payloads(payloads, checked)
-        if vectors is not None:
-            batch = Batch(
-                checked, self._vectors(vectors, len(checked)),
-                check_texts(texts, len(checked), required=False), encoded_payloads,
-            )  # fmt: skip
-            return self._write(batch, [])
-        if texts is None:
-            raise EmptyBatchError("neither texts nor vectors were given: give one of them")
-        required = [str(t) for t in check_texts(texts, len(checked), required=True)]
-        return self._upsert_texts(checked, required, encoded_payloads, _long_text(long_text))
-
-    def _upsert_texts(
-        self,
-        ids: list[PointId],
-        texts: list[str],
-        payloads: list[bytes | None],
-        long_text: LongText,
-    ) -> UpsertResult:
-        encoder = self._encoder()
-        self._budget.check()  # before any text is embedded
-        stale: list[PointId] = []
-        if long_text is LongText.CHUNK:
-            stale = stale_chunks(self._segments, ids)
-            ids, texts, payloads = chunk_batch(ids, texts, payloads, encoder.split)
-            stale = [i for i in stale if i not in set(ids)]
-        encoded = encoder.encode(texts)
-        truncated = [ids[i] for i in np.flatnonzero(encoded.truncated).tolist()]
-        if truncated and long_text is LongText.ERROR:
-            raise InvalidTextError(
-                f"the text of id {truncated[0]!r:.100} is longer than the {encoder.max_tokens} "
-                "tokens of the encoder: shorten it, or pass long_text='truncate' or 'chunk'"
-            )
-        result = self._write(Batch(ids, encoded.vectors, list(texts), payloads), truncated)
-        if stale:
-            self.delete(ids=stale)
+        prepared = self._intake.prepare(ids, texts, vectors, payloads, long_text)
+        result = self._write(prepared.batch, prepared.truncated)
+        if prepared.stale:
+            self.delete(ids=prepared.stale)
         return result
 
     def _write(self, batch: Batch, truncated: list[PointId]) -> UpsertResult:
@@ -276,13 +238,13 @@ class Collection:
         ...         load.add(ids, vectors=vectors)
         """
         return BulkLoad(
-            self.settings, self._maintenance, self._budget, self._bulk_batch, self._adopt
+            self.settings, self._maintenance.sealing, self._budget, self._bulk_batch, self._adopt
         )
 
     def _adopt(self, loaded: Sequence[StoredSegment]) -> None:
         self._commits.refuse_if_stopped()
         try:
-            self._maintenance.adopt(loaded)
+            self._maintenance.sealing.adopt(loaded)
         except StorageIOError as error:
             self.stop_writing(error)
             raise
@@ -295,16 +257,7 @@ class Collection:
         payloads: Sequence[Payload | None] | None,
     ) -> Batch:
         self._commits.refuse_if_stopped()
-        checked = check_ids(ids)
-        encoded = check_payloads(payloads, checked)
-        if vectors is None and texts is None:
-            raise EmptyBatchError("neither texts nor vectors were given: give one of them")
-        given = check_texts(texts, len(checked), required=vectors is None)
-        if vectors is None:
-            matrix = self._encoder().encode([str(text) for text in given]).vectors
-        else:
-            matrix = self._vectors(vectors, len(checked))
-        return Batch(checked, matrix, given, encoded)
+        return self._intake.prepare(ids, texts, vectors, payloads, LongText.TRUNCATE).batch
 
     def delete(self, ids: Iterable[PointId] | None = None, filter: Filter | None = None) -> int:
         """Delete points by id, or all those that match a filter; durable when this returns.
@@ -347,7 +300,7 @@ class Collection:
         )
 
     def _commit(self, write: Write) -> int:
-        self._maintenance.check_whole()
+        self._maintenance.versions.check_whole()
         result = self._commits.run(write)
         self._maintenance.note_write()
         return result
@@ -395,15 +348,7 @@ class Collection:
         InvalidArgumentError
             One of its subclasses, naming what is wrong.
         """
-        if (query is None) == (vector is None):
-            raise InvalidArgumentError("search takes either a query text or a vector=: give one")
-        if query is not None:
-            return hits_of(self._search(self._embed([query]), k, filter, ef)[0])
-        matrix = self._matrix(vector, "vector")
-        if len(matrix) != 1:
-            raise InvalidArgumentError(
-                f"vector has {len(matrix)} rows: must be one vector; search_batch takes more"
-            )
+        matrix = self._intake.query(query, vector)
         return hits_of(self._search(matrix, k, filter, ef)[0])
 
     def search_batch(
@@ -429,21 +374,7 @@ class Collection:
         ef: int | None = None,
     ) -> list[HitColumns]:
         """Do what `search_batch` does, and leave the results in the form a server sends."""
-        if (queries is None) == (vectors is None):
-            raise InvalidArgumentError("search_batch takes either queries or vectors=: give one")
-        if queries is None:
-            matrix = self._matrix(vectors, "vectors")
-        else:
-            if isinstance(queries, str):
-                raise InvalidTextError("queries is a str: must be a sequence of them")
-            if not queries:
-                raise EmptyBatchError("queries is empty: give at least one")
-            matrix = self._embed(list(queries))
-        if len(matrix) > BATCH_ROWS.greatest:
-            raise InvalidParameterError(
-                f"{len(matrix)} queries: at most {BATCH_ROWS.greatest} in one batch"
-            )
-        return self._search(matrix, k, filter, ef)
+        return self._search(self._intake.queries(queries, vectors), k, filter, ef)
 
     def _search(
         self, queries: Matrix, k: int, filter: Filter | None, ef: int | None
@@ -504,7 +435,7 @@ class Collection:
             If the decoder cannot be had.
         """
         check_text(question, "question")
-        self._encoder()
+        self._intake.encoder()
         params = GenerationParams(
             max_tokens=ANSWER_TOKENS.check(max_tokens), temperature=temperature, seed=seed
         )
@@ -530,36 +461,3 @@ class Collection:
         self._commits.close()
         self._maintenance.stop()
         self._wal.close()
-
-    # Arguments
-
-    def _encoder(self) -> Encoder:
-        if self.settings.encoder is None:
-            raise InvalidArgumentError(
-                f"collection {self.name!r} has no encoder, so it takes vectors and no texts: pass "
-                "vectors, or create a collection with encoder='all-MiniLM-L6-v2'"
-            )
-        return self._models.encoder_of(self.settings.encoder)
-
-    def _embed(self, texts: Sequence[Any]) -> Matrix:
-        checked = [check_text(text, f"queries[{i}]") for i, text in enumerate(texts)]
-        return self._encoder().encode(checked).vectors
-
-    def _matrix(self, vectors: Any, name: str) -> Matrix:
-        return as_matrix(vectors, self.settings.dim, self.settings.metric, name=name)
-
-    def _vectors(self, vectors: Any, count: int) -> Matrix:
-        matrix = self._matrix(vectors, "vectors")
-        if len(matrix) != count:
-            raise LengthMismatchError(
-                f"vectors has {len(matrix)} rows and ids has {count}: must be as many"
-            )
-        return matrix
-
-
-def _long_text(value: LongText | str) -> LongText:
-    try:
-        return LongText(value)
-    except ValueError:
-        names = ", ".join(LongText)
-        raise InvalidParameterError(f"long_text={value!r}: must be one of {names}") from None

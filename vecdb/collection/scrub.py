@@ -96,6 +96,7 @@ class Scrub:
     ) -> None:
         self._store = store
         self._maintenance = maintenance
+        self._versions = maintenance.versions
         self._wal = wal
         self._throttle = throttle
         self._report = ScrubReport()
@@ -111,30 +112,30 @@ class Scrub:
             If putting something right failed.
         """
         self._mend("", self._heal_manifest)
-        for segment, stored in self._maintenance.on_disk:
+        for segment, stored in self._versions.sealed_files():
             self._segment(segment, stored)
         self._log_files()
         return self._report
 
     def _heal_manifest(self) -> None:
-        for name in self._maintenance.heal_manifest():
+        for name in self._versions.heal_manifest():
             self._tell(f"{self._store.location(f'manifest/{name}')}: written again from its copy")
 
     def _segment(self, segment: Segment, stored: StoredSegment) -> None:
         reason = self._wrong(segment, stored.data)
         if reason is not None:
-            self._maintenance.quarantine(segment, CorruptFileError(reason))
+            self._versions.quarantine(segment, CorruptFileError(reason))
             self._tell(f"{reason}: segment {stored.number} is no longer served")
             return
         reason = None if stored.tombstones is None else self._wrong(segment, stored.tombstones)
         if reason is not None:
             self._mend(
                 f"{reason}: written again from memory",
-                lambda: self._maintenance.renew_tombstones(segment),
+                lambda: self._versions.renew_tombstones(segment),
             )
         reason = None if stored.index is None else self._wrong(segment, stored.index)
         if reason is not None:
-            self._maintenance.lose_index(segment)
+            self._versions.lose_index(segment)
             self._tell(f"{reason}: searched exactly until it is built again")
 
     def _mend(self, message: str, step: Callable[[], None]) -> None:
@@ -164,24 +165,24 @@ class Scrub:
                 reason = f"{where} is damaged: it is not the file that its manifest names"
         except _UNREADABLE as error:
             reason = str(error)
-        if self._maintenance.is_stopped:
+        if self._versions.is_stopped:
             raise StoppedError("the collection is closing")
         if reason is not None and not self._is_named(segment, ref):
             return None  # replaced or dropped while it was read
         return reason
 
     def _is_named(self, segment: Segment, ref: FileRef) -> bool:
-        return any(s is segment and ref in e.files for s, e in self._maintenance.on_disk)
+        return any(s is segment and ref in e.files for s, e in self._versions.sealed_files())
 
     def _log_files(self) -> None:
         """Read the log; what it holds is in memory too, so a damaged one can be let go."""
-        applied = self._maintenance.stored.applied_sequence
+        applied = self._versions.stored.applied_sequence
         try:
             for record in self._wal.replay(applied):
                 self._report.bytes += len(record.body)
                 self._throttle.passed(len(record.body))
         except _UNREADABLE as error:
-            if self._maintenance.stored.applied_sequence != applied or self._maintenance.is_stopped:
+            if self._versions.stored.applied_sequence != applied or self._versions.is_stopped:
                 return  # sealed meanwhile, and its files are gone
             self._mend(f"{error}: what it held is sealed into segments", self._maintenance.seal)
 

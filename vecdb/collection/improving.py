@@ -1,0 +1,200 @@
+"""Towards few, indexed segments: graphs are built, and small or half-dead segments merged."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+from vecdb.collection import policy
+from vecdb.collection.progress import Progress, Task
+from vecdb.collection.recovery import INDEX_KIND, open_index
+from vecdb.collection.sealed import SealedRows
+from vecdb.collection.segments import Segment, Segments
+from vecdb.collection.settings import CollectionSettings
+from vecdb.collection.stored import StoredSegment
+from vecdb.collection.versions import Versions
+from vecdb.index import HnswIndex
+from vecdb.storage import FileRef, SegmentFile, Store, write_sections
+from vecdb.types import WorkKind
+
+_ROWS_PER_STEP = 20
+"""Rows for each piece of work of which an index is built, counted on graphs of several sizes."""
+
+
+class Improving:
+    """Merges segments, one merge at a time, and builds their graphs, one at a time.
+
+    Parameters
+    ----------
+    store, versions, segments, settings, progress
+        Those of the collection.
+    threads
+        How many build a graph, half as many when they are to go gently.
+    """
+
+    def __init__(
+        self, store: Store, versions: Versions, segments: Segments, settings: CollectionSettings,
+        progress: Progress, threads: int,
+    ) -> None:  # fmt: skip
+        self._store = store
+        self._versions = versions
+        self._segments = segments
+        self._settings = settings
+        self._progress = progress
+        self._threads = threads
+        self._merging = threading.Lock()
+        self._indexing = threading.Lock()  # taken after _merging
+        self._in_hand: set[Segment] = set()  # protected by the versions' lock
+
+    def wait(self) -> None:
+        """Wait until nothing is being merged or indexed."""
+        with self._merging, self._indexing:
+            pass
+
+    def improve(self, *, eager: bool) -> bool:
+        """Take the most useful step; return whether there was one.
+
+        What runs in the background is waited for first.
+
+        Parameters
+        ----------
+        eager
+            Merge even a few small segments, as when no writes come in.
+
+        Raises
+        ------
+        DiskFullError, StorageIOError
+            Nothing is lost: the segments stay as they were.
+        """
+        with self._merging, self._indexing:
+            return self._merge_next(eager, gently=False) or self._index_next(gently=False)
+
+    def merge(self, *, eager: bool) -> bool:
+        """Merge what is worth it, gently; return whether anything was."""
+        with self._merging:
+            return self._merge_next(eager, gently=True)
+
+    def index(self) -> bool:
+        """Build one graph that is missing, gently; return whether one was."""
+        with self._indexing:
+            return self._index_next(gently=True)
+
+    def to_index(self) -> list[Segment]:
+        """Return the segments on disk that are large enough for a graph and have none."""
+        return [
+            segment
+            for segment in self._versions.sealed()
+            if not segment.rows.is_indexed and segment.rows.count >= policy.INDEXED_ROWS
+        ]
+
+    @contextmanager
+    def _taken(self, choose: Callable[[], list[Segment]]) -> Iterator[list[Segment]]:
+        """Choose segments, and let nobody else choose them for as long as the block runs."""
+        with self._versions.lock:
+            chosen = choose()
+            self._in_hand.update(chosen)
+        try:
+            yield chosen
+        finally:
+            with self._versions.lock:
+                self._in_hand.difference_update(chosen)
+
+    def _merge_next(self, eager: bool, *, gently: bool) -> bool:
+        self._versions.check_running()
+        most = self._settings.segment_rows
+
+        def choose() -> list[Segment]:
+            free = [s for s in self._versions.sealed() if s not in self._in_hand]
+            return policy.to_merge(free, most, eager=eager)
+
+        with self._taken(choose) as chosen:
+            if chosen:
+                rows = sum(segment.live for segment in chosen)
+                passes = 2 if rows >= policy.INDEXED_ROWS else 1  # copied, and linked
+                with self._progress.task(WorkKind.MERGE, rows, passes) as task:
+                    self._merge(chosen, gently, task)
+            return bool(chosen)
+
+    def _index_next(self, *, gently: bool) -> bool:
+        self._versions.check_running()
+
+        def choose() -> list[Segment]:
+            return [s for s in self.to_index() if s not in self._in_hand][:1]
+
+        with self._taken(choose) as chosen:
+            for segment in chosen:
+                with self._progress.task(WorkKind.INDEX, segment.rows.count) as task:
+                    self._build_index(segment, gently, task)
+            return bool(chosen)
+
+    def _merge(self, segments: Sequence[Segment], gently: bool, task: Task) -> None:
+        versions = self._versions
+        kept = [self._segments.alive_at(segment) for segment in segments]
+        number = versions.reserve_number()
+        file, data = versions.write_data(number, segments, kept, versions.step(gently=gently))
+        task.advance(task.rows)
+        index = None
+        rows = None
+        if file is not None:
+            rows = SealedRows(self._settings.metric, file)
+            if rows.count >= policy.INDEXED_ROWS:
+                index = self._write_index(number, file, gently, task)
+                rows.index = open_index(self._store, index)
+        with versions.lock:
+            versions.check_running()
+            numbers = {versions.on_disk[segment].number for segment in segments}
+            before = versions.stored.segments
+            left = [s for s in before if s.number not in numbers]
+            merged = None
+            if data is not None:
+                # Rows that died while they were being copied: a seal may have let the WAL that
+                # says so go, with tombstones for the old segments only.
+                alive = self._segments.alive_of(segments, kept)
+                merged = versions.buried(StoredSegment(number, data, index), alive)
+                place = next(i for i, s in enumerate(before) if s.number in numbers)
+                left.insert(place, merged)
+            dropped = versions.publish(versions.stored.with_segments(left))
+            segment = self._segments.replace(segments, rows, kept)
+            for old in segments:
+                del versions.on_disk[old]
+            if segment is not None and merged is not None:
+                versions.on_disk[segment] = merged
+            versions.discard(dropped)
+
+    def _build_index(self, segment: Segment, gently: bool, task: Task) -> None:
+        rows = segment.rows
+        if not isinstance(rows, SealedRows):
+            return
+        versions = self._versions
+        index = self._write_index(versions.on_disk[segment].number, rows.file, gently, task)
+        with versions.lock:
+            versions.check_running()
+            versions.publish_segment(segment, replace(versions.on_disk[segment], index=index))
+            indexed = SealedRows(self._settings.metric, rows.file, open_index(self._store, index))
+            self._segments.reindex(segment, indexed)
+
+    def _write_index(self, number: int, file: SegmentFile, gently: bool, task: Task) -> FileRef:
+        settings = self._settings
+        threads = max(1, self._threads // 2) if gently else self._threads
+        index = HnswIndex(
+            settings.dim, settings.metric, m=settings.m, ef_construction=settings.ef_construction,
+            quantization="rabitq",
+        )  # fmt: skip
+        step, shown, left = self._versions.step(gently=gently), threading.Lock(), len(file)
+
+        def build_step() -> None:
+            nonlocal left
+            step()
+            with shown:
+                rows = min(left, _ROWS_PER_STEP)
+                left -= rows
+                task.advance(rows)
+
+        index.build(file.vectors, threads=threads, step=build_step)
+        task.advance(left)
+        return write_sections(
+            self._store, f"segments/{number:010d}.index", index.arrays(), kind=INDEX_KIND,
+            overwrite=True,
+        )  # fmt: skip

@@ -1,0 +1,206 @@
+"""What callers give, checked, embedded where it is text, and made batches and query vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from vecdb.collection.batch import Batch, check_ids, check_payloads, check_text, check_texts
+from vecdb.collection.budget import Budget
+from vecdb.collection.chunks import chunk_batch, stale_chunks
+from vecdb.collection.segments import Segments
+from vecdb.collection.settings import CollectionSettings
+from vecdb.config import BATCH_ROWS
+from vecdb.encode import Encoder
+from vecdb.errors import (
+    EmptyBatchError,
+    InvalidArgumentError,
+    InvalidParameterError,
+    InvalidTextError,
+    LengthMismatchError,
+)
+from vecdb.index import as_matrix
+from vecdb.models import Models
+from vecdb.types import LongText, Matrix, MatrixLike, Payload, PointId, VectorLike
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """A batch ready to be written.
+
+    Attributes
+    ----------
+    batch
+        What is written.
+    truncated
+        The ids of texts of which only the first tokens were embedded.
+    stale
+        The ids of points to be deleted afterwards: chunks that a text had before.
+    """
+
+    batch: Batch
+    truncated: list[PointId]
+    stale: list[PointId]
+
+
+class Intake:
+    """Checks what is given to one collection.
+
+    Parameters
+    ----------
+    name, settings, models, segments, budget
+        Those of the collection.
+    """
+
+    def __init__(
+        self, name: str, settings: CollectionSettings, models: Models, segments: Segments,
+        budget: Budget,
+    ) -> None:  # fmt: skip
+        self._name = name
+        self._settings = settings
+        self._models = models
+        self._segments = segments
+        self._budget = budget
+
+    def encoder(self) -> Encoder:
+        """Return the collection's encoder.
+
+        Raises
+        ------
+        InvalidArgumentError
+            If the collection has none.
+        """
+        if self._settings.encoder is None:
+            raise InvalidArgumentError(
+                f"collection {self._name!r} has no encoder, so it takes vectors and no texts: pass "
+                "vectors, or create a collection with encoder='all-MiniLM-L6-v2'"
+            )
+        return self._models.encoder_of(self._settings.encoder)
+
+    # Points
+
+    def prepare(
+        self,
+        ids: Iterable[PointId],
+        texts: Sequence[str | None] | None,
+        vectors: MatrixLike | None,
+        payloads: Sequence[Payload | None] | None,
+        long_text: LongText | str,
+    ) -> Prepared:
+        """Return what `Collection.upsert` is to write.
+
+        Raises
+        ------
+        InvalidArgumentError
+            One of its subclasses.
+        DiskLimitError, MemoryLimitError
+            If the data directory may not grow; looked at before any text is embedded.
+        """
+        checked = check_ids(ids)
+        encoded = check_payloads(payloads, checked)
+        if vectors is not None:
+            kept_texts = check_texts(texts, len(checked), required=False)
+            matrix = self._vectors(vectors, len(checked))
+            return Prepared(Batch(checked, matrix, kept_texts, encoded), [], [])
+        required = _required(texts, len(checked))
+        return self._prepare_texts(checked, required, encoded, _long_text(long_text))
+
+    def _prepare_texts(
+        self,
+        ids: list[PointId],
+        texts: list[str],
+        payloads: list[bytes | None],
+        long_text: LongText,
+    ) -> Prepared:
+        encoder = self.encoder()
+        self._budget.check()
+        stale: list[PointId] = []
+        if long_text is LongText.CHUNK:
+            stale = stale_chunks(self._segments, ids)
+            ids, texts, payloads = chunk_batch(ids, texts, payloads, encoder.split)
+            stale = [i for i in stale if i not in set(ids)]
+        encoded = encoder.encode(texts)
+        truncated = [ids[i] for i in np.flatnonzero(encoded.truncated).tolist()]
+        if truncated and long_text is LongText.ERROR:
+            raise InvalidTextError(
+                f"the text of id {truncated[0]!r:.100} is longer than the {encoder.max_tokens} "
+                "tokens of the encoder: shorten it, or pass long_text='truncate' or 'chunk'"
+            )
+        return Prepared(Batch(ids, encoded.vectors, list(texts), payloads), truncated, stale)
+
+    # Queries
+
+    def query(self, text: str | None, vector: VectorLike | None) -> Matrix:
+        """Return the query vector (1, dim) that a text or a vector is.
+
+        Raises
+        ------
+        InvalidArgumentError
+            One of its subclasses.
+        """
+        if (text is None) == (vector is None):
+            raise InvalidArgumentError("search takes either a query text or a vector=: give one")
+        if text is not None:
+            return self._embed([text])
+        matrix = self._matrix(vector, "vector")
+        if len(matrix) != 1:
+            raise InvalidArgumentError(
+                f"vector has {len(matrix)} rows: must be one vector; search_batch takes more"
+            )
+        return matrix
+
+    def queries(self, texts: Sequence[str] | None, vectors: MatrixLike | None) -> Matrix:
+        """Return the query vectors (n, dim) that texts or vectors are.
+
+        Raises
+        ------
+        InvalidArgumentError
+            One of its subclasses.
+        """
+        if (texts is None) == (vectors is None):
+            raise InvalidArgumentError("search_batch takes either queries or vectors=: give one")
+        if texts is None:
+            matrix = self._matrix(vectors, "vectors")
+        else:
+            if isinstance(texts, str):
+                raise InvalidTextError("queries is a str: must be a sequence of them")
+            if not texts:
+                raise EmptyBatchError("queries is empty: give at least one")
+            matrix = self._embed(list(texts))
+        if len(matrix) > BATCH_ROWS.greatest:
+            raise InvalidParameterError(
+                f"{len(matrix)} queries: at most {BATCH_ROWS.greatest} in one batch"
+            )
+        return matrix
+
+    def _embed(self, texts: Sequence[Any]) -> Matrix:
+        checked = [check_text(text, f"queries[{i}]") for i, text in enumerate(texts)]
+        return self.encoder().encode(checked).vectors
+
+    def _matrix(self, vectors: Any, name: str) -> Matrix:
+        return as_matrix(vectors, self._settings.dim, self._settings.metric, name=name)
+
+    def _vectors(self, vectors: Any, count: int) -> Matrix:
+        matrix = self._matrix(vectors, "vectors")
+        if len(matrix) != count:
+            raise LengthMismatchError(
+                f"vectors has {len(matrix)} rows and ids has {count}: must be as many"
+            )
+        return matrix
+
+
+def _required(texts: Sequence[str | None] | None, count: int) -> list[str]:
+    if texts is None:
+        raise EmptyBatchError("neither texts nor vectors were given: give one of them")
+    return [str(text) for text in check_texts(texts, count, required=True)]
+
+
+def _long_text(value: LongText | str) -> LongText:
+    try:
+        return LongText(value)
+    except ValueError:
+        names = ", ".join(LongText)
+        raise InvalidParameterError(f"long_text={value!r}: must be one of {names}") from None

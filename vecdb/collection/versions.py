@@ -1,0 +1,254 @@
+"""Which segments and files a collection consists of: the newest manifest, and what it names.
+
+A step that changes that writes new files first, under numbers that were never used, then publishes
+a manifest that names them, and then lets go of those that it names no more. A step that does not
+finish leaves files that no manifest names; they are deleted when the collection is opened again.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from vecdb.collection.holds import Holds, StoppedError
+from vecdb.collection.recovery import quarantine_of
+from vecdb.collection.sealed import SealedRows
+from vecdb.collection.segments import Segment, Segments
+from vecdb.collection.settings import CollectionSettings
+from vecdb.collection.snapshot import Mask, described
+from vecdb.collection.stored import StoredCollection, StoredSegment
+from vecdb.errors import CorruptFileError, ReadOnlyError, VecdbError
+from vecdb.storage import (
+    FileRef,
+    ManifestLog,
+    SegmentFile,
+    Step,
+    Store,
+    Wal,
+    write_rows,
+    write_tombstones,
+)
+from vecdb.types import SegmentInfo
+
+_REST_SECONDS = 0.000_2
+
+_log = logging.getLogger(__name__)
+
+
+class Versions:
+    """The versions of one collection, of which the newest counts.
+
+    Attributes
+    ----------
+    lock
+        Held by whoever publishes; protects `stored` and `on_disk`.
+    stored
+        What the newest manifest names.
+    on_disk
+        The segments in memory that are files now, quarantined ones included.
+    holds
+        Who copies files, so that none is deleted meanwhile.
+    """
+
+    def __init__(
+        self, store: Store, manifests: ManifestLog, wal: Wal, segments: Segments,
+        stored: StoredCollection, on_disk: dict[Segment, StoredSegment],
+        settings: CollectionSettings,
+    ) -> None:  # fmt: skip
+        self._store = store
+        self._manifests = manifests
+        self._wal = wal
+        self._segments = segments
+        self._settings = settings
+        self._stop = threading.Event()
+        self._reserved = stored.next_number - 1
+        self.lock = threading.Lock()
+        self.stored = stored
+        self.on_disk = on_disk
+        self.holds = Holds(self._delete)
+
+    # Whether work may go on
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether the collection is closing."""
+        return self._stop.is_set()
+
+    def stop(self) -> None:
+        """Let every step end at its next piece, and wait until nobody copies files."""
+        self._stop.set()
+        self.holds.stop()
+
+    def check_whole(self) -> None:
+        """Refuse to change anything while a part is damaged: it may yet be restored as it was.
+
+        What is written would make points of that part dead, and it cannot be told which.
+
+        Raises
+        ------
+        ReadOnlyError
+        """
+        damaged = self._segments.snapshot.damaged
+        if damaged:
+            raise ReadOnlyError(
+                f"nothing is written while {described(damaged)}: restore the files from a backup, "
+                "or stop and accept the loss with `vecdb check --repair`"
+            )
+
+    def check_running(self) -> None:
+        """Refuse to change anything when the collection is closing, or damaged.
+
+        Raises
+        ------
+        StoppedError, ReadOnlyError
+        """
+        if self._stop.is_set():
+            raise StoppedError("the collection is closing")
+        self.check_whole()
+
+    def step(self, *, gently: bool) -> Step:
+        """Return what is called between two pieces of work; `gently`, it rests there."""
+
+        def step() -> None:
+            self.check_running()
+            if gently:
+                time.sleep(_REST_SECONDS)
+
+        return step
+
+    # What there is
+
+    def sealed(self) -> list[Segment]:
+        """Return the segments that are files now, without those that are quarantined."""
+        return [segment for segment in self._segments.closed if segment in self.on_disk]
+
+    def sealed_files(self) -> list[tuple[Segment, StoredSegment]]:
+        """Return `sealed` with the files of each; without the lock."""
+        with self.lock:
+            return [(segment, self.on_disk[segment]) for segment in self.sealed()]
+
+    def segment_infos(self) -> tuple[SegmentInfo, ...]:
+        """Return what there is to say of each segment that takes no more rows, oldest first."""
+        on_disk = self.on_disk  # without the lock, under which files are written
+        infos = []
+        for segment in self._segments.closed:
+            stored = on_disk.get(segment)
+            size = 0 if stored is None else sum(ref.size for ref in stored.files)
+            rows = segment.rows
+            infos.append(SegmentInfo(rows.count, segment.live, size, rows.is_indexed))
+        return tuple(infos)
+
+    # Writing files
+
+    def reserve_number(self) -> int:
+        """Return a number for a segment that no other has or had."""
+        with self.lock:
+            self._reserved += 1
+            return self._reserved
+
+    def write_data(
+        self, number: int, segments: Sequence[Segment], kept: Sequence[Mask], step: Step
+    ) -> tuple[SegmentFile | None, FileRef | None]:
+        """Write the rows of segments that are kept into one file; None when there are none."""
+        sources = [
+            segment.rows.source(np.flatnonzero(mask), step)
+            for segment, mask in zip(segments, kept, strict=True)
+        ]
+        if not any(len(source) for source in sources):
+            return None, None
+        name = f"segments/{number:010d}.data"
+        ref = write_rows(self._store, name, sources, self._settings.dim, step=step)
+        self._verify(segments)
+        return SegmentFile.open(self._store, ref, verify=False), ref
+
+    def _verify(self, segments: Sequence[Segment]) -> None:
+        """Look whether what was just copied had been damaged since it was opened.
+
+        A copy would have right checksums and wrong contents, and its source would be gone.
+        """
+        for segment in segments:
+            if isinstance(segment.rows, SealedRows):
+                try:
+                    segment.rows.file.verify()
+                except CorruptFileError as error:
+                    self.quarantine(segment, error)
+                    raise
+
+    def buried(self, stored: StoredSegment, alive: Mask) -> StoredSegment:
+        """Write down which rows of a segment are dead, if that has changed."""
+        dead = len(alive) - int(np.count_nonzero(alive))
+        if dead == stored.dead:  # rows only ever die, so as many are the same ones
+            return stored
+        name = f"segments/{stored.number:010d}.{dead}.dead"
+        return replace(stored, tombstones=write_tombstones(self._store, name, ~alive), dead=dead)
+
+    # Publishing; the caller holds the lock
+
+    def publish(self, stored: StoredCollection) -> set[str]:
+        """Make `stored` the newest version; return the files that it names no more."""
+        dropped = self.stored.files - stored.files
+        self._manifests.publish(stored.to_body())
+        self.stored = stored
+        return dropped
+
+    def publish_segment(self, segment: Segment, stored: StoredSegment) -> None:
+        """Publish other files for a segment, with the same rows."""
+        kept = self.stored.segments
+        renewed = [stored if s.number == stored.number else s for s in kept]
+        dropped = self.publish(self.stored.with_segments(renewed))
+        self.on_disk[segment] = stored
+        self.discard(dropped)
+
+    def discard(self, names: set[str]) -> None:
+        """Delete files that the newest manifest does not name, once no manifest does."""
+        self._manifests.prune(keep=1)
+        self.holds.discard(names)
+
+    def _delete(self, names: set[str]) -> None:
+        for name in sorted(names - self.stored.files):
+            self._store.delete(name)
+        self._wal.drop_through(self.stored.applied_sequence)
+
+    # What was found damaged, put right
+
+    def quarantine(self, segment: Segment, error: VecdbError) -> None:
+        """Serve a segment no more, because its files have been damaged since they were opened."""
+        with self.lock:
+            stored = self.on_disk.get(segment)
+            if stored is None or segment not in self._segments.closed:
+                return  # merged meanwhile, from bytes that were verified, or here before
+            _log.error("segment %d is no longer served: %s", stored.number, error)
+            self._segments.quarantine(segment, quarantine_of(self._store, stored, error))
+
+    def lose_index(self, segment: Segment) -> None:
+        """Search a segment exactly from now on; its index is built again in the background."""
+        with self.lock:
+            if segment in self.on_disk and isinstance(segment.rows, SealedRows):
+                rows = SealedRows(self._settings.metric, segment.rows.file)
+                self._segments.reindex(segment, rows)
+
+    def renew_tombstones(self, segment: Segment) -> None:
+        """Write again, from memory, which rows of a segment are dead.
+
+        Raises
+        ------
+        DiskFullError, StorageIOError
+        """
+        with self.lock:
+            self.check_running()
+            stored = self.on_disk.get(segment)
+            if stored is not None:
+                unwritten = replace(stored, tombstones=None, dead=0)
+                alive = self._segments.alive_at(segment)
+                self.publish_segment(segment, self.buried(unwritten, alive))
+
+    def heal_manifest(self) -> list[str]:
+        """Write the manifest's file or its copy again if one is damaged; return their names."""
+        with self.lock:
+            self.check_running()
+            return self._manifests.heal()
