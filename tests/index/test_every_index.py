@@ -25,7 +25,7 @@ from vecdb.errors import (
     NewerFormatError,
     StoredFileNotFoundError,
 )
-from vecdb.index import FlatIndex, HnswIndex, IvfIndex, coded_graph, float_graph
+from vecdb.index import FlatIndex, HnswIndex, IvfIndex, float_graph, placed_graph
 from vecdb.index.base import Index
 
 Make = Callable[..., Any]
@@ -56,7 +56,7 @@ EVERY_METRIC = pytest.mark.parametrize("metric", METRICS)
 def _always_walk_the_graph(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small indexes would be scanned instead, and the graph never tested."""
     monkeypatch.setattr(float_graph, "scan_is_cheaper", lambda ef, allowed, rows: allowed == 0)
-    monkeypatch.setattr(coded_graph, "scan_is_cheaper", lambda allowed, ef: allowed == 0)
+    monkeypatch.setattr(placed_graph, "scan_is_cheaper", lambda allowed, ef: allowed == 0)
 
 
 def _tolerance(make: Make) -> float:

@@ -77,9 +77,7 @@ class HnswIndex:
         self.seed = SEED.check(seed)
         self._graph: FloatGraph | CodedGraph
         if quantization == "rabitq":
-            self._graph = CodedGraph.empty(
-                self.dim, self.metric, self.m, self.ef_construction, self.seed
-            )
+            self._graph = CodedGraph(self.dim, self.metric, self.m, self.ef_construction, self.seed)
         else:
             state = HnswState.empty(self.dim, self.metric, self.m)
             self._graph = FloatGraph(state, self.ef_construction, self.seed)

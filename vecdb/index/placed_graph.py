@@ -1,0 +1,300 @@
+"""A flat graph over rows in a rotated space: what holds whichever way the rows are laid out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecdb.index.base import METRIC_NUMBERS, Arrays, Distances, Ids
+from vecdb.index.calibration import TRUTH, Calibration, calibrate, draw_sample
+from vecdb.index.coded_seeds import draw_seeds
+from vecdb.index.coded_space import CodedSpace, Floats
+from vecdb.index.graph_bulk import BulkSettings, bulk_graph
+from vecdb.index.graph_carve import Workers, in_stretches
+from vecdb.index.layout import check_arrays
+from vecdb.index.rows import LiveRows, frozen, reserve
+from vecdb.kernels.bitset import Bits
+from vecdb.kernels.rotation import draw_signs
+from vecdb.types import Matrix, Metric
+
+_STRETCH = 1_024
+"""Rows that are rotated at a time."""
+_DEAD_SHARE = 0.1
+"""Above it, an addition builds the graph anew without the removed rows."""
+_INSERTED_SHARE = 0.5
+"""How many rows may be inserted one by one, for each that the graph was built of."""
+_LEAST_LINKED = 128
+_CALIBRATED = 32
+"""Rows that are searched for at a time to calibrate."""
+_SPREAD = 2
+"""Added to k where a filter leaves it to chance how many rows are nearer than the k-th allowed."""
+_HOPS_PER_EF = 0.8
+_SCANNED_PER_HOP = 8
+"""Rows that a scan compares with in the time of one hop."""
+NO_BITS: Bits = frozen(np.empty(0, np.uint8))
+NO_ROWS: Ids = frozen(np.empty(0, np.int64))
+
+
+def scan_is_cheaper(allowed: int, ef: int) -> bool:
+    """Tell whether to compare with all allowed rows rather than to expand about `ef` nodes."""
+    return allowed <= _SCANNED_PER_HOP * _HOPS_PER_EF * ef
+
+
+class PlacedGraph(ABC):
+    """Rows with links, compared in a space where every metric is Euclidean.
+
+    Parameters
+    ----------
+    dim, metric, m, ef_construction, seed
+        As for `HnswIndex`.
+    degree
+        Links of a row.
+    """
+
+    def __init__(
+        self, dim: int, metric: Metric, m: int, ef_construction: int, seed: int, degree: int
+    ) -> None:
+        self.dim = dim
+        self.metric = metric
+        self.m = m
+        self.ef_construction = ef_construction
+        self.seed = seed
+        self.degree = degree
+        self.rows = LiveRows()
+        self._space: CodedSpace | None = None
+        self._twins: NDArray[np.int32] = np.empty(0, np.int32)
+        self._inserted = 0
+        self._calibration = Calibration.none()
+
+    @abstractmethod
+    def emptied(self) -> Self:
+        """Return a graph without rows, and otherwise as this one."""
+
+    @abstractmethod
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return everything as arrays; the large ones are not copied."""
+
+    @abstractmethod
+    def _reserve(self, used: int, needed: int) -> None:
+        """Make room for `needed` rows, of which the first `used` are kept."""
+
+    @abstractmethod
+    def _store(self, places: Ids, coordinates: Floats, offsets: Floats) -> None:
+        """Write what `CodedSpace.place_vectors` made of vectors into rows."""
+
+    @abstractmethod
+    def _decode(self, places: Ids, out: Floats) -> None:
+        """Write the coordinates of rows to `out`, and in a column more their offsets."""
+
+    @abstractmethod
+    def _link(self, neighbours: NDArray[np.int32], workers: Workers) -> None:
+        """Give each row its neighbours, int32 (n, degree), -1 after a row's last."""
+
+    @abstractmethod
+    def _start_from(self, seeds: Ids) -> None:
+        """Let searches start from these rows."""
+
+    @abstractmethod
+    def _insert(self, places: Ids) -> None:
+        """Link some rows more."""
+
+    @abstractmethod
+    def _walk(
+        self, queries: Floats, scales: Floats, ef: int, allowed: Bits | None,
+        out: tuple[Ids, Distances], threads: int, ignored: Ids = NO_ROWS,
+    ) -> NDArray[np.int64]:  # fmt: skip
+        """Search the graph; return how many allowed nodes each query met.
+
+        `ignored` are rows, one for each query or none, that its search goes on without.
+        """
+
+    @abstractmethod
+    def _scan(
+        self, queries: Floats, scales: Floats, allowed: Bits | None, out: tuple[Ids, Distances],
+        threads: int,
+    ) -> None:  # fmt: skip
+        """Compare with all allowed rows."""
+
+    def add(self, vectors: Matrix, ids: Ids, workers: Workers) -> None:
+        """Add checked vectors under checked ids.
+
+        A few rows are inserted one by one. Many are not: the graph is then built anew, and takes
+        the places of removed rows back.
+        """
+        space = self._space or CodedSpace.of(vectors, self.metric, self.seed)
+        count, dead = len(self.rows), len(self.rows) - self.rows.live_count
+        reused = dead > _DEAD_SHARE * count
+        places = np.full(len(ids), -1, np.int64)
+        if reused:
+            places = self.rows.removed_rows(ids)
+        fresh = places < 0
+        last = count + int(np.count_nonzero(fresh))
+        places[fresh] = np.arange(count, last)
+        self._space = space
+        self._reserve(count, last)
+        for start in range(0, len(vectors), _STRETCH):
+            workers.step()
+            part = slice(start, start + _STRETCH)
+            self._store(places[part], *space.place_vectors(vectors[part]))
+        self._twins = reserve(self._twins, count, last)
+        self._twins[count:last] = -1
+        self.rows.reuse(places[~fresh], ids[~fresh])
+        self.rows.append_ids(ids[fresh])
+        grown = self._inserted + len(ids)
+        if reused or grown > _INSERTED_SHARE * (count - dead) or count < _LEAST_LINKED:
+            self._rebuild(space, workers)
+        else:
+            self._insert(places)
+            self._inserted = grown
+
+    def _rebuild(self, space: CodedSpace, workers: Workers) -> None:
+        """Link all rows that were not removed."""
+        live = np.flatnonzero(self.rows.alive)
+        decoded = np.empty((len(live), space.width + (self.metric is Metric.DOT)), np.float32)
+        self._decode(live, decoded)
+        if self.metric is Metric.DOT:
+            offsets = decoded[:, -1]
+            np.sqrt(offsets - offsets.min(), out=offsets)
+        graph = bulk_graph(
+            decoded, Metric.L2, self.degree, workers=workers, seed=self.seed,
+            settings=BulkSettings(ef=self.ef_construction),
+        )  # fmt: skip
+        neighbours = np.full((len(self.rows), self.degree), -1, np.int32)
+        twins = np.full(len(self.rows), -1, np.int32)
+        neighbours[live] = _renumbered(graph.neighbours, live)
+        twins[live] = _renumbered(graph.twins, live)
+        self._link(neighbours, workers)
+        self._twins = twins
+        self._start_from(live[draw_seeds(decoded, graph.order, graph.entry, self.seed)])
+        self._inserted = 0
+        self._calibrate(space, live, workers)
+
+    def _calibrate(self, space: CodedSpace, live: Ids, workers: Workers) -> None:
+        """Measure what recall the new graph gives at which ef."""
+        self._calibration = Calibration.none()
+        sample = draw_sample(live, self._twins, self.seed)
+        if len(sample) == 0:
+            return
+        decoded = np.empty((len(sample), space.width + 1), np.float32)
+        self._decode(sample, decoded)
+        queries = space.query_again(decoded[:, :-1], decoded[:, -1])
+        scales = np.tile(np.array([1, 0], np.float32), (len(sample), 1))
+        allowed, ignored = self.rows.allowed(None)[0], frozen(sample)
+
+        def spread(k: int, ef: int | None) -> tuple[Ids, Distances]:
+            """Compare with all rows, or search, in pieces between which work can be given up."""
+            found = np.empty((len(sample), k), np.int64)
+            distances = np.empty((len(sample), k), np.float32)
+
+            def work(first: int, last: int) -> None:
+                part = slice(first, last)
+                out = found[part], distances[part]
+                if ef is None:
+                    self._scan(queries[part], scales[part], allowed, out, 1)
+                else:
+                    self._walk(queries[part], scales[part], ef, allowed, out, 1, ignored[part])
+
+            in_stretches(workers, len(sample), _CALIBRATED, lambda: work)
+            return found, distances
+
+        exact = spread(TRUTH, None)
+        self._calibration = calibrate(
+            sample, self._twins, exact, lambda ef, k: spread(k, ef)[1]
+        )  # fmt: skip
+
+    def remove(self, ids: Any) -> None:
+        """Remove rows, so that they are not found any more; their nodes still lead to others."""
+        self.rows.remove(ids)
+
+    def search(
+        self, queries: Matrix, k: int, ef: int, allowed: Bits | None, count: int, threads: int,
+        target: float | None = None,
+    ) -> tuple[Ids, Distances]:  # fmt: skip
+        """Return row numbers and distances (nq, k) of the nearest of `count` allowed rows.
+
+        With a `target` of recall `ef` is the least.
+        """
+        found = np.full((len(queries), k), -1, np.int64)
+        distances = np.full((len(queries), k), np.inf, np.float32)
+        if self._space is None or count == 0:
+            return found, distances
+        placed, scales = self._space.place_queries(queries)
+        # The nearest nodes that hold ef allowed ones, if those lie evenly among all.
+        wide = ef if allowed is None else -(-ef * len(self.rows) // count)
+        if target is not None:
+            # The k nearest allowed rows are about so many nearest of all; few of them vary more.
+            share = count / len(self.rows)
+            wide = max(wide, self._calibration.ef(target, (k + _SPREAD * (1 - share)) / share))
+        if scan_is_cheaper(count, wide):
+            self._scan(frozen(placed), scales, allowed, (found, distances), threads)
+            return found, distances
+        # Where few of the nodes met are allowed, those found may not be the nearest of them.
+        enough = min(k if allowed is None else k + k // 2, count)
+        out = found, distances
+        matched = self._walk(frozen(placed), scales, wide, allowed, out, threads)
+        asked = np.flatnonzero(matched < enough)
+        while len(asked):
+            part = found[asked], distances[asked]
+            queries_again, scales_again = frozen(placed[asked]), scales[asked]
+            last = wide > len(self.rows)  # all that can be met has been
+            wide *= 2
+            if last or scan_is_cheaper(count, wide):
+                self._scan(queries_again, scales_again, allowed, part, threads)
+                matched = np.full(len(asked), enough)
+            else:
+                matched = self._walk(queries_again, scales_again, wide, allowed, part, threads)
+            found[asked], distances[asked] = part
+            asked = asked[matched < enough]
+        return found, distances
+
+    def _header(self, version: int, *more: int) -> NDArray[np.int64]:
+        """Return the numbers of the array ``header``."""
+        numbers = [
+            version, self.dim, METRIC_NUMBERS[self.metric], self.m, self.ef_construction,
+            self.seed, self._inserted, self.rows.ids.given, *more,
+        ]  # fmt: skip
+        return np.array(numbers, np.int64)
+
+    def _common_arrays(self) -> dict[str, NDArray[Any]]:
+        """Return as arrays what every layout has, without the header."""
+        space = self._space
+        return {
+            "centre": np.zeros(self.dim, np.float32) if space is None else space.centre,
+            "norm": np.array([1.0 if space is None else space.norm], np.float64),
+            "twins": self._twins[: len(self.rows)],
+            "calibration": self._calibration.table,
+            "ids": self.rows.ids.array,
+            "alive": self.rows.alive.view(np.uint8),
+        }
+
+    def _take_over(self, arrays: Arrays, count: int, inserted: int, given: int) -> None:
+        """Take over what `_common_arrays` returned for `count` rows.
+
+        Raises
+        ------
+        CorruptFileError
+            If the arrays cannot be used.
+        """
+        check_arrays(
+            arrays,
+            {
+                "centre": (np.float32, (self.dim,)),
+                "norm": (np.float64, (1,)),
+                "twins": (np.int32, (count,)),
+                "ids": (np.int64, (count,)),
+                "alive": (np.uint8, (count,)),
+            },
+        )
+        self.rows = LiveRows(arrays["ids"], arrays["alive"], given)
+        signs = draw_signs(self.dim, self.seed)
+        self._space = CodedSpace(self.metric, arrays["centre"], float(arrays["norm"][0]), signs)
+        self._twins, self._inserted = arrays["twins"], inserted
+        self._calibration = Calibration.from_arrays(arrays)
+
+
+def _renumbered(nodes: NDArray[np.int32], live: NDArray[np.int64]) -> NDArray[np.int32]:
+    """Turn places among the live rows into row numbers."""
+    return np.where(nodes < 0, -1, live[nodes]).astype(np.int32)
