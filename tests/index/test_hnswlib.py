@@ -9,6 +9,7 @@ import pytest
 from tests.index.samples import METRICS, check_graph, clustered, recall
 from vecdb.errors import InvalidParameterError
 from vecdb.index import FlatIndex, HnswIndex, float_graph
+from vecdb.kernels.jit import COMPILED
 
 hnswlib = pytest.importorskip(
     "hnswlib", reason="hnswlib is the peer compared with; it comes with vecdb[bench]"
@@ -77,6 +78,7 @@ def test_empty_and_uninitialised_indexes() -> None:
     assert ours.search(clustered(3, 4), 1)[0].ravel().tolist() == [0, 1, 2]
 
 
+@pytest.mark.skipif(not COMPILED, reason="too many rows for kernels run as Python")
 @pytest.mark.parametrize("metric", METRICS)
 def test_recall_is_no_lower_at_equal_parameters(metric: str) -> None:
     vectors, queries = clustered(12_000, 32), clustered(1_000, 32, seed=1)
