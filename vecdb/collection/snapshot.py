@@ -218,13 +218,15 @@ class Snapshot:
     def _of_one_part(
         self, part: Part, rows: NDArray[np.int64], distances: NDArray[np.float32], query: int
     ) -> HitColumns:
-        there = [row for row in rows[query].tolist() if row >= 0]
+        there = rows[query]
+        if there[-1] < 0:  # fewer than k
+            there = there[there >= 0]
         at = part.rows
         return HitColumns(
-            [at.id_at(row) for row in there],
+            at.ids_at(there),
             scores_of(self.metric, distances[query, : len(there)].tolist()),
-            [at.text_at(row) for row in there],
-            [at.payload_at(row) for row in there],
+            at.texts_at(there),
+            at.payloads_at(there),
         )
 
     def _merged(

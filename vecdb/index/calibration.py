@@ -7,7 +7,9 @@ left out with it: they would be found at any ef.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
 from numbers import Real
 from typing import Any
 
@@ -27,6 +29,7 @@ TRUTH = 128
 """Nearest rows that are found exactly for each sampled row, itself and its equals included."""
 
 _KS = (1, 10, 100)
+_LOG_KS = [math.log(k) for k in _KS]
 _EFS = (10, 16, 25, 40, 64, 100, 160, 250, 400, 640, LARGEST_EF)
 _LEAST_TARGET, _GREATEST_TARGET = 0.5, 0.999
 _ROWS_PER_SAMPLE = 50
@@ -68,6 +71,8 @@ class Calibration:
 
     def __init__(self, table: Floats) -> None:
         self.table = table
+        self._last = math.nan, [0.0] * len(_KS)
+        """The target that was asked for last, and its log of ef for each of `_KS`."""
 
     @classmethod
     def none(cls) -> Calibration:
@@ -102,16 +107,33 @@ class Calibration:
         It is interpolated, grows with k in proportion beyond 100, is the largest that was tried
         when that does not reach the target, and at least k.
         """
+        if self.table.shape[1] == 0:
+            return max(LARGEST_EF, math.ceil(k))
+        asked, needed = self._last
+        if asked != target:
+            needed = self._needed(target)
+            self._last = target, needed
+        most = _KS[-1]
+        between = math.exp(_interpolated(math.log(min(k, most)), needed))
+        return math.ceil(max(between * max(1.0, k / most), k) - 1e-6)
+
+    def _needed(self, target: float) -> list[float]:
+        """Return the log of the ef that a target takes, for each of `_KS`."""
         efs, recalls = self.table[0].astype(np.float64), self.table[1:].astype(np.float64)
-        if len(efs) == 0:
-            return max(LARGEST_EF, int(np.ceil(k)))
         # Misses fall about as a power of ef.
         allowed = (1 - target) * (1 - _MARGIN)
         misses = np.maximum(1 - np.maximum.accumulate(recalls, axis=1), _LEAST_MISSES)
-        needed = [np.interp(-np.log(allowed), -np.log(line), np.log(efs)) for line in misses]
-        most = _KS[-1]
-        between = np.exp(np.interp(np.log(min(k, most)), np.log(_KS), needed))
-        return int(np.ceil(max(between * max(1.0, k / most), k) - 1e-6))
+        return [float(np.interp(-np.log(allowed), -np.log(m), np.log(efs))) for m in misses]
+
+
+def _interpolated(log_k: float, needed: Sequence[float]) -> float:
+    """Return the number between two of those for `_KS`, where the logarithm of k stands."""
+    if log_k <= _LOG_KS[0]:
+        return needed[0]
+    above = bisect_left(_LOG_KS, log_k)
+    low, high = _LOG_KS[above - 1], _LOG_KS[above]
+    share = (log_k - low) / (high - low)
+    return needed[above - 1] + share * (needed[above] - needed[above - 1])
 
 
 def draw_sample(live: Ids, twins: NDArray[np.int32], seed: int) -> Ids:

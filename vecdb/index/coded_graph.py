@@ -49,7 +49,7 @@ class CodedGraph(PlacedGraph):
         super().__init__(dim, metric, m, ef_construction, seed, -(-2 * m // BLOCK) * BLOCK)
         self._memory: NDArray[np.uint8] = np.empty((0, 64), np.uint8)
         self._coded: CodedRows | None = None
-        self._root = np.zeros((1, 64), np.uint8)
+        self._root = self._root_rows(np.zeros((1, 64), np.uint8))
 
     def emptied(self) -> Self:
         """Return a graph without rows, and otherwise as this one."""
@@ -73,7 +73,7 @@ class CodedGraph(PlacedGraph):
         link_all(self._writable(), neighbours, workers)
 
     def _start_from(self, seeds: Ids) -> None:
-        self._root = root_of(self._writable(), seeds, SEEDS)
+        self._root = self._root_rows(root_of(self._writable(), seeds, SEEDS))
 
     def _insert(self, places: Ids) -> None:
         coded = self._writable()
@@ -83,17 +83,17 @@ class CodedGraph(PlacedGraph):
         keys, kept = np.empty(ef, np.int64), np.empty(self.degree, np.int64)
         memory = Insertion(lanes, query, own, other, apart, keys, kept)
         insert_rows(
-            coded, read_only(coded), self._root_rows(), self._twins, places, ef, memory
+            coded, read_only(coded), self._root, self._twins, places, ef, memory
         )  # fmt: skip
 
-    def _root_rows(self) -> CodedRows:
-        return coded_rows(frozen(self._root), rotated_dim(self.dim), SEEDS)
+    def _root_rows(self, memory: NDArray[np.uint8]) -> CodedRows:
+        return coded_rows(frozen(memory), rotated_dim(self.dim), SEEDS)
 
     def _walk(
         self, queries: Floats, scales: Floats, ef: int, allowed: Bits | None,
         out: tuple[Ids, Distances], threads: int, ignored: Ids = NO_ROWS,
     ) -> NDArray[np.int64]:  # fmt: skip
-        coded, root, twins = self._coded, self._root_rows(), frozen(self._twins)
+        coded, root, twins = self._coded, self._root, frozen(self._twins)
         bits = NO_BITS if allowed is None else frozen(allowed)
         found, distances = out
         matched = np.empty(len(queries), np.int64)
@@ -132,7 +132,7 @@ class CodedGraph(PlacedGraph):
         return {
             "header": self._header(LAYOUT_VERSION),
             "rows": self._memory[: len(self.rows)],
-            "root": self._root,
+            "root": self._root.bytes,
             **self._common_arrays(),
         }
 
@@ -164,6 +164,6 @@ class CodedGraph(PlacedGraph):
             },
         )
         graph._take_over(arrays, count, inserted, given)
-        graph._memory, graph._root = arrays["rows"], arrays["root"]
+        graph._memory, graph._root = arrays["rows"], graph._root_rows(arrays["root"])
         graph._coded = read_only(graph._writable())
         return graph

@@ -14,6 +14,12 @@ from vecdb.types import Matrix, Metric
 
 Floats = NDArray[np.float32]
 
+_SCALES = {
+    metric: frozen(np.array([factor, 0], np.float32))
+    for metric, factor in ((Metric.L2, 1), (Metric.COSINE, 0.5), (Metric.DOT, 1))
+}
+"""What a squared distance is multiplied by, and what is added; under dot a query has its own."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CodedSpace:
@@ -45,14 +51,15 @@ class CodedSpace:
     @classmethod
     def of(cls, vectors: Matrix, metric: Metric, seed: int) -> CodedSpace:
         """Choose the space for checked vectors (n, dim)."""
-        space = cls(
-            metric, np.zeros(vectors.shape[1], np.float32), 1.0, draw_signs(vectors.shape[1], seed)
-        )
-        centre = space._normalised(vectors).mean(axis=0, dtype=np.float64).astype(np.float32)
+        normalised = vectors
+        if metric is Metric.COSINE:
+            normalised = np.empty_like(vectors)
+            store_rows(frozen(vectors), True, normalised, 0)
+        centre = normalised.mean(axis=0, dtype=np.float64).astype(np.float32)
         norm = 1.0
         if metric is Metric.DOT:
             norm = float(np.sqrt(np.einsum("ij,ij->i", vectors, vectors).max())) or 1.0
-        return cls(metric, centre, norm, space.signs)
+        return cls(metric, centre, norm, draw_signs(vectors.shape[1], seed))
 
     @property
     def width(self) -> int:
@@ -64,17 +71,15 @@ class CodedSpace:
         offsets = np.zeros(len(vectors), np.float32)
         if self.metric is Metric.DOT:
             offsets[:] = np.float32(self.norm**2) - np.einsum("ij,ij->i", vectors, vectors)
-        return self._placed(self._normalised(vectors)), offsets
+        return self._placed(vectors), offsets
 
     def place_queries(self, queries: Matrix) -> tuple[Floats, Floats]:
         """Return the coordinates (nq, width) of checked queries, and their scales.
 
         The scales (nq, 2) make squared distances to distances: a factor, and what is added.
         """
-        scales = np.zeros((len(queries), 2), np.float32)
-        scales[:, 0] = 1
-        if self.metric is Metric.COSINE:
-            scales[:, 0] = 0.5
+        scales = np.empty((len(queries), 2), np.float32)
+        scales[:] = _SCALES[self.metric]
         if self.metric is Metric.DOT:
             norms = np.sqrt(np.einsum("ij,ij->i", queries, queries, dtype=np.float64))
             stretch = norms / self.norm
@@ -82,7 +87,7 @@ class CodedSpace:
             queries = (queries / safe[:, None]).astype(np.float32)
             scales[:, 0] = stretch / 2
             scales[:, 1] = 1 - stretch * self.norm**2
-        return self._placed(self._normalised(queries)), scales
+        return self._placed(queries), scales
 
     def query_again(self, coordinates: Floats, offsets: Floats) -> Floats:
         """Return the coordinates (n, width) that vectors placed as rows have as queries.
@@ -97,12 +102,7 @@ class CodedSpace:
         placed = (coordinates + centre) * stretch[:, None] - centre
         return frozen(placed.astype(np.float32))
 
-    def _normalised(self, vectors: Matrix) -> Matrix:
-        if self.metric is not Metric.COSINE:
-            return vectors
-        rows = np.empty_like(vectors)
-        store_rows(frozen(vectors), True, rows, 0)
-        return rows
-
     def _placed(self, vectors: Matrix) -> Floats:
-        return rotate(np.ascontiguousarray(vectors - self.centre), self.signs)
+        return rotate(
+            vectors, self.signs, self.centre, normalise=self.metric is Metric.COSINE
+        )  # fmt: skip

@@ -217,9 +217,10 @@ class PlacedGraph(ABC):
 
         With a `target` of recall `ef` is the least.
         """
-        found = np.full((len(queries), k), -1, np.int64)
-        distances = np.full((len(queries), k), np.inf, np.float32)
+        found = np.empty((len(queries), k), np.int64)
+        distances = np.empty((len(queries), k), np.float32)
         if self._space is None or count == 0:
+            found[:], distances[:] = -1, np.inf
             return found, distances
         placed, scales = self._space.place_queries(queries)
         # The nearest nodes that hold ef allowed ones, if those lie evenly among all.

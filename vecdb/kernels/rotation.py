@@ -167,17 +167,26 @@ def rotate_row(rows: Any, r: Any, signs: Any) -> None:
 
 
 @kernel
-def _rotate_all(vectors: Any, signs: Any, out: Any) -> None:
+def _rotate_all(vectors: Any, normalise: Any, centre: Any, signs: Any, out: Any) -> None:
     dim = vectors.shape[1]
     for i in range(vectors.shape[0]):
+        scale = 1.0
+        if normalise:
+            total = 0.0
+            for j in range(dim):
+                total += np.float64(vectors[i, j]) * np.float64(vectors[i, j])
+            scale = 1.0 / np.sqrt(total)
+        factor = np.float64(scale)
         for j in range(dim):
-            out[i, j] = vectors[i, j]
+            out[i, j] = np.float32(vectors[i, j] * factor) - centre[j]
         for j in range(dim, out.shape[1]):
             out[i, j] = np.float32(0)
         rotate_row(out, i, signs)
 
 
-def rotate(vectors: Floats, signs: Floats) -> Floats:
+def rotate(
+    vectors: Floats, signs: Floats, centre: Floats | None = None, *, normalise: bool = False
+) -> Floats:
     """Rotate vectors: inner products and distances stay, directions become random.
 
     Parameters
@@ -186,6 +195,10 @@ def rotate(vectors: Floats, signs: Floats) -> Floats:
         float32 (n, dim), C-contiguous.
     signs
         What `draw_signs` returned for `dim` dimensions.
+    centre
+        float32 (dim,): taken away from each vector before; None for nothing.
+    normalise
+        Whether vectors, none of them zero, are brought to unit norm before that.
 
     Returns
     -------
@@ -193,7 +206,8 @@ def rotate(vectors: Floats, signs: Floats) -> Floats:
         float32 (n, rotated_dim(dim)).
     """
     out = np.empty((len(vectors), signs.shape[1]), np.float32)
+    origin = np.zeros(vectors.shape[1], np.float32) if centre is None else centre.view()
     given, decided = vectors.view(), signs.view()
-    given.flags.writeable = decided.flags.writeable = False
-    _rotate_all(given, decided, out)
+    given.flags.writeable = decided.flags.writeable = origin.flags.writeable = False
+    _rotate_all(given, normalise, origin, decided, out)
     return out

@@ -16,8 +16,12 @@ from vecdb.kernels.distance import (
 )  # fmt: skip
 from vecdb.kernels.jit import allocating_kernel, inline, kernel
 from vecdb.kernels.pool import key_distance, key_row, offer
+from vecdb.kernels.simd import prefetch
 
 _BLOCK = 128
+_AHEAD = 8
+"""Rows that are asked for before their turn, where they are few and far apart."""
+_LINE = 64
 _SAFE_SQUARE = np.float32(1e-30)
 
 
@@ -178,11 +182,16 @@ def rescore(
         -1 behind the last of a line; changed in place.
     distances : float32 (nq, k)
     """
+    lines = vectors.shape[1] * 4 // _LINE
     for q in range(rows.shape[0]):
+        for i in range(min(_AHEAD, rows.shape[1])):
+            prefetch(vectors, max(rows[q, i], 0), 0, lines)
         for i in range(rows.shape[1]):
             row = rows[q, i]
             if row < 0:
                 break
+            if i + _AHEAD < rows.shape[1]:
+                prefetch(vectors, max(rows[q, i + _AHEAD], 0), 0, lines)
             exact = _exact_distance(metric, queries, q, vectors, row) + correction
             place = i
             while place > 0 and distances[q, place - 1] > exact:
