@@ -27,6 +27,17 @@ def test_inner_products_are_kept(dim: int) -> None:
     )
 
 
+@pytest.mark.parametrize("normalise", [False, True])
+def test_vectors_are_normalised_and_moved_before_they_are_rotated(normalise: bool) -> None:
+    vectors, centre, signs = _vectors(3, 100), _vectors(1, 100, 1)[0], rotation.draw_signs(100, 5)
+    scaled = vectors / np.linalg.norm(vectors, axis=1, keepdims=True) if normalise else vectors
+    np.testing.assert_allclose(
+        rotation.rotate(vectors, signs, centre, normalise=normalise),
+        rotation.rotate(scaled - centre, signs),
+        atol=1e-5,
+    )
+
+
 @given(dim=st.integers(1, 4096), seed=st.integers(0, 2**63 - 1))
 @settings(max_examples=20, deadline=None)
 def test_the_map_is_linear_and_keeps_lengths(dim: int, seed: int) -> None:

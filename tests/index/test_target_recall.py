@@ -118,6 +118,8 @@ def test_ef_grows_with_target_and_k() -> None:
     assert table.ef(0.5, 100) >= 100
     assert table.ef(0.9, 300) == pytest.approx(3 * table.ef(0.9, 100), rel=0.01)
     assert Calibration.none().ef(0.9, 2000) == 2000
+    again = [table.ef(target, 10) for target in (0.999, 0.5, 0.99, 0.9, 0.8)]
+    assert sorted(again) == efs, "whatever was asked for before"
 
 
 def test_no_sample_is_drawn_of_few_different_rows() -> None:

@@ -156,6 +156,10 @@ def test_text_that_is_no_text_is_damage() -> None:
     segment = SegmentFile.open(store, write_sections(store, "s", sections, kind="segment"))
     with pytest.raises(CorruptFileError, match="row 1 is not UTF-8"):
         segment.id_at(1)
+    sections |= {f"text_{name}": sections[f"id_{name}"] for name in ("present", "offsets", "bytes")}
+    segment = SegmentFile.open(store, write_sections(store, "t", sections, kind="segment"))
+    with pytest.raises(CorruptFileError, match="row 1 is not UTF-8"):
+        segment.texts_at(np.arange(2))
 
 
 def test_a_file_of_another_length_than_the_manifest_says_is_damage() -> None:
