@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 _PREFILL_TOKENS = 256
 """A long prompt goes in by parts: it can be cancelled between them, and scores need less memory."""
-_FIRST, _BOTH = np.array([0]), np.array([0, 1])
 
 
 class Generation:
@@ -64,13 +63,13 @@ class Generation:
     def _generate(self) -> Generator[int]:
         # The cache lives as long as this frame does.
         steps = self._decoder.steps(len(self._prompt) + self._most)
-        logits = self._prefill(steps)
+        rows = self._prefill(steps)
         recall = Recall(self._prompt.tolist()) if self._decoder.look_ahead else None
-        guess, after_guess = None, None
+        draft: list[int] = []  # guesses that are in the cache; the logits after each are in `rows`
         for count in range(1, self._most + 1):
-            if logits is None:
+            if rows is None:
                 return
-            token = self._sampler.choose(logits)
+            token = self._sampler.choose(rows[0])
             if token in self._stop:
                 return
             yield token
@@ -79,24 +78,20 @@ class Generation:
             self._decoder.session()  # raises once the decoder was closed
             if recall is not None:
                 recall.add(token)
-            if guess == token:
-                logits, guess = after_guess, None
+            if draft and draft[0] == token:
+                draft, rows = draft[1:], rows[1:]
                 continue
-            if guess is not None:
-                steps.forget_last()
+            steps.forget(len(draft))
             # A guess is worth its place only if a token follows it.
-            guess = recall.guess() if recall is not None and count + 1 < self._most else None
-            if guess is None:
-                logits = steps.run(np.array([token]), _FIRST)[0]
-            else:
-                logits, after_guess = steps.run(np.array([token, guess]), _BOTH)
+            draft = recall.draft(self._most - count - 1) if recall is not None else []
+            rows = steps.run(np.array([token, *draft]), np.arange(len(draft) + 1))
 
     def _prefill(self, steps: Steps) -> NDArray[np.float32] | None:
-        """Return the logits after the prompt, or None when the generation was closed meanwhile."""
+        """Return the logits (1, vocabulary) after the prompt, None when it was closed meanwhile."""
         logits = None
         for start in range(0, len(self._prompt), _PREFILL_TOKENS):
             if self._closed.is_set():
                 return None
             part = self._prompt[start : start + _PREFILL_TOKENS]
-            logits = steps.run(part, np.array([len(part) - 1]))[0]
+            logits = steps.run(part, np.array([len(part) - 1]))
         return logits

@@ -113,7 +113,7 @@ def _load(
         # CUDA's kernels take float32 activations whatever is asked: one graph for both.
         kind = "float32" if where == "cuda" else activations
         graph = cached_graph(path, sha256, kind, where, cache_dir)
-        # Measured for int8 on a CPU: two tokens a step take a fifth longer than one.
+        # Measured for int8 on a CPU: there, more tokens a step take little longer than one.
         ahead = kind == "int8"
         return OnnxDecoder(graph, device=where, threads=threads, look_ahead=ahead)
 

@@ -88,7 +88,7 @@ class OnnxDecoder:
     threads
         CPU threads of one step; None takes the CPUs that this process may use.
     look_ahead
-        Let a step also take a guess of the token after the next one (`vecdb.decode.look_ahead`):
+        Let a step also take a guess of the tokens after the next one (`vecdb.decode.look_ahead`):
         fewer steps, of which some take longer.
 
     Raises
@@ -295,9 +295,9 @@ class Steps:
         rows_logits: NDArray[np.float32] = arrays.logits[0]
         return rows_logits
 
-    def forget_last(self) -> None:
-        """Take the last token out of the sequence."""
-        self._length -= 1
+    def forget(self, tokens: int) -> None:
+        """Take that many of the last tokens out of the sequence."""
+        self._length -= tokens
 
 
 class _StepArrays:
