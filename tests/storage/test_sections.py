@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +102,24 @@ def test_other_dtypes_are_refused(array: np.ndarray[Any, Any]) -> None:
     with pytest.raises(InvalidArgumentError, match="must be one of"):
         write_sections(store, "x", {"a": array}, kind="test")
     assert store.list() == []
+
+
+def test_long_arrays_are_written_in_pieces_that_end_where_huge_pages_do() -> None:
+    ends: list[int] = []
+
+    class Listening(SimulatedDisk):
+        def write(self, descriptor: int, buffers: Sequence[memoryview]) -> int:
+            written = super().write(descriptor, buffers)
+            ends.append(written + (ends[-1] if ends else 0))
+            return written
+
+    store = PosixStore(ROOT, calls=Listening())
+    arrays = {"first": np.arange(5, dtype=np.uint8), "long": np.arange(11 << 18, dtype=np.int32)}
+    size = write_sections(store, "x", arrays, kind="test").size
+    assert ends[-1] == size
+    assert {*range(2 << 20, size, 2 << 20)} <= set(ends)
+    opened = open_sections(store, "x", kind="test")
+    np.testing.assert_array_equal(opened["long"], arrays["long"])
 
 
 def test_names_are_taken_once_unless_told_otherwise() -> None:

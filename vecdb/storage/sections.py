@@ -35,6 +35,8 @@ _TRAILER = struct.Struct("<QQII")  # file length, table offset, table length, ta
 _TRAILER_END = struct.Struct("<I4s")  # CRC-32C of the above, end magic
 TRAILER_BYTES = _TRAILER.size + _TRAILER_END.size
 _PIECE_BYTES = 1 << 20
+_HUGE_PAGE = 2 << 20
+"""What Linux keeps of a file in one piece, if it was written so; see `_DigestingWriter`."""
 
 _DTYPES = {
     np.dtype(code).str: np.dtype(code)
@@ -241,7 +243,12 @@ def _storable(name: str, given: NDArray[Any]) -> NDArray[Any]:
 
 
 class _DigestingWriter:
-    """Counts and digests what goes to the file."""
+    """Counts and digests what goes to the file.
+
+    Long arrays are written in pieces that end where huge pages do: a file system that can then
+    keeps them in such pages, and what is searched at random through a mapping misses the TLB
+    less. What is read back from disk later the kernel puts into large pages by itself.
+    """
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
@@ -256,10 +263,13 @@ class _DigestingWriter:
     def write_array(self, array: NDArray[Any], crc: int) -> int:
         """Write an array bit by bit, so that each is still in cache when it is digested."""
         flat = array.reshape(-1).view(np.uint8)
-        for start in range(0, flat.size, _PIECE_BYTES):
-            piece = flat[start : start + _PIECE_BYTES]
-            crc = crc32c(piece, crc)
+        start = 0
+        while start < flat.size:
+            piece = flat[start : start + _HUGE_PAGE - self.length % _HUGE_PAGE]
+            for first in range(0, piece.size, _PIECE_BYTES):  # holds the GIL
+                crc = crc32c(piece[first : first + _PIECE_BYTES], crc)
             self.write(piece)
+            start += piece.size
         return crc
 
 
