@@ -219,10 +219,10 @@ def test_a_bulk_load_is_in_a_backup_whole_or_not_at_all(
     """The load comes when the backup is about to look at the collection."""
 
     class Turn:
-        """The lock of the collection's writers; a load gets in before whoever comes first."""
+        """The turns of the collection's writers; a load gets in before whoever comes first."""
 
-        def __init__(self, lock: Any) -> None:
-            self.lock = lock
+        def __init__(self, turns: Any) -> None:
+            self.turns = turns
             self.armed = True
 
         def __enter__(self) -> None:
@@ -230,12 +230,12 @@ def test_a_bulk_load_is_in_a_backup_whole_or_not_at_all(
                 self.armed = False
                 with points.bulk() as load:
                     load.add(range(5_000, 5_500), vectors=VECTORS[5_000:5_500])
-            self.lock.acquire()
+            self.turns.__enter__()
 
-        def __exit__(self, *_: object) -> None:
-            self.lock.release()
+        def __exit__(self, *exception: object) -> None:
+            self.turns.__exit__(*exception)
 
-    points.maintenance._turn = Turn(points.maintenance._turn)  # type: ignore[assignment]
+    points.maintenance._turns = Turn(points.maintenance._turns)  # type: ignore[assignment]
     info = db.backup(backups)
     assert info.points == {"points": 4_098}
     vecdb.restore(backups, tmp_path / "r")

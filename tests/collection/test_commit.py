@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from vecdb.collection.commit import CommitQueue, Write
+from vecdb.collection.turns import Turns
+from vecdb.errors import ReadOnlyError, StorageIOError
 
 
 class CountingLog:
@@ -33,7 +36,7 @@ def test_a_leader_waits_for_those_who_were_there_a_moment_ago(
 ) -> None:
     monkeypatch.setattr("vecdb.collection.commit._LONGEST_WAIT", 60.0)
     log: Any = CountingLog()
-    queue = CommitQueue(log, threading.Lock())
+    queue = CommitQueue(log, Turns())
     queue._companions, queue._commit_seconds = 3, 1e6
     writers = [threading.Thread(target=queue.run, args=(write(),)) for _ in range(3)]
     for writer in writers:
@@ -47,7 +50,7 @@ def test_a_leader_waits_for_those_who_were_there_a_moment_ago(
 def test_a_writer_alone_waits_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vecdb.collection.commit._LONGEST_WAIT", 1e6)
     log: Any = CountingLog()
-    queue = CommitQueue(log, threading.Lock())
+    queue = CommitQueue(log, Turns())
     queue._commit_seconds = 1e6
     assert queue.run(write()) == 1
     queue._commit_seconds = 1e6
@@ -57,7 +60,160 @@ def test_a_writer_alone_waits_for_nobody(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_those_who_stay_away_are_not_waited_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
     log: Any = CountingLog()
-    queue = CommitQueue(log, threading.Lock())
+    queue = CommitQueue(log, Turns())
     queue._companions, queue._commit_seconds = 3, 0.001
     assert queue.run(write()) == 1  # after a tenth of a millisecond
     assert queue._companions == 1
+
+
+class Gate:
+    """Stops a thread at a place until it is opened, and tells when it has come there."""
+
+    def __init__(self) -> None:
+        self._reached = threading.Event()
+        self._opened = threading.Event()
+
+    def stop(self) -> None:
+        self._reached.set()
+        assert self._opened.wait(60)
+
+    def wait_until_reached(self) -> None:
+        assert self._reached.wait(60)
+
+    def open(self) -> None:
+        self._opened.set()
+
+
+class Writer(threading.Thread):
+    """Runs one write, and keeps what it raised."""
+
+    def __init__(self, queue: CommitQueue, write: Write) -> None:
+        super().__init__()
+        self._queue, self._write = queue, write
+        self.error: BaseException | None = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self._queue.run(self._write)
+        except BaseException as error:
+            self.error = error
+
+
+class SteppingLog(CountingLog):
+    """Tells when its `number`-th append has been made."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self._number = number
+        self.reached = threading.Event()
+
+    def append(self, records: Sequence[tuple[int, bytes]]) -> int:
+        last = super().append(records)
+        if len(self.appends) == self._number:
+            self.reached.set()
+        return last
+
+
+def test_the_log_takes_the_next_group_while_one_is_applied_and_order_is_kept() -> None:
+    log: Any = SteppingLog(2)
+    queue, gate, applied = CommitQueue(log, Turns()), Gate(), []
+
+    def slow(sequence: int) -> int:
+        gate.stop()
+        applied.append(sequence)
+        return sequence
+
+    def fast(sequence: int) -> int:
+        applied.append(sequence)
+        return sequence
+
+    first = Writer(queue, Write(lambda: (1, b"first"), slow))
+    gate.wait_until_reached()
+    second = Writer(queue, Write(lambda: (1, b"second"), fast))
+    assert log.reached.wait(60)
+    second.join(0.05)
+    assert not applied
+    assert second.is_alive()
+    gate.open()
+    first.join(60)
+    second.join(60)
+    assert applied == [1, 2]
+
+
+def test_a_write_that_must_be_alone_waits_until_earlier_ones_are_applied() -> None:
+    log: Any = CountingLog()
+    queue, gate, seen = CommitQueue(log, Turns()), Gate(), []
+
+    def slow(sequence: int) -> int:
+        gate.stop()
+        seen.append("applied")
+        return sequence
+
+    def look() -> tuple[int, bytes]:
+        seen.append("looked")
+        return 1, b"second"
+
+    first = Writer(queue, Write(lambda: (1, b"first"), slow))
+    gate.wait_until_reached()
+    second = Writer(queue, Write(look, lambda sequence: sequence, alone=True))
+    second.join(0.05)
+    gate.open()
+    first.join(60)
+    second.join(60)
+    assert seen == ["applied", "looked"]
+
+
+def test_what_follows_a_write_that_was_not_applied_is_not_applied_either() -> None:
+    log: Any = SteppingLog(2)
+    queue, gate, applied = CommitQueue(log, Turns()), Gate(), []
+
+    def interrupted(sequence: int) -> int:
+        gate.stop()
+        raise KeyboardInterrupt
+
+    first = Writer(queue, Write(lambda: (1, b"first"), interrupted))
+    gate.wait_until_reached()
+
+    def apply(sequence: int) -> int:
+        applied.append(sequence)
+        return sequence
+
+    second = Writer(queue, Write(lambda: (1, b"second"), apply))
+    assert log.reached.wait(60)
+    gate.open()
+    first.join(60)
+    second.join(60)
+    assert isinstance(first.error, KeyboardInterrupt)
+    assert isinstance(second.error, StorageIOError)
+    assert not applied
+    with pytest.raises(ReadOnlyError):
+        queue.run(write())
+
+
+def test_who_wants_the_turn_alone_gets_it_between_groups() -> None:
+    turns = Turns()
+    order: list[str] = []
+
+    def alone() -> None:
+        with turns:
+            order.append("alone")
+
+    def group(name: str) -> None:
+        with turns.shared():
+            order.append(name)
+
+    with turns.shared():
+        with turns.shared():  # groups do not wait for each other
+            pass
+        waiting = threading.Thread(target=alone)
+        waiting.start()
+        while not turns._wanted:
+            time.sleep(0.001)
+        later = threading.Thread(target=group, args=("later group",))
+        later.start()
+        time.sleep(0.05)
+        assert not order
+    waiting.join(60)
+    later.join(60)
+    assert order == ["alone", "later group"]

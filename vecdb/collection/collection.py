@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterable, Sequence
 
 from vecdb.collection.batch import Batch, check_ids, check_text
@@ -19,6 +18,7 @@ from vecdb.collection.segments import Segments
 from vecdb.collection.settings import CollectionSettings
 from vecdb.collection.snapshot import Condition, hits_of
 from vecdb.collection.stored import StoredSegment
+from vecdb.collection.turns import Turns
 from vecdb.collection.versions import Versions
 from vecdb.config import ANSWER_K, ANSWER_TOKENS, COLLECTION_EF, K
 from vecdb.decode import GenerationParams
@@ -97,13 +97,13 @@ class Collection:
         )
         self._wal = Wal.open(store.within("wal"), after_seq=stored.applied_sequence)
         replay(self._wal, self._segments, stored.applied_sequence, settings.dim)
-        turn = threading.Lock()
-        self._commits = CommitQueue(self._wal, turn)
+        turns = Turns()
+        self._commits = CommitQueue(self._wal, turns)
         versions = Versions(
             store, manifests, self._wal, self._segments, stored, on_disk, settings
         )  # fmt: skip
         self._maintenance = Maintenance(
-            store, versions, self._segments, self._wal, turn, settings, index_threads=_CORES
+            store, versions, self._segments, self._wal, turns, settings, index_threads=_CORES
         )
         self._intake = Intake(name, settings, models, self._segments, self._budget)
 

@@ -1,8 +1,9 @@
 """Group commit: writers that come together share one write to the WAL and one sync.
 
-The first writer to arrive becomes the leader: it takes everything that waits, makes it durable in
-one step, applies it in order, and wakes the others. Nobody sees a write before it is durable, and
-nobody is told of one before it can be seen.
+The first writer to arrive becomes the leader: it takes everything that waits and makes it durable
+in one step. Then another leads, while the first applies its group, in the order of the log, and
+wakes those who were in it: the disk need not wait for memory, nor memory for the disk. Nobody sees
+a write before it is durable, and nobody is told of one before it can be seen.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
+from vecdb.collection.turns import Turns
 from vecdb.errors import ClosedError, ReadOnlyError, StorageIOError, VecdbError
 from vecdb.storage import Wal
 
@@ -36,11 +39,14 @@ class Write:
         Takes the record's sequence number, makes the write visible, and returns the result.
     alone
         Whether what is written depends on what is there: then no other write shares its turn.
+    taken
+        Whether it is in a group.
     """
 
     encode: Callable[[], Encoded | None]
     apply: Callable[[int], int]
     alone: bool = False
+    taken: bool = False
     done: bool = False
     result: int = 0
     error: VecdbError | None = None
@@ -53,20 +59,25 @@ class CommitQueue:
     ----------
     wal
         Where they are made durable.
-    turn
-        Held while a group is written and applied; whoever else holds it sees no half of a group.
+    turns
+        Held while a group is written and applied; who has it alone sees no half of a group.
     """
 
-    def __init__(self, wal: Wal, turn: threading.Lock) -> None:
+    def __init__(self, wal: Wal, turns: Turns) -> None:
         self._wal = wal
-        self._turn = turn
+        self._turns = turns
         self._waiting: deque[Write] = deque()
-        lock = threading.Lock()  # protects _waiting, _leading, _refusal and each done
+        # Protects _waiting, _leading, _durable, _applied, _broken, _refusal, and each write's
+        # taken and done.
+        lock = threading.Lock()
         self._state = threading.Condition(lock)
         self._arrived = threading.Condition(lock)  # told of each write that joins _waiting
         self._leading = False
         self._companions = 1  # how many writers there were a moment ago; the leader's
         self._commit_seconds = 0.0  # how long their commit took; the leader's
+        self._durable = 0  # how many groups are in the log
+        self._applied = 0  # how many of them are applied, in the same order
+        self._broken = False  # whether the next of them will never be
         self._refusal: VecdbError | None = None
 
     def run(self, write: Write) -> int:
@@ -85,21 +96,27 @@ class CommitQueue:
         with self._state:
             self._waiting.append(write)
             self._arrived.notify()
-            while not write.done and self._leading:
-                self._state.wait()
-            if not write.done:
-                self._leading = True
-        if not write.done:
-            self._lead(write)
+        while self._leads(write):
+            self._run_group()
         if write.error is not None:
             raise write.error
         return write.result
+
+    def _leads(self, write: Write) -> bool:
+        """Wait until `write` is done, or its writer is the one to lead; return whether it is."""
+        with self._state:
+            while not write.done and (write.taken or self._leading):
+                self._state.wait()
+            if write.done:
+                return False
+            self._leading = True
+            return True
 
     def close(self) -> None:
         """Refuse every write from now on; one that runs is waited for."""
         with self._state:
             self._refusal = ClosedError("the database was closed: connect again to write")
-        with self._turn:
+        with self._turns:
             pass
 
     @property
@@ -128,16 +145,6 @@ class CommitQueue:
                 "database again"
             )
 
-    def _lead(self, own: Write) -> None:
-        """Run groups until `own` is done, then leave the lead to a writer that waits."""
-        try:
-            while not own.done:
-                self._run_group()
-        finally:
-            with self._state:
-                self._leading = False
-                self._state.notify_all()
-
     def _gather(self) -> None:
         """Give writers that were here a moment ago a moment to come back.
 
@@ -150,48 +157,93 @@ class CommitQueue:
             self._arrived.wait_for(lambda: len(self._waiting) >= self._companions, wait)
 
     def _run_group(self) -> None:
-        self._gather()
-        started = time.monotonic()
-        with self._turn:
-            with self._state:
+        """Make a group durable, leave the lead to a writer that waits, and apply the group."""
+        leading = True
+        try:
+            self._gather()
+            with self._turn_of_next():
                 group = self._take_group()
-                refusal = self._refusal
-            try:
-                if refusal is not None:
-                    raise type(refusal)(str(refusal))
-                self._commit(group)
-            except StorageIOError as error:
-                self.stop(error)
-                _fail(group, error)
-            except VecdbError as error:
-                _fail(group, error)
-            except BaseException as error:
-                # Part of the group may be durable and not applied: only opening again tells.
-                interrupted = StorageIOError(f"the writer was interrupted by {error!r}")
-                self.stop(interrupted)
-                _fail(group, interrupted)
-                raise
-            finally:
-                self._commit_seconds = time.monotonic() - started
-                with self._state:
-                    self._companions = len(group) + len(self._waiting)
-                    for write in group:
-                        write.done = True
-                    self._state.notify_all()
+                try:
+                    records = self._commit(group)
+                    number = self._leave_lead(durable=bool(records))
+                    leading = False
+                    if records:
+                        self._apply(number, records)
+                except StorageIOError as error:
+                    self.stop(error)
+                    _fail(group, error)
+                except VecdbError as error:
+                    _fail(group, error)
+                except BaseException as error:
+                    # Part of the group may be durable and not applied: only opening again tells.
+                    interrupted = StorageIOError(f"the writer was interrupted by {error!r}")
+                    self.stop(interrupted)
+                    _fail(group, interrupted)
+                    raise
+                finally:
+                    self._finish(group)
+        finally:
+            if leading:
+                self._leave_lead(durable=False)
+
+    def _turn_of_next(self) -> AbstractContextManager[None]:
+        with self._state:
+            return self._turns if self._waiting[0].alone else self._turns.shared()
 
     def _take_group(self) -> list[Write]:
-        group = [self._waiting.popleft()]
-        while not group[0].alone and self._waiting and not self._waiting[0].alone:
-            group.append(self._waiting.popleft())
-        return group
+        with self._state:
+            group = [self._waiting.popleft()]
+            while not group[0].alone and self._waiting and not self._waiting[0].alone:
+                group.append(self._waiting.popleft())
+            for write in group:
+                write.taken = True
+            return group
 
-    def _commit(self, group: Sequence[Write]) -> None:
-        records = [(write, record) for write in group if (record := write.encode()) is not None]
-        if not records:
-            return
-        last = self._wal.append([record for _, record in records])
-        for sequence, (write, _) in enumerate(records, last - len(records) + 1):
-            write.result = write.apply(sequence)
+    def _leave_lead(self, *, durable: bool) -> int:
+        """Let another lead; return the number of the group that is `durable` now, if one is."""
+        with self._state:
+            self._leading = False
+            self._durable += durable
+            if self._waiting:
+                self._state.notify_all()
+            return self._durable
+
+    def _finish(self, group: Sequence[Write]) -> None:
+        with self._state:
+            for write in group:
+                write.done = True
+            self._state.notify_all()
+
+    def _commit(self, group: Sequence[Write]) -> list[tuple[Write, int]]:
+        """Write a group to the log; return its writes that are there, and their numbers."""
+        started = time.monotonic()
+        try:
+            self.refuse_if_stopped()
+            records = [(write, record) for write in group if (record := write.encode()) is not None]
+            if not records:
+                return []
+            last = self._wal.append([record for _, record in records])
+            first = last - len(records) + 1
+            return [(write, first + i) for i, (write, _) in enumerate(records)]
+        finally:
+            self._commit_seconds = time.monotonic() - started
+            with self._state:
+                self._companions = len(group) + len(self._waiting)
+
+    def _apply(self, number: int, records: Sequence[tuple[Write, int]]) -> None:
+        """Apply what is durable, after the groups that were so before."""
+        try:
+            with self._state:
+                self._state.wait_for(lambda: self._broken or self._applied == number - 1)
+                if self._broken:
+                    raise StorageIOError("the write before this one was interrupted")
+            for write, sequence in records:
+                write.result = write.apply(sequence)
+        except BaseException:
+            self._broken = True
+            raise
+        with self._state:
+            self._applied = number
 
 
 def _fail(group: Sequence[Write], error: VecdbError) -> None:

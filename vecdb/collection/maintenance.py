@@ -9,7 +9,6 @@ at the interpreter.
 from __future__ import annotations
 
 import math
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from vecdb.collection.sealing import Sealing
 from vecdb.collection.segments import Segments
 from vecdb.collection.settings import CollectionSettings
 from vecdb.collection.stored import StoredCollection
+from vecdb.collection.turns import Turns
 from vecdb.collection.versions import Versions
 from vecdb.storage import Store, Wal
 
@@ -33,24 +33,24 @@ class Maintenance:
     ----------
     store, versions, segments, wal, settings
         Those of the collection.
-    turn
+    turns
         No write is applied while it is held.
     index_threads
         How many threads build a graph.
     """
 
     def __init__(
-        self, store: Store, versions: Versions, segments: Segments, wal: Wal, turn: threading.Lock,
+        self, store: Store, versions: Versions, segments: Segments, wal: Wal, turns: Turns,
         settings: CollectionSettings, index_threads: int,
     ) -> None:  # fmt: skip
         self._store = store
         self._segments = segments
         self._wal = wal
-        self._turn = turn
+        self._turns = turns
         self._settings = settings
         self.versions = versions
         self.progress = Progress()
-        self.sealing = Sealing(store, versions, segments, wal, turn, settings, self.progress)
+        self.sealing = Sealing(store, versions, segments, wal, turns, settings, self.progress)
         self._improving = Improving(
             store, versions, segments, settings, self.progress, index_threads
         )
@@ -137,7 +137,7 @@ class Maintenance:
         holds = self.versions.holds
         with holds.hold():
             # Both at once: a bulk load comes into both, and not through the log.
-            with self._turn, self.versions.lock:
+            with self._turns, self.versions.lock:
                 self._wal.settle()
                 stored, snapshot = self.stored, self._segments.snapshot
             log = self._wal.extents(stored.applied_sequence, snapshot.sequence)

@@ -16,6 +16,7 @@ from vecdb.collection.segments import Segment, Segments
 from vecdb.collection.settings import CollectionSettings
 from vecdb.collection.snapshot import Mask
 from vecdb.collection.stored import StoredSegment
+from vecdb.collection.turns import Turns
 from vecdb.collection.versions import Versions
 from vecdb.storage import SegmentFile, Step, Store, Wal, write_rows
 from vecdb.types import WorkKind
@@ -28,19 +29,19 @@ class Sealing:
     ----------
     store, versions, segments, wal, settings, progress
         Those of the collection.
-    turn
+    turns
         No write is applied while it is held.
     """
 
     def __init__(
-        self, store: Store, versions: Versions, segments: Segments, wal: Wal, turn: threading.Lock,
+        self, store: Store, versions: Versions, segments: Segments, wal: Wal, turns: Turns,
         settings: CollectionSettings, progress: Progress,
     ) -> None:  # fmt: skip
         self._store = store
         self._versions = versions
         self._segments = segments
         self._wal = wal
-        self._turn = turn
+        self._turns = turns
         self._settings = settings
         self._progress = progress
         self._sealing = threading.Lock()  # one seal at a time; protects _frozen
@@ -72,7 +73,7 @@ class Sealing:
         """
         with self._sealing:
             self._versions.check_running()
-            with self._turn:
+            with self._turns:
                 self._freeze()
             self._write_all_frozen(gently)
 
@@ -158,7 +159,7 @@ class Sealing:
         if not loaded:
             return
         self.seal()  # most of what is in memory, while writers still go on
-        with self._sealing, self._turn:
+        with self._sealing, self._turns:
             self._freeze()
             self._write_all_frozen(gently=False)
             with self._versions.lock:
