@@ -115,3 +115,25 @@ def test_points_deleted_soon_after_they_came_leave_in_the_background(
         while files_with(tmp_path, SECRET) and time.monotonic() < deadline:
             time.sleep(0.05)
         assert not files_with(tmp_path, SECRET)
+
+
+def test_what_a_batch_does_not_have_takes_no_room_in_the_log(tmp_path: Path) -> None:
+    vectors = np.ones((100, 4), np.float32)
+    with Database(tmp_path / "data") as db:
+        lengths = []
+        for name, texts, payloads in (
+            ("bare", None, None),
+            ("texts", [None] * 99 + ["t"], None),
+            ("payloads", None, [None] * 99 + [{}]),
+        ):
+            points = db.create_collection(name, dim=4)
+            points.upsert(range(100), vectors=vectors, texts=texts, payloads=payloads)
+            lengths.append(points.info().log_bytes)
+            record = points.get([98, 99])[1]
+            assert (record.text, record.payload) == (
+                None if texts is None else "t",
+                None if payloads is None else {},
+            )
+    bare, with_texts, with_payloads = lengths
+    assert with_texts == bare + 4 * 100 + 1
+    assert with_payloads == bare + 4 * 100 + 2

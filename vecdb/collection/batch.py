@@ -43,6 +43,16 @@ class Batch:
     texts: list[str | None]
     payloads: list[bytes | None]
 
+    @property
+    def has_texts(self) -> bool:
+        """Whether any point has a text."""
+        return self.texts.count(None) < len(self.texts)
+
+    @property
+    def has_payloads(self) -> bool:
+        """Whether any point has a payload."""
+        return self.payloads.count(None) < len(self.payloads)
+
 
 def check_ids(ids: Iterable[Any], *, what: str = "ids") -> list[PointId]:
     """Return ids as a list of int and str, none of them twice.

@@ -201,7 +201,9 @@ class Collection:
         return result
 
     def _write(self, batch: Batch, truncated: list[PointId]) -> UpsertResult:
-        record = encode_operation(Upsert(batch.ids, batch.vectors, batch.texts, batch.payloads))
+        texts = batch.texts if batch.has_texts else None
+        payloads = batch.payloads if batch.has_payloads else None
+        record = encode_operation(Upsert(batch.ids, batch.vectors, texts, payloads))
         if len(record[1]) > RECORD_BYTES_LIMIT:  # alone, not with the group it would be written in
             raise MessageTooLargeError(
                 f"the batch takes {len(record[1])} bytes in the log, at most {RECORD_BYTES_LIMIT} "

@@ -124,16 +124,21 @@ class GrowingSegment:
             self._inverse_norms = _grown(self._inverse_norms, first, capacity)
         self._vectors[first:count] = batch.vectors
         self._inverse_norms[first:count] = reciprocal_norms(batch.vectors)
-        texts = [None if text is None else text.encode() for text in batch.texts]
+        texts: list[bytes | None] = [None] * len(batch.ids)
+        if batch.has_texts:
+            texts = [None if text is None else text.encode() for text in batch.texts]
         self._texts.extend(texts)
         self._payloads.extend(batch.payloads)
         self._ids.extend(batch.ids)
         self._memory_bytes += batch.vectors.nbytes + ROW_BYTES * len(batch.ids)
-        self._memory_bytes += sum(map(len, filter(None, texts + batch.payloads)))
+        if batch.has_texts or batch.has_payloads:
+            self._memory_bytes += sum(map(len, filter(None, texts + batch.payloads)))
         self._newest.update(zip(batch.ids, range(first, count), strict=True))
 
     def rows_of(self, ids: IdBatch) -> NDArray[np.int64]:
         """Return the newest row of each id, -1 where there is none."""
+        if self._newest.keys().isdisjoint(ids.ids):  # new ids, mostly
+            return np.full(len(ids.ids), -1)
         return self.view().rows_of(ids)
 
     def view(self) -> GrowingRows:

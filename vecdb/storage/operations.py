@@ -127,6 +127,8 @@ def decode_operation(kind: int, body: bytes, where: str) -> Operation:
 def _encode_ids(ids: Sequence[PointId]) -> tuple[bytes, bytes, bytes]:
     """Return the keys (an int, or the length of a str), the bits that tell which, the strs."""
     batch = IdBatch(ids)
+    if not batch.strings:
+        return batch.int_keys.astype("<u8").tobytes(), bytes((len(ids) + 7) // 8), b""
     keys = np.zeros(len(ids), "<u8")
     keys[batch.int_rows] = batch.int_keys
     keys[batch.str_rows] = [len(string) for string in batch.strings]
