@@ -1,12 +1,13 @@
 """Durable ingest beside other embedded databases: ``python -m bench.ingest [--out FILE.json]``.
 
-Vectors of 384 dimensions under int ids, in batches of 256, one client thread; every engine writes
-the same batches, in turns of a few batches each, so that noise hits all alike; before a turn all
-that the others left unwritten is synced, or the next one to sync would pay for it, and vecdb's
-background work is finished: no peer builds an index here, so none is timed. What an engine's
-own objects cost to make (lists of floats, Arrow tables) is not counted, for none of them. Peers
-run as they come; what each promises when a call returns stands beside its rate. `vecdb x4` is the
-same collection written by four threads. Peers that are not installed are left out, and named.
+Vectors of 384 dimensions under int ids, in batches of 256, one client thread. Every engine writes
+the same batches, in turns of as many each, so that noise hits all alike; another begins in each
+round. Before a turn all that the others left unwritten is synced, or the next one to sync would pay
+for it, and vecdb's background work is finished: no peer builds an index here, so none is timed.
+What an engine's own objects cost to make (lists of floats, Arrow tables) is not counted, for none
+of them. Peers run as they come; what each promises when a call returns stands beside its rate.
+`vecdb x4` is another collection, written by four threads. Peers that are not installed are left
+out, and named.
 """
 
 from __future__ import annotations
@@ -169,7 +170,9 @@ def run(root: Path, names: list[str], rounds: int, batches: int) -> dict[str, li
                 turns[name] = stack.enter_context(ENGINES[name](root / name.replace(" ", ""), base))
         click.echo(f"not installed: {', '.join(set(names) - set(turns)) or 'none'}")
         for number in range(rounds + 1):
-            for name, turn in turns.items():
+            order = list(turns.items())
+            first = number % max(1, len(order))
+            for name, turn in order[first:] + order[:first]:
                 for settle in _settling:
                     settle()
                 os.sync()
@@ -181,8 +184,8 @@ def run(root: Path, names: list[str], rounds: int, batches: int) -> dict[str, li
 
 @click.command(help=__doc__)
 @click.option("--dir", "folder", type=click.Path(path_type=Path), help="On which disk.")
-@click.option("--rounds", default=8, show_default=True)
-@click.option("--batches", default=20, show_default=True, help="Of 256 vectors, in one turn.")
+@click.option("--rounds", default=6, show_default=True)
+@click.option("--batches", default=24, show_default=True, help="Of 256 vectors, in one turn.")
 @click.option("--engines", default=",".join(ENGINES), show_default=True)
 @click.option("--out", type=click.Path(path_type=Path))
 def main(folder: Path | None, rounds: int, batches: int, engines: str, out: Path | None) -> None:
