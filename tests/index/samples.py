@@ -76,8 +76,8 @@ def check_graph(index: HnswIndex) -> None:
     count = len(arrays["ids"])
     if count == 0:
         return
-    if index.quantization == "rabitq":
-        _check_coded_graph(index, arrays)
+    if index.quantization != "none":
+        _check_flat_graph(index, arrays)
         return
     *_, m, m0, _, _, entry, top = arrays["header"].tolist()
     levels, starts = arrays["levels"].astype(int), arrays["upper_start"]
@@ -100,16 +100,27 @@ def check_graph(index: HnswIndex) -> None:
             assert not twins[used].any(), "a link to a twin"
 
 
-def _check_coded_graph(index: HnswIndex, arrays: dict[str, np.ndarray]) -> None:
+def _check_flat_graph(index: HnswIndex, arrays: dict[str, np.ndarray]) -> None:
     """Check links, twins, and that what is linked are nodes."""
-    width, degree = rotated_dim(index.dim), -(-2 * index.m // BLOCK) * BLOCK
-    rows = coded_rows(arrays["rows"], width, degree)
-    twins = _check_twins(arrays["twins"], arrays["rows"][:, : 2 * width])
+    width = rotated_dim(index.dim)
+    if index.quantization == "sq8":
+        own = [arrays["rows"][:, : width + 16]]
+        if index.rerank != "none":
+            own.append(arrays["residuals"].view(np.uint8))
+        first = width // 4 + 4
+        lists = arrays["rows"].view(np.int32)[:, first : first + 2 * index.m]
+        assert lists.shape[1] == 2 * index.m
+    else:
+        own = [arrays["rows"][:, : 2 * width]]
+        degree = -(-2 * index.m // BLOCK) * BLOCK
+        rows = coded_rows(arrays["rows"], width, degree)
+        places = [ids_of(rows, j // BLOCK) + j % BLOCK for j in range(degree)]
+        lists = rows.ids[:, places]
+    twins = _check_twins(arrays["twins"], np.hstack(own))
     linked = np.zeros(len(twins), np.bool_)
     for node in np.flatnonzero(~twins).tolist():
-        links = [int(rows.ids[node, ids_of(rows, j // BLOCK) + j % BLOCK]) for j in range(degree)]
-        used = [link for link in links if link >= 0]
-        assert len(set(used)) == len(used), "a link twice"
+        used = lists[node][lists[node] >= 0]
+        assert len(set(used.tolist())) == len(used), "a link twice"
         assert node not in used, "a link to itself"
         assert not twins[used].any(), "a link to a twin"
         linked[used] = True

@@ -45,10 +45,28 @@ class RabitqHnsw(HnswIndex):
         super().__init__(dim, metric, **options | {"quantization": "rabitq"})
 
 
-INDEXES: list[Make] = [FlatIndex, HnswIndex, RabitqHnsw, IvfIndex, PlainIvfIndex]
+class Sq8Hnsw(HnswIndex):
+    """The compact graph."""
+
+    rerank = "memory"
+
+    def __init__(self, dim: int, metric: str = "cosine", **options: Any) -> None:
+        how = {"quantization": "sq8", "rerank": type(self).rerank}
+        super().__init__(dim, metric, **options | how)
+
+
+class Sq8OnlyHnsw(Sq8Hnsw):
+    """The compact graph without residuals."""
+
+    rerank = "none"
+
+
+INDEXES: list[Make] = [
+    FlatIndex, HnswIndex, RabitqHnsw, Sq8Hnsw, Sq8OnlyHnsw, IvfIndex, PlainIvfIndex,
+]  # fmt: skip
 ALL = pytest.mark.parametrize("make", INDEXES)
-TOLERANCES = {RabitqHnsw: 6e-5}
-"""Coordinates of 16 bits, where others have float32."""
+TOLERANCES = {RabitqHnsw: 6e-5, Sq8Hnsw: 6e-5, Sq8OnlyHnsw: 2e-2}
+"""Coordinates of 16 bits, or of 8, where others have float32."""
 EVERY_METRIC = pytest.mark.parametrize("metric", METRICS)
 
 

@@ -83,7 +83,7 @@ def test_no_rows() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 32, 33, 34, 40, 65, 66])
-@pytest.mark.parametrize("degree", [32, 64])
+@pytest.mark.parametrize("degree", [6, 32, 64])
 def test_few_rows(count: int, degree: int) -> None:
     vectors = clustered(count, 7)
     check(bulk_graph(vectors, Metric.L2, degree), vectors, "l2", degree)

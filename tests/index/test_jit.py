@@ -15,6 +15,10 @@ from vecdb.kernels import (
     coded_rows,
     coded_scan,
     coded_search,
+    compact_insert,
+    compact_rows,
+    compact_scan,
+    compact_search,
     distance,
     graph,
     graph_build,
@@ -36,10 +40,10 @@ pytestmark = pytest.mark.skipif(not COMPILED, reason="without the JIT nothing is
 
 MODULES = (
     distance, graph, graph_build, graph_filtered, ivf, ivf_coarse, ivf_codes, ivf_search, kmeans,
-    rotation, scan, coded_insert, coded_rows, coded_scan, coded_search, graph_bulk, graph_bulk_link,
-    graph_bulk_reach,
+    rotation, scan, coded_insert, coded_rows, coded_scan, coded_search, compact_insert,
+    compact_rows, compact_scan, compact_search, graph_bulk, graph_bulk_link, graph_bulk_reach,
 )  # fmt: skip
-KERNELS = 29
+KERNELS = 35
 
 SHOW = """
 import numba
@@ -86,14 +90,15 @@ def test_each_kernel_is_compiled_for_one_set_of_types(tmp_path: Path) -> None:
     for ef, mask in ((2, None), (2, np.arange(300) % 3 > 0), (300, None)):
         loaded.search(clustered(3, 17), 2, ef=ef, filter=mask)
     loaded.add(clustered(3, 17, seed=1))
-    coded = HnswIndex(17, "dot", quantization="rabitq")
-    coded.build(clustered(300, 17), threads=2)
-    coded.save(tmp_path / "c")
-    for grown in (coded, HnswIndex.load(tmp_path / "c")):
-        for ef, mask in ((2, None), (2, np.arange(300) % 3 > 0), (300, None)):
-            rows, distances = grown.search(clustered(3, 17), 2, ef=ef, filter=mask)
-        grown.add(clustered(3, 17, seed=1))
-        rank_exactly("dot", clustered(3, 17), clustered(303, 17), rows, distances)
+    for how in (("rabitq", None), ("sq8", "memory"), ("sq8", "mmap"), ("sq8", "none")):
+        coded = HnswIndex(17, "dot", quantization=how[0], rerank=how[1])
+        coded.build(clustered(300, 17), threads=2)
+        coded.save(tmp_path / "c")
+        for grown in (coded, HnswIndex.load(tmp_path / "c")):
+            for ef, mask in ((2, None), (2, np.arange(300) % 3 > 0), (300, None)):
+                rows, distances = grown.search(clustered(3, 17), 2, ef=ef, filter=mask)
+            grown.add(clustered(3, 17, seed=1))
+            rank_exactly("dot", clustered(3, 17), clustered(303, 17), rows, distances)
     for options in ({"quantization": "none"}, {"rerank": "none"}, {"bits": 1}):
         lists = IvfIndex(17, **options)
         for start in range(0, 300, 30):

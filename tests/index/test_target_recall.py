@@ -18,8 +18,8 @@ TABLE = np.array(
 compiled = pytest.mark.skipif(not COMPILED, reason="too many rows for kernels run as Python")
 
 
-def _graph(vectors: np.ndarray, metric: str = "cosine") -> HnswIndex:
-    index = HnswIndex(vectors.shape[1], metric, quantization="rabitq")
+def _graph(vectors: np.ndarray, metric: str = "cosine", quantization: str = "rabitq") -> HnswIndex:
+    index = HnswIndex(vectors.shape[1], metric, quantization=quantization)
     index.build(vectors)
     return index
 
@@ -35,11 +35,12 @@ def _recall(
 
 
 @compiled
+@pytest.mark.parametrize("quantization", ["rabitq", "sq8"])
 @pytest.mark.parametrize("metric", METRICS)
-def test_queries_that_were_not_calibrated_on_get_the_recall(metric: str) -> None:
+def test_queries_that_were_not_calibrated_on_get_the_recall(metric: str, quantization: str) -> None:
     vectors = clustered(12_400, 32)
     vectors, queries = vectors[:-400], vectors[-400:]
-    index, exact = _graph(vectors, metric), FlatIndex(32, metric)
+    index, exact = _graph(vectors, metric, quantization), FlatIndex(32, metric)
     exact.build(vectors)
     table = Calibration.from_arrays(index.arrays())
     assert table.ef(0.9, 10) < table.ef(0.99, 10) < calibration.LARGEST_EF
@@ -48,7 +49,8 @@ def test_queries_that_were_not_calibrated_on_get_the_recall(metric: str) -> None
         for k, most in zip((1, 10, 100), table.table[1:, -1], strict=True):
             assert _recall(index, exact, queries, k, target) >= min(target, most) - 0.03
         assert _recall(index, exact, queries, 10, target, half) >= target - 0.03
-    assert _recall(index, exact, queries, 10, 0.5) < 0.95, "more than asked for costs time"
+    if quantization == "rabitq":  # the other finds more than that with the least ef
+        assert _recall(index, exact, queries, 10, 0.5) < 0.95, "more than asked for costs time"
 
 
 def test_a_small_graph_compares_with_all_rows() -> None:

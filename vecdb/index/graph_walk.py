@@ -38,6 +38,7 @@ class CodedWalk:
         self, space: Matrix, links: NDArray[np.int32], entry: int, workers: Workers
     ) -> None:  # fmt: skip
         count, width = space.shape
+        links = np.pad(links, ((0, 0), (0, -links.shape[1] % BLOCK)), constant_values=-1)
         self.space = space
         memory = aligned_empty((count, row_bytes(width, links.shape[1])), np.uint8)
         coded = coded_rows(memory, width, links.shape[1])

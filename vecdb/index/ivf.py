@@ -14,6 +14,7 @@ from vecdb.index.files import PathLike, load_arrays, save_arrays
 from vecdb.index.ivf_codes import InvertedCodes
 from vecdb.index.ivf_lists import InvertedLists, Request, default_list_count
 from vecdb.index.layout import check_arrays, read_header, rows_in
+from vecdb.index.reranks import RERANKS, one_of
 from vecdb.index.rows import LiveRows, aligned_copy, padded, prepared_queries
 from vecdb.index.validate import as_matrix, as_metric
 from vecdb.types import Matrix, MatrixLike, VectorLike
@@ -26,9 +27,6 @@ LAYOUT_VERSION = 2
 
 QUANTIZATIONS = ("none", "rabitq")
 """How vectors can be kept in the lists."""
-
-RERANKS = ("memory", "mmap", "none")
-"""Where vectors can be kept beside their codes."""
 
 _GROWTH_BEFORE_RETRAINING = 4
 
@@ -73,9 +71,9 @@ class IvfIndex:
         self.dim = DIM.check(dim)
         self.metric = as_metric(metric)
         self.nlist = None if nlist is None else IVF_NLIST.check(nlist)
-        self.quantization = _one_of("quantization", quantization, QUANTIZATIONS)
+        self.quantization = one_of("quantization", quantization, QUANTIZATIONS)
         self.bits = IVF_BITS.check(bits)
-        self.rerank = _one_of("rerank", rerank, RERANKS)
+        self.rerank = one_of("rerank", rerank, RERANKS)
         if quantization == "none" and (bits is not None or rerank != "memory"):
             raise InvalidParameterError(
                 "bits and rerank are about codes, which need quantization='rabitq'"
@@ -311,17 +309,3 @@ class IvfIndex:
             If it is damaged, of another kind, or of a newer vecdb.
         """
         return cls.from_arrays(load_arrays(path, FILE_KIND))
-
-
-def _one_of(name: str, value: str, values: tuple[str, ...]) -> str:
-    """Return `value`.
-
-    Raises
-    ------
-    InvalidParameterError
-        If it is not among `values`.
-    """
-    if value not in values:
-        names = ", ".join(repr(each) for each in values)
-        raise InvalidParameterError(f"{name}={value!r}: must be one of {names}")
-    return value

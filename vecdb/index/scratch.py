@@ -7,8 +7,10 @@ import threading
 import numpy as np
 from numpy.typing import NDArray
 
+from vecdb.index.coded_seeds import SEEDS
 from vecdb.kernels.code_simd import BLOCK, PLANES, WORD
 from vecdb.kernels.coded_search import LANES, SCALARS, STATE, Lanes, pool_stride
+from vecdb.kernels.compact_search import COMPACT_LANES, COMPACT_SCALARS, COMPACT_STATE, CompactLanes
 from vecdb.kernels.graph import Scratch
 
 
@@ -19,6 +21,7 @@ class _Memory(threading.local):
         self.scratch = make_scratch(0, 0, 0)
         self.heap: NDArray[np.int64] = np.empty(0, np.int64)
         self.lanes = make_lanes(0, 0, 0, 0, LANES)
+        self.compact = make_compact_lanes(0, 0, 0, 0, 0, COMPACT_LANES)
 
 
 def make_scratch(rows: int, ef: int, links: int) -> Scratch:
@@ -41,6 +44,25 @@ def make_lanes(rows: int, ef: int, k: int, width: int, lanes: int) -> Lanes:
         np.empty((lanes, width // WORD * PLANES), np.int64),
         np.zeros((lanes, STATE), np.int64),
         np.zeros((lanes, SCALARS), np.float32),
+    )
+
+
+def make_compact_lanes(
+    rows: int, ef: int, keep: int, width: int, degree: int, lanes: int
+) -> CompactLanes:  # fmt: skip
+    """Allocate what a search over `rows` compact rows needs."""
+    most = max(degree, SEEDS)
+    return CompactLanes(
+        np.zeros((lanes, rows // 8 + 1), np.uint8),
+        np.empty((lanes, 16 * ef + 4 * most), np.int32),
+        np.empty(lanes * pool_stride(ef), np.int64),
+        np.empty(lanes * pool_stride(keep), np.int64),
+        np.empty((lanes, most), np.int32),
+        np.empty((lanes, most), np.int64),
+        np.empty((lanes, width), np.int8),
+        np.empty(pool_stride(keep), np.int64),
+        np.zeros((lanes, COMPACT_STATE), np.int64),
+        np.zeros((lanes, COMPACT_SCALARS), np.float32),
     )
 
 
@@ -89,4 +111,27 @@ def thread_lanes(rows: int, ef: int, k: int, width: int) -> Lanes:
             LANES,
         )
         _memory.lanes = lanes
+    return lanes
+
+
+def thread_compact_lanes(rows: int, ef: int, keep: int, width: int, degree: int) -> CompactLanes:
+    """Return this thread's compact lanes, enlarged if they are too small."""
+    lanes = _memory.compact
+    had = lanes.visited.shape[1] * 8 - 8
+    if (
+        had < rows
+        or len(lanes.pool) < COMPACT_LANES * pool_stride(ef)
+        or len(lanes.best) < COMPACT_LANES * pool_stride(keep)
+        or lanes.levels.shape[1] < width
+        or lanes.waiting.shape[1] < degree
+    ):
+        lanes = make_compact_lanes(
+            max(rows, had),
+            max(ef, len(lanes.pool) // COMPACT_LANES),
+            max(keep, len(lanes.best) // COMPACT_LANES),
+            max(width, lanes.levels.shape[1]),
+            max(degree, lanes.waiting.shape[1]),
+            COMPACT_LANES,
+        )
+        _memory.compact = lanes
     return lanes

@@ -1,8 +1,7 @@
 """Insertion of single rows into a coded graph.
 
-A new row is searched for; the nodes met are pruned by the rule of relative neighbourhoods (Malkov
-& Yashunin 2018, algorithm 4), and the list is filled with the nearest of those pruned. Then its
-neighbours take it up: in an unused place, or in that of a link which it makes superfluous.
+A new row is searched for, links are chosen among the nodes met (`vecdb.kernels.link_choice`), and
+codes of the linked rows are written on both sides.
 """
 
 from __future__ import annotations
@@ -23,7 +22,10 @@ from vecdb.kernels.coded_rows import (
 )  # fmt: skip
 from vecdb.kernels.coded_search import Lanes, search_one
 from vecdb.kernels.jit import inline, kernel
+from vecdb.kernels.link_choice import make_link_choice
 from vecdb.kernels.pool import key_row, offer
+
+choose_links, place_for = make_link_choice(squared_distance, neighbour_at)
 
 
 class Insertion(NamedTuple):
@@ -43,60 +45,9 @@ class Insertion(NamedTuple):
 
 
 @inline
-def _choose(rows: Any, row: Any, count: Any, memory: Any) -> Any:
-    """Choose neighbours for `row` from the sorted keys; return how many the rule kept, and all."""
-    keys, kept = memory.keys, memory.kept
-    size = 0
-    for i in range(count):
-        node = key_row(keys[i])
-        to_row = squared_distance(rows, row, node)
-        keep = True
-        for j in range(size):
-            if squared_distance(rows, node, kept[j]) < to_row:
-                keep = False
-                break
-        if keep and size < rows.degree:
-            kept[size] = node
-            keys[i] = -1
-            size += 1
-    chosen = size
-    for i in range(count):
-        if size < rows.degree and keys[i] >= 0:
-            kept[size] = key_row(keys[i])
-            size += 1
-    return chosen, size
-
-
-@inline
-def _place_for(rows: Any, owner: Any, row: Any, forced: Any) -> Any:
-    """Return the place among the links of `owner` that `row` should take, -1 for none."""
-    to_row = squared_distance(rows, owner, row)
-    farthest, superfluous = -1, -1
-    farthest_at, superfluous_at = np.float32(-1.0), np.float32(-1.0)
-    hidden = False
-    for j in range(rows.degree):
-        node = neighbour_at(rows, owner, j)
-        if node < 0:
-            return j
-        to_node = squared_distance(rows, owner, node)
-        between = squared_distance(rows, row, node)
-        if to_node > farthest_at:
-            farthest, farthest_at = j, to_node
-        if between < to_node and to_row < to_node and to_node > superfluous_at:
-            superfluous, superfluous_at = j, to_node
-        if between < to_row and to_node < to_row:
-            hidden = True
-    if superfluous >= 0:
-        return superfluous
-    if forced or (not hidden and to_row < farthest_at):
-        return farthest
-    return -1
-
-
-@inline
 def _link_back(rows: Any, owner: Any, row: Any, forced: Any, memory: Any) -> None:
     """Let `owner` link to `row` if it is worth a place; it is when `forced`."""
-    j = _place_for(rows, owner, row, forced)
+    j = place_for(rows, owner, row, forced)
     if j >= 0:
         decode_row(rows, owner, memory.own, 0)
         decode_row(rows, row, memory.other, 0)
@@ -145,7 +96,7 @@ def insert_rows(
             twins[row] = twins[equal]
             twins[equal] = row
             continue
-        chosen, size = _choose(rows, row, size, memory)
+        chosen, size = choose_links(rows, row, size, keys, memory.kept)
         decode_row(rows, row, memory.own, 0)
         for j in range(size):
             node = memory.kept[j]

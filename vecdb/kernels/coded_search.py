@@ -77,7 +77,7 @@ def pool_stride(size: int) -> int:
 
 
 @inline
-def _room(size: Any) -> Any:
+def room_of(size: Any) -> Any:
     """Return `pool_stride(size)`."""
     return (size + 7) // 8 * 8
 
@@ -107,7 +107,7 @@ def _prepare(queries: Any, q: Any, width: Any, lanes: Any, lane: Any) -> None:
 
 
 @inline
-def _insert(keys: Any, first: Any, size: Any, capacity: Any, key: Any) -> None:
+def insert_sorted(keys: Any, first: Any, size: Any, capacity: Any, key: Any) -> None:
     """Insert into the sorted ``keys[first:first + size]``; the last falls out when it is full."""
     place = count_below(keys, first, size, key)
     last = size if size < capacity else capacity - 1
@@ -117,7 +117,7 @@ def _insert(keys: Any, first: Any, size: Any, capacity: Any, key: Any) -> None:
 
 
 @inline
-def _merge(
+def merge_sorted(
     keys: Any, first: Any, size: Any, capacity: Any, fresh: Any, lane: Any, count: Any
 ) -> Any:
     """Merge the sorted ``fresh[lane, :count]`` into ``keys[first:first + size]``.
@@ -148,7 +148,7 @@ def _offer_neighbours(rows: Any, row: Any, lanes: Any, lane: Any, base: Any, ef:
     """
     pool, fresh, visited, estimates = lanes.pool, lanes.fresh, lanes.visited, lanes.estimates
     state, scalars = lanes.state, lanes.scalars
-    first = lane * _room(ef)
+    first = lane * room_of(ef)
     size, cursor = state[lane, _SIZE], state[lane, _CURSOR]
     words = rows.width // WORD
     for block in range(rows.degree // BLOCK):
@@ -174,7 +174,7 @@ def _offer_neighbours(rows: Any, row: Any, lanes: Any, lane: Any, base: Any, ef:
             fresh[lane, i] = key
             count += 1
         if count > 0:
-            place = _merge(pool, first, size, ef, fresh, lane, count)
+            place = merge_sorted(pool, first, size, ef, fresh, lane, count)
             size = min(size + count, ef)
             cursor = min(cursor, place)
     state[lane, _SIZE] = size
@@ -182,7 +182,7 @@ def _offer_neighbours(rows: Any, row: Any, lanes: Any, lane: Any, base: Any, ef:
 
 
 @inline
-def _is_allowed(allowed: Any, twins: Any, row: Any) -> Any:
+def is_allowed(allowed: Any, twins: Any, row: Any) -> Any:
     """Tell whether a row or one of its twins may be returned."""
     while row >= 0:
         if has_bit(allowed, row):
@@ -211,11 +211,11 @@ def _expand(
         state[lane, _MATCHED] += 1
         found = state[lane, _FOUND]
         key = pack_key(base + rows.floats[row, tail + 1], row)
-        first = lane * _room(keep)
+        first = lane * room_of(keep)
         if found < keep or key < best[first + keep - 1]:
-            _insert(best, first, found, keep, key)
+            insert_sorted(best, first, found, keep, key)
             state[lane, _FOUND] = min(found + 1, keep)
-    first, cursor = lane * _room(ef), state[lane, _CURSOR]
+    first, cursor = lane * room_of(ef), state[lane, _CURSOR]
     if alone and cursor < state[lane, _SIZE]:
         # In half of the cases the best candidate so far is still the best afterwards.
         likely = key_row(lanes.pool[first + cursor])
@@ -227,7 +227,7 @@ def _expand(
 def _advance(rows: Any, lanes: Any, lane: Any, ef: Any) -> Any:
     """Make the nearest candidate not expanded yet the lane's node; return whether there is one."""
     state, pool, visited = lanes.state, lanes.pool, lanes.visited
-    first = lane * _room(ef)
+    first = lane * room_of(ef)
     cursor, size = state[lane, _CURSOR], state[lane, _SIZE]
     while cursor < size:
         key = pool[first + cursor]
@@ -249,7 +249,7 @@ def _start(
 ) -> None:
     """Begin the search of query `q`, in which the row `ignored` is as if it had been expanded."""
     _prepare(queries, q, rows.width, lanes, lane)
-    stride = _room(ef)
+    stride = room_of(ef)
     for i in range(lane * stride, (lane + 1) * stride):
         lanes.pool[i] = LARGEST_KEY
     state = lanes.state
@@ -287,7 +287,7 @@ def _finish(
     state, best = lanes.state, lanes.best
     q = state[lane, _QUERY]
     k = out_rows.shape[1]
-    first = lane * _room(k)
+    first = lane * room_of(k)
     written = 0
     for i in range(state[lane, _FOUND]):
         key = best[first + i]
@@ -301,7 +301,7 @@ def _finish(
     for i in range(written, k):
         out_rows[q, i] = -1
         out_distances[q, i] = np.float32(np.inf)
-    for i in range(first, first + _room(k)):
+    for i in range(first, first + room_of(k)):
         best[i] = LARGEST_KEY
     _forget(lanes, lane)
 
@@ -309,7 +309,7 @@ def _finish(
 @inline
 def search_one(rows: Any, root: Any, queries: Any, ef: Any, keep: Any, lanes: Any) -> Any:
     """Search for ``queries[0]``; return how many of the first `lanes.best` are the rows found."""
-    for i in range(_room(keep)):
+    for i in range(room_of(keep)):
         lanes.best[i] = LARGEST_KEY
     _start(rows, root, queries, 0, lanes, 0, ef, -1)
     going = True
@@ -367,7 +367,7 @@ def search_coded(
         for lane in range(under_way):
             if state[lane, _QUERY] < 0:
                 continue
-            returned = not restricted or _is_allowed(allowed, twins, state[lane, _NODE])
+            returned = not restricted or is_allowed(allowed, twins, state[lane, _NODE])
             _expand(rows, queries, lanes, lane, ef, k, returned, active == 1)
             if _advance(rows, lanes, lane, ef):
                 continue

@@ -1,0 +1,213 @@
+"""The rows of a compact graph: one code of a byte a coordinate, and links.
+
+Everything is squared Euclidean distance in a rotated space of `width` coordinates, plus an offset
+for each row (see `vecdb.index.coded_space`). A row is bytes::
+
+    | code, `width` bytes | scale, base, error, offset: float32 | ids, `degree` int32 | padding |
+
+of which a comparison reads the front, up to the floats, and an expansion the ids. The code is the
+upper byte of 16-bit levels; the lower one, the residual, stands in an array of its own, which is
+read for few rows only, and may lie in a file or be missing.
+
+With x a row, y what its code says and e = y - x, the distance of a query q is taken for
+``|q - y|**2 - error``, where the error is ``|e|**2``. That is 0 for q = x, and off by
+``-2 <q - x, e>``: the less, the nearer the row. Where distances stand for inner products, no query
+is near, and `error` is ``|y|**2 - |x|**2``: that is off by ``-2 <q, e>``, however long the row.
+`base` is ``|y|**2 - error``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecdb.kernels.byte_simd import ZERO, l2_to_bytes
+from vecdb.kernels.jit import inline, kernel
+
+_LEVEL = 127 * 256 + 127
+"""The largest level: its upper byte, rounded, is 127."""
+_CACHE_LINE = 64
+_FLOATS = 4
+
+
+class CompactRows(NamedTuple):
+    """One memory, seen as several types, each (capacity, stride / its size), and residuals."""
+
+    bytes: NDArray[np.uint8]
+    ids: NDArray[np.int32]
+    floats: NDArray[np.float32]
+    residuals: NDArray[np.int8]
+    """(capacity, width), or (capacity, 0) when there are none."""
+    width: int
+    """Coordinates of the rotated space, a multiple of 64."""
+    degree: int
+
+
+def compact_bytes(width: int, degree: int) -> int:
+    """Return the length of a row."""
+    used = width + 4 * _FLOATS + 4 * degree
+    return -(-used // _CACHE_LINE) * _CACHE_LINE
+
+
+def compact_rows(
+    memory: NDArray[np.uint8], residuals: NDArray[np.int8], width: int, degree: int
+) -> CompactRows:
+    """Return `memory` (capacity, `compact_bytes`) as kernels take it."""
+    return CompactRows(
+        memory, memory.view(np.int32), memory.view(np.float32), residuals, width, degree
+    )  # fmt: skip
+
+
+@inline
+def scale_of(rows: Any, row: Any) -> Any:
+    """Return what a level of a row's code is worth."""
+    return rows.floats[row, rows.width >> 2]
+
+
+@inline
+def base_of(rows: Any, row: Any) -> Any:
+    """Return what a row's distances have in common, the offset included."""
+    first = rows.width >> 2
+    return rows.floats[row, first + 1] + rows.floats[row, first + 3]
+
+
+@inline
+def offset_of(rows: Any, row: Any) -> Any:
+    """Return the offset of a row."""
+    return rows.floats[row, (rows.width >> 2) + 3]
+
+
+@inline
+def neighbour_at(rows: Any, row: Any, j: Any) -> Any:
+    """Return the `j`-th neighbour of a row, -1 where there is none."""
+    return np.int64(rows.ids[row, (rows.width >> 2) + _FLOATS + j])
+
+
+@inline
+def set_neighbour(rows: Any, row: Any, j: Any, node: Any) -> None:
+    """Make `node` the `j`-th neighbour of a row."""
+    rows.ids[row, (rows.width >> 2) + _FLOATS + j] = node
+
+
+@inline
+def distance_to(rows: Any, row: Any, queries: Any, q: Any) -> Any:
+    """Return the distance of a query by all that is kept of a row."""
+    refined = rows.residuals.shape[1] > 0
+    near = l2_to_bytes(
+        rows.bytes, rows.residuals, row, refined, queries, q, rows.width, scale_of(rows, row)
+    )  # fmt: skip
+    if not refined:
+        near = max(near - rows.floats[row, (rows.width >> 2) + 2], np.float32(0.0))
+    return near + offset_of(rows, row)
+
+
+@inline
+def coordinate(rows: Any, row: Any, i: Any, scale: Any) -> Any:
+    """Return a coordinate of a row, by all that is kept of it."""
+    level = np.float32(rows.bytes[row, i]) - np.float32(ZERO)
+    if rows.residuals.shape[1] > 0:
+        level += np.float32(rows.residuals[row, i]) * np.float32(1 / 256)
+    return level * scale
+
+
+@inline
+def decode_row(rows: Any, row: Any, out: Any, line: Any) -> None:
+    """Write the coordinates of a row into ``out[line]``."""
+    scale = scale_of(rows, row)
+    for i in range(rows.width):
+        out[line, i] = coordinate(rows, row, i, scale)
+
+
+@inline
+def squared_distance(rows: Any, a: Any, b: Any) -> Any:
+    """Return the squared distance of two rows in the space in which the graph is built.
+
+    That has one coordinate more than the rows: the root of the offset (`CodedSpace`).
+    """
+    left, right = scale_of(rows, a), scale_of(rows, b)
+    total = np.float32(0.0)
+    for i in range(rows.width):
+        apart = coordinate(rows, a, i, left) - coordinate(rows, b, i, right)
+        total += apart * apart
+    x, y = offset_of(rows, a), offset_of(rows, b)
+    if x == y:
+        return total
+    between = np.sqrt(max(x, np.float32(0.0))) - np.sqrt(max(y, np.float32(0.0)))
+    return total + between * between
+
+
+@inline
+def rows_equal(rows: Any, a: Any, b: Any) -> Any:
+    """Tell whether two rows have the same coordinates and offset."""
+    equal = True
+    for j in range((rows.width >> 2) + _FLOATS):
+        equal = equal and rows.ids[a, j] == rows.ids[b, j]
+    for i in range(rows.residuals.shape[1]):
+        equal = equal and rows.residuals[a, i] == rows.residuals[b, i]
+    return equal
+
+
+@kernel
+def store_codes(rows: Any, places: Any, coordinates: Any, offsets: Any, products: Any) -> None:
+    """Write the codes, floats and residuals of rows.
+
+    Parameters
+    ----------
+    rows : CompactRows
+    places : int64 (n,)
+        Row numbers.
+    coordinates : float32 (n, width)
+        Rotated vectors.
+    offsets : float32 (n,)
+    products : bool
+        Whether distances stand for inner products.
+    """
+    first = rows.width >> 2
+    refined = rows.residuals.shape[1] > 0
+    for i in range(coordinates.shape[0]):
+        row = places[i]
+        most = np.float32(0.0)
+        for j in range(rows.width):
+            most = max(most, abs(coordinates[i, j]))
+        step = most / np.float32(_LEVEL)
+        inverse = np.float32(1.0) / step if step > np.float32(1e-37) else np.float32(0.0)
+        codes, rests, wholes = np.int64(0), np.int64(0), np.int64(0)
+        for j in range(rows.width):
+            level = np.floor(coordinates[i, j] * inverse + np.float32(0.5))
+            level = np.int32(max(min(level, np.float32(_LEVEL)), np.float32(-_LEVEL)))
+            upper = (level + 128) >> 8
+            lower = level - 256 * upper
+            rows.bytes[row, j] = np.uint8(upper + ZERO)
+            if refined:
+                rows.residuals[row, j] = np.int8(lower)
+            codes += upper * upper
+            rests += lower * lower
+            wholes += level * level
+        square = np.float64(step) * np.float64(step)
+        rows.floats[row, first] = np.float32(256.0) * step
+        error = 65536.0 * codes - wholes if products else np.float64(rests)
+        rows.floats[row, first + 1] = np.float32(square * (65536.0 * codes - error))
+        rows.floats[row, first + 2] = np.float32(square * error)
+        rows.floats[row, first + 3] = offsets[i]
+
+
+@kernel
+def write_links(rows: Any, neighbours: Any) -> None:
+    """Give every row its neighbours, int32 (n, degree), -1 after a row's last."""
+    for row in range(neighbours.shape[0]):
+        for j in range(rows.degree):
+            set_neighbour(rows, row, j, neighbours[row, j])
+
+
+@kernel
+def decode_codes(rows: Any, places: Any, out: Any) -> None:
+    """Write the coordinates of the rows at `places` (n,) into `out` (n, width).
+
+    With one column more it receives their offsets.
+    """
+    for i in range(out.shape[0]):
+        decode_row(rows, places[i], out, i)
+        if out.shape[1] > rows.width:
+            out[i, rows.width] = offset_of(rows, places[i])
