@@ -134,18 +134,19 @@ def test_rows_inserted_one_by_one_are_found_beside_their_equals(
 ) -> None:
     monkeypatch.setattr(placed_graph, "_LEAST_LINKED", 50)
     count = MANY // 2
+    twice = count // 20
     vectors = clustered(count, 16)
     index = _built(vectors[: count * 3 // 4], metric, rerank)
     for row in range(count * 3 // 4, count * 7 // 8):
         index.add(vectors[row])
-    index.add(vectors[:30])
+    index.add(vectors[:twice])
     check_graph(index)
     assert index.arrays()["header"][6] > 0, "none was inserted"
-    behind = index.arrays()["twins"][:30]
+    behind = index.arrays()["twins"][:twice]
     assert (behind >= 0).mean() > 0.9, "equal rows were not recognised"
     queries = vectors[count * 3 // 4 : count * 7 // 8]
     exact = FlatIndex(16, metric)
-    exact.build(np.concatenate([vectors[: count * 7 // 8], vectors[:30]]))
+    exact.build(np.concatenate([vectors[: count * 7 // 8], vectors[:twice]]))
     assert recall(index.search(queries, 10, ef=100)[0], exact.search(queries, 10)[0]) > 0.9
 
 
