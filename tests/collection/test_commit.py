@@ -191,29 +191,54 @@ def test_what_follows_a_write_that_was_not_applied_is_not_applied_either() -> No
         queue.run(write())
 
 
-def test_who_wants_the_turn_alone_gets_it_between_groups() -> None:
+def test_turns_are_had_in_the_order_in_which_they_were_asked_for() -> None:
     turns = Turns()
     order: list[str] = []
 
-    def alone() -> None:
+    def alone(name: str) -> None:
         with turns:
-            order.append("alone")
+            order.append(name)
 
     def group(name: str) -> None:
         with turns.shared():
             order.append(name)
 
+    asked = [(alone, "first"), (group, "second"), (alone, "third"), (group, "fourth")]
+    threads = [threading.Thread(target=ask, args=(name,)) for ask, name in asked]
     with turns.shared():
         with turns.shared():  # groups do not wait for each other
             pass
-        waiting = threading.Thread(target=alone)
-        waiting.start()
-        while not turns._wanted:
-            time.sleep(0.001)
-        later = threading.Thread(target=group, args=("later group",))
-        later.start()
-        time.sleep(0.05)
+        for waiting, thread in enumerate(threads):
+            thread.start()
+            while len(turns._line) <= waiting:
+                time.sleep(0.001)
         assert not order
-    waiting.join(60)
-    later.join(60)
-    assert order == ["alone", "later group"]
+    for thread in threads:
+        thread.join(60)
+    assert order == [name for _, name in asked]
+
+
+def test_one_who_gives_up_waiting_for_the_turn_leaves_the_line() -> None:
+    turns = Turns()
+    with turns:
+        changed, turns._changed = turns._changed, _Interrupted()  # type: ignore[assignment]
+        with pytest.raises(KeyboardInterrupt), turns.shared():
+            pass
+        turns._changed = changed
+    with turns, pytest.raises(RuntimeError, match="let go"):
+        raise RuntimeError("let go")
+    with turns.shared():
+        pass
+
+
+class _Interrupted:
+    """A condition whose waiters are interrupted."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def wait_for(self, _: object) -> None:
+        raise KeyboardInterrupt
+
+    def notify_all(self) -> None: ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,7 @@ def test_a_reader_sees_one_version(tmp_path: Path) -> None:
             hits = points.search(vector=base[0], k=40)
             assert len(hits) == 40
             assert len({hit.payload["v"] for hit in hits if hit.payload}) == 1
+            time.sleep(0.0005)  # or searches as short as these keep the interpreter for themselves
         writer.join()
 
 
