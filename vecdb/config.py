@@ -52,9 +52,8 @@ HNSW_EF_CONSTRUCTION = Limits("ef_construction", 4, 200, 10_000)
 CODED_EF_CONSTRUCTION = Limits("ef_construction", 4, 64, 10_000)
 """Of a graph that is built at once, where more gains little: bench/notes/graph.md."""
 HNSW_EF = Limits("ef", 1, 64, 100_000)
-COLLECTION_EF = Limits("ef", 1, 128, 100_000)
-"""Wider than an index's: people who search a collection have not measured its recall. Where the
-graph is calibrated, the least; its queries may be less like the rows than these are."""
+COLLECTION_EF = Limits("ef", 1, 64, 100_000)
+"""The least, beside `COLLECTION_RECALL`: queries may be less like the rows than these are."""
 COLLECTION_RECALL = 0.98
 """What searches of a collection aim at where ef is not given, by the calibration of its graphs."""
 SEED = Limits("seed", 0, 0, (1 << 63) - 1)

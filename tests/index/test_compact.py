@@ -88,7 +88,7 @@ def test_the_best_are_ranked_by_what_is_kept(metric: str, tmp_path: Path) -> Non
         _built(vectors, metric, rerank).save(tmp_path / rerank)
         index = HnswIndex.load(tmp_path / rerank)
         assert (index.quantization, index.rerank) == ("sq8", rerank)
-        rows, distances = index.search(queries, 10, ef=200)
+        rows, distances = index.search(queries, 10, ef=300)
         found[rerank] = recall(rows, truth)
         table = true_distances(metric, queries, vectors)
         apart = distances - np.take_along_axis(table, rows, axis=1)

@@ -1,4 +1,4 @@
-"""`target_recall`: the ef that a calibration says is enough, and on which data it is right."""
+"""`target_recall`, and how far a search goes: what a calibration says, and that it is right."""
 
 from pathlib import Path
 
@@ -8,11 +8,17 @@ import pytest
 from tests.index.samples import MANY, METRICS, clustered, recall
 from vecdb.errors import CorruptFileError, InvalidParameterError
 from vecdb.index import FlatIndex, HnswIndex, calibration
-from vecdb.index.calibration import Calibration, draw_sample
+from vecdb.index.calibration import LARGEST_EF, Calibration, draw_sample
 from vecdb.kernels.jit import COMPILED
+from vecdb.kernels.walk import ENDLESS
 
 TABLE = np.array(
-    [[10, 100, 1000], [0.9, 0.99, 0.999], [0.8, 0.98, 0.998], [0.1, 0.8, 0.98]], np.float32
+    [
+        [0.8, 1.0, 1.4],
+        *([5, 20, 100], [12, 40, 200], [100, 200, 600]),
+        *([0.6, 0.9, 0.999], [0.7, 0.95, 0.998], [0.8, 0.97, 0.99]),
+    ],
+    np.float32,
 )
 
 compiled = pytest.mark.skipif(not COMPILED, reason="too many rows for kernels run as Python")
@@ -43,13 +49,13 @@ def test_queries_that_were_not_calibrated_on_get_the_recall(metric: str, quantiz
     index, exact = _graph(vectors, metric, quantization), FlatIndex(32, metric)
     exact.build(vectors)
     table = Calibration.from_arrays(index.arrays())
-    assert table.ef(0.9, 10) < table.ef(0.99, 10) < calibration.LARGEST_EF
+    assert table.for_target(0.9, 10).hops <= table.for_target(0.99, 10).hops < LARGEST_EF
     half = np.random.default_rng(1).random(len(vectors)) < 0.5
     for target in (0.9, 0.95, 0.99):
-        for k, most in zip((1, 10, 100), table.table[1:, -1], strict=True):
+        for k, most in zip((1, 10, 100), table.table[4:, -1], strict=True):
             assert _recall(index, exact, queries, k, target) >= min(target, most) - 0.03
         assert _recall(index, exact, queries, 10, target, half) >= target - 0.03
-    if quantization == "rabitq":  # the other finds more than that with the least ef
+    if quantization == "rabitq":  # the other finds more than that with the fewest hops
         assert _recall(index, exact, queries, 10, 0.5) < 0.95, "more than asked for costs time"
 
 
@@ -57,7 +63,7 @@ def test_a_small_graph_compares_with_all_rows() -> None:
     vectors = clustered(150, 8)
     index, exact = _graph(vectors, "l2"), FlatIndex(8, "l2")
     exact.build(vectors)
-    assert index.arrays()["calibration"].shape == (4, 0)
+    assert index.arrays()["calibration"].shape == (7, 0)
     assert _recall(index, exact, clustered(5, 8, seed=1), 10, 0.5) == 1
 
 
@@ -68,14 +74,17 @@ def everything_is_calibrated(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("everything_is_calibrated")
 @pytest.mark.parametrize("metric", METRICS)
-def test_rows_and_their_equals_are_left_out_of_their_own_searches(metric: str) -> None:
-    """Were they found, or missed by all, no recall could come near one."""
+@pytest.mark.parametrize("quantization", ["rabitq", "sq8"])
+def test_rows_that_served_as_queries_are_found_like_others(metric: str, quantization: str) -> None:
     vectors = clustered(MANY // 2, 8)
-    index = _graph(np.concatenate([vectors, vectors[: MANY // 4]]), metric)
-    table = index.arrays()["calibration"]
-    assert table.shape[1] > 0
-    assert table[1:, -1].min() > 0.95
-    assert table[3, 0] < 0.9, "of 100 rows few are found at ef 10"
+    vectors = np.concatenate([vectors, vectors[: MANY // 4]])
+    index, exact = _graph(vectors, metric, quantization), FlatIndex(8, metric)
+    exact.build(vectors)
+    assert index.arrays()["calibration"].shape[1] > 0
+    sample = draw_sample(np.arange(len(vectors)), index.seed)
+    assert len(sample) > 0
+    found, _ = index.search(vectors[sample], 10, ef=200)
+    assert recall(found, exact.search(vectors[sample], 10)[0]) > 0.95
 
 
 @pytest.mark.usefixtures("everything_is_calibrated")
@@ -99,9 +108,10 @@ def test_a_calibration_is_kept_and_made_again_as_the_graph_grows(tmp_path: Path)
 
 def test_what_is_no_calibration_is_refused() -> None:
     arrays = _graph(clustered(30, 8)).arrays()
-    wrong = TABLE.copy()
-    wrong[2, 1] = np.nan
-    for table in (None, TABLE[:3], TABLE[:, ::-1], wrong, TABLE.astype(np.float64), TABLE[0]):
+    wrong, above = TABLE.copy(), TABLE.copy()
+    wrong[2, 1], above[5, 1] = np.nan, 1.5
+    tables = (None, TABLE[:6], TABLE[:, ::-1], wrong, above, -TABLE, TABLE.astype(float), TABLE[0])
+    for table in tables:
         changed = dict(arrays)
         del changed["calibration"]
         if table is not None:
@@ -110,24 +120,48 @@ def test_what_is_no_calibration_is_refused() -> None:
             HnswIndex.from_arrays(changed)
 
 
-def test_ef_grows_with_target_and_k() -> None:
+def test_a_search_goes_further_for_a_higher_target_and_more_results() -> None:
     table = Calibration(TABLE)
-    efs = [table.ef(target, 10) for target in (0.5, 0.8, 0.9, 0.99, 0.999)]
-    assert efs == sorted(efs)
-    assert efs[0] == 10
-    assert efs[-1] == 1000, "the largest tried, where no other is enough"
-    assert 10 < table.ef(0.9, 1) < table.ef(0.9, 3) < table.ef(0.9, 10) < table.ef(0.9, 50)
-    assert table.ef(0.5, 100) >= 100
-    assert table.ef(0.9, 300) == pytest.approx(3 * table.ef(0.9, 100), rel=0.01)
-    assert Calibration.none().ef(0.9, 2000) == 2000
-    again = [table.ef(target, 10) for target in (0.999, 0.5, 0.99, 0.9, 0.8)]
-    assert sorted(again) == efs, "whatever was asked for before"
+    targets = (0.5, 0.8, 0.9, 0.99, 0.999)
+    plans = [table.for_target(target, 10) for target in targets]
+    assert [plan.reach.stop for plan in plans] == sorted(plan.reach.stop for plan in plans)
+    assert plans[0].reach.stop == pytest.approx(0.8)
+    assert plans[-1].reach.stop == pytest.approx(1.4), "the furthest, where none is enough"
+    hops = [table.for_target(0.9, k).hops for k in (1, 3, 10, 50, 100, 300)]
+    assert hops == sorted(hops)
+    assert hops[-1] == pytest.approx(3 * hops[-2])
+    assert table.for_target(0.9, 2000).reach.ef >= 2000
+    again = [table.for_target(target, 10) for target in reversed(targets)]
+    assert again[::-1] == plans, "whatever was asked for before"
 
 
-def test_no_sample_is_drawn_of_few_different_rows() -> None:
-    twins = np.arange(1, 9_001, dtype=np.int32)
-    twins[1_999::2_000] = twins[-1] = -1
-    assert draw_sample(np.arange(9_000), twins, 0).size == 0
+def test_a_search_expands_about_ef_nodes() -> None:
+    table = Calibration(TABLE)
+    for k, most in ((1, 100), (10, 200), (100, 600)):
+        for ef in (k + 2, most // 2, most):
+            plan = table.for_ef(ef, k)
+            least = table.for_target(0.5, k).hops
+            assert plan.hops == pytest.approx(max(ef, least), rel=0.1), (k, ef)
+            assert plan.reach.ef >= k
+    assert table.for_ef(3, 10) == table.for_ef(10, 10), "at least k"
+    assert table.for_ef(900, 300).hops == pytest.approx(900, rel=0.01)
+    further, furthest = table.for_ef(400, 10), table.for_ef(1600, 10)
+    assert 1.4 < further.reach.stop < furthest.reach.stop, "as what was measured goes on"
+    assert furthest.hops == pytest.approx(1600, rel=0.3)
+
+
+def test_without_a_calibration_only_ef_ends_a_search() -> None:
+    none = Calibration.none()
+    assert none.for_ef(30, 10) == ((30, 0, ENDLESS, 1.0), 30)
+    assert none.for_target(0.9, 10).reach.ef == LARGEST_EF
+    assert none.for_target(0.9, 2000).reach.ef == 2000
+
+
+def test_few_rows_give_no_sample() -> None:
+    assert draw_sample(np.arange(1_999), 0).size == 0
+    sample = draw_sample(np.arange(5, 9_005), 0)
+    assert len(np.unique(sample)) == len(sample) == 360
+    assert sample.min() >= 5
 
 
 @pytest.mark.parametrize("target", [0, 0.4, 1, 95, float("nan"), "0.9", True])

@@ -1,46 +1,71 @@
-"""What recall a graph's searches reach at each ef, measured when it is built: `target_recall`.
+"""What a graph's searches find and cost at each reach, measured when it is built.
 
-Some of the rows serve as queries. Each is left out of its own search, neither returned nor
-expanded, and out of the truth, which is a comparison with all other rows. Rows equal to it are
-left out with it: they would be found at any ef.
+Some of the rows are left out when the graph is built, serve as queries, and are linked into it
+afterwards. So they are what queries are: like the rows, and not among them. Equal rows are found
+like others. `target_recall` is looked up here, and so is how far a search goes that is to expand
+`ef` nodes on average.
 """
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from numbers import Real
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.errors import CorruptFileError, InvalidParameterError
 from vecdb.index.base import Arrays, Distances, Ids
+from vecdb.kernels.walk import ENDLESS, Reach
 
 Floats = NDArray[np.float32]
+Search = Callable[[Reach, int, int], tuple[Distances, NDArray[np.int64]]]
+"""Takes a reach, k, and how many of the first queries; returns their distances (queries, k) and how
+many nodes each expanded."""
 
 LEAST_ROWS = 2_000
 """Smaller graphs are not calibrated: a comparison with all rows takes about 50 us."""
 LARGEST_EF = 1_024
-"""What a graph that is not calibrated is searched with."""
-TRUTH = 128
-"""Nearest rows that are found exactly for each sampled row, itself and its equals included."""
+"""Nodes expanded at most, but for larger k; and what a graph that is not calibrated is searched
+with to reach a target."""
+TRUTH = 100
+"""Nearest rows that are found exactly for each query."""
 
-_KS = (1, 10, 100)
+_KS = (1, 10, TRUTH)
 _LOG_KS = [math.log(k) for k in _KS]
-_EFS = (10, 16, 25, 40, 64, 100, 160, 250, 400, 640, LARGEST_EF)
+_STEPS = (
+    *(-0.6, -0.4, -0.3, -0.2, -0.15, -0.1, -0.05, 0.0, 0.05, 0.1, 0.15, 0.2),
+    *(0.3, 0.4, 0.5, 0.65, 0.8, 1.0, 1.3, 1.7, 2.2, 3.0),
+)
+"""How much farther than the k-th best a search goes, in parts of how far apart near rows are."""
 _LEAST_TARGET, _GREATEST_TARGET = 0.5, 0.999
-_ROWS_PER_SAMPLE = 50
+_ROWS_PER_SAMPLE = 25
 """With it and `_LARGEST_SAMPLE` calibrating takes a few hundredths of the time of building."""
 _LARGEST_SAMPLE = 400
-_MOST_TWINS = TRUTH - _KS[-1] - 1
+_LONG_SAMPLE = 100
+"""Queries whose long searches are measured."""
+_LONG = 120
+"""Expanded nodes of a search that is long."""
 _ENOUGH = 0.9995
-"""No larger ef is tried when recall is this high for each k."""
 _MARGIN = 0.1
 """Share of the misses a target allows that is kept for the error of the sample."""
 _LEAST_MISSES = 1e-4
+_ROOM, _ROOM_PER_HOP = 64, 1.5
+"""No search expands more nodes than this, and this for each that is expected."""
+_WIDER_BY = 0.1
+_LEAST_HOPS = 16
+"""A walk that is on its way may have to go through nodes that seem no better than those behind."""
+
+
+class Plan(NamedTuple):
+    """How to search."""
+
+    reach: Reach
+    hops: float
+    """About how many nodes that will expand."""
 
 
 def check_target(target: Any) -> float:
@@ -60,24 +85,25 @@ def check_target(target: Any) -> float:
 
 
 class Calibration:
-    """The recall of a graph's searches, by k and ef.
+    """What searches cost and find.
 
     Parameters
     ----------
     table
-        float32 (4, efs): the efs, ascending, and the recall at each for k of 1, 10 and 100.
-        Without any columns the graph is not calibrated.
+        float32 (7, n): values of `Reach.stop`, ascending; the nodes expanded on average with each,
+        for k of 1, 10 and 100; and the recalls. Without any columns nothing is calibrated.
     """
 
     def __init__(self, table: Floats) -> None:
         self.table = table
-        self._last = math.nan, [0.0] * len(_KS)
-        """The target that was asked for last, and its log of ef for each of `_KS`."""
+        self._curves = [_Curve(table, which) for which in range(len(_KS) if table.size else 0)]
+        self._last: tuple[float, list[float]] = math.nan, []
+        """The target that was asked for last, and its stop for each of `_KS`."""
 
     @classmethod
     def none(cls) -> Calibration:
         """Make the calibration of a graph that has none."""
-        return cls(np.empty((1 + len(_KS), 0), np.float32))
+        return cls(np.empty((1 + 2 * len(_KS), 0), np.float32))
 
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> Calibration:
@@ -91,120 +117,145 @@ class Calibration:
         table = arrays.get("calibration")
         if table is None or table.dtype != np.float32 or table.ndim != 2:
             raise CorruptFileError("array 'calibration' is missing or not a table of float32")
-        efs, recalls = table[0] if len(table) else table, table[1:]
+        rows = 1 + 2 * len(_KS)
         if (
-            len(recalls) != len(_KS)
-            or not (np.isfinite(efs) & (efs >= 1)).all()
-            or (efs[1:] <= efs[:-1]).any()
-            or not ((recalls >= 0) & (recalls <= 1)).all()
+            len(table) != rows
+            or not np.isfinite(table).all()
+            or (table < 0).any()
+            or (table[0, 1:] <= table[0, :-1]).any()
+            or (table[rows - len(_KS) :] > 1).any()
         ):
-            raise CorruptFileError("array 'calibration' holds no recalls by k and ascending ef")
+            raise CorruptFileError(
+                "array 'calibration' holds no ascending stops with what is expanded and found"
+            )
         return cls(table)
 
-    def ef(self, target: float, k: float) -> int:
-        """Return the ef at which the nearest `k` are found with a recall of `target`.
+    def for_target(self, target: float, k: float) -> Plan:
+        """Return how to find the nearest `k` with a recall of `target`.
 
-        It is interpolated, grows with k in proportion beyond 100, is the largest that was tried
-        when that does not reach the target, and at least k.
+        The longest search that was measured is the answer where none reaches the target.
         """
-        if self.table.shape[1] == 0:
-            return max(LARGEST_EF, math.ceil(k))
-        asked, needed = self._last
-        if asked != target:
-            needed = self._needed(target)
-            self._last = target, needed
-        most = _KS[-1]
-        between = math.exp(_interpolated(math.log(min(k, most)), needed))
-        return math.ceil(max(between * max(1.0, k / most), k) - 1e-6)
+        if not self._curves:
+            ef = max(LARGEST_EF, math.ceil(k))
+            return Plan(Reach(ef, 0, ENDLESS, 1.0), ef)
+        if self._last[0] != target:
+            misses = (1 - target) * (1 - _MARGIN)
+            self._last = target, [curve.stop_for_misses(misses) for curve in self._curves]
+        return self._plan(_between(self._last[1], k), k)
 
-    def _needed(self, target: float) -> list[float]:
-        """Return the log of the ef that a target takes, for each of `_KS`."""
-        efs, recalls = self.table[0].astype(np.float64), self.table[1:].astype(np.float64)
-        # Misses fall about as a power of ef.
-        allowed = (1 - target) * (1 - _MARGIN)
-        misses = np.maximum(1 - np.maximum.accumulate(recalls, axis=1), _LEAST_MISSES)
-        return [float(np.interp(-np.log(allowed), -np.log(m), np.log(efs))) for m in misses]
+    def for_ef(self, ef: float, k: float) -> Plan:
+        """Return how to find the nearest `k` with about `ef` nodes expanded, and at least k."""
+        ef = max(ef, k)
+        if not self._curves:
+            return Plan(Reach(math.ceil(ef), 0, ENDLESS, 1.0), ef)
+        # Beyond 100, what is expanded grows with k in proportion.
+        hops = ef * min(1.0, _KS[-1] / k)
+        return self._plan(_between([curve.stop_for_hops(hops) for curve in self._curves], k), k)
+
+    def _plan(self, stop: float, k: float) -> Plan:
+        hops = math.exp(_between([math.log(curve.hops(stop)) for curve in self._curves], k))
+        hops *= max(1.0, k / _KS[-1])
+        return Plan(_reach(stop, hops, k), hops)
 
 
-def _interpolated(log_k: float, needed: Sequence[float]) -> float:
+class _Curve:
+    """What was measured for one k: where it grew no more, there was nothing left to find."""
+
+    def __init__(self, table: Floats, which: int) -> None:
+        hops = np.maximum.accumulate(table[1 + which].astype(np.float64))
+        recalls = np.maximum.accumulate(table[1 + len(_KS) + which].astype(np.float64))
+        grown = np.flatnonzero(np.diff(hops, prepend=0) > 0)
+        end = int(grown[-1]) + 1 if len(grown) else 1
+        self._stops = table[0, :end].astype(np.float64)
+        self._log_hops = np.log(np.maximum(hops[:end], 1))
+        self._log_misses = np.log(np.maximum(1 - recalls[:end], _LEAST_MISSES))
+        known = self._log_hops[-1] - self._log_hops[0]
+        # By how much the stop grows, beyond what was measured, for each e-fold of the hops.
+        self._slope = float((self._stops[-1] - self._stops[0]) / known) if known > 0 else 1.0
+
+    def stop_for_misses(self, misses: float) -> float:
+        """Return the stop at which such a share of the nearest is missed."""
+        return float(np.interp(-math.log(misses), -self._log_misses, self._stops))
+
+    def stop_for_hops(self, hops: float) -> float:
+        """Return the stop at which so many nodes are expanded."""
+        wanted = math.log(hops)
+        beyond = wanted - self._log_hops[-1]
+        if beyond > 0:
+            return float(self._stops[-1] + beyond * self._slope)
+        return float(np.interp(wanted, self._log_hops, self._stops))
+
+    def hops(self, stop: float) -> float:
+        """Return how many nodes are expanded at a stop."""
+        beyond = stop - self._stops[-1]
+        if beyond > 0:
+            return math.exp(self._log_hops[-1] + beyond / self._slope)
+        return math.exp(float(np.interp(stop, self._stops, self._log_hops)))
+
+
+def _reach(stop: float, hops: float, k: float) -> Reach:
+    """Return the reach of searches for `k` that expand about `hops` nodes."""
+    # The more are wanted, the more it saves to compare with some that are not expanded.
+    wider = min(max(math.log10(k) - 1, 0.0), 1.0)
+    ef = math.ceil(max(_ROOM + _ROOM_PER_HOP * hops, k))
+    return Reach(ef, _LEAST_HOPS, stop, 1 + _WIDER_BY * wider)
+
+
+def _between(values: list[float], k: float) -> float:
     """Return the number between two of those for `_KS`, where the logarithm of k stands."""
+    log_k = math.log(min(k, _KS[-1]))
     if log_k <= _LOG_KS[0]:
-        return needed[0]
+        return values[0]
     above = bisect_left(_LOG_KS, log_k)
     low, high = _LOG_KS[above - 1], _LOG_KS[above]
     share = (log_k - low) / (high - low)
-    return needed[above - 1] + share * (needed[above] - needed[above - 1])
+    return values[above - 1] + share * (values[above] - values[above - 1])
 
 
-def draw_sample(live: Ids, twins: NDArray[np.int32], seed: int) -> Ids:
-    """Choose the rows of a graph that serve as queries; none when it is too small.
+def draw_sample(live: Ids, seed: int) -> Ids:
+    """Choose the rows that serve as queries, in random order; none when there are few.
 
     Parameters
     ----------
     live
         int64: the rows that were not removed.
-    twins
-        int32 (n,): the next row with the same vector, -1 after the last.
     seed
         Decides over the choice.
     """
-    following = twins[live].astype(np.int64)
-    first = np.ones(len(twins), np.bool_)
-    first[following[following >= 0]] = False
-    nodes = live[first[live]]
-    left = nodes
-    for _ in range(_MOST_TWINS + 1):
-        left = twins[left].astype(np.int64)
-        left = left[left >= 0]
-    if len(left):  # some have more equals than there is room for in the truth
-        nodes = nodes[_twins_of(nodes, twins, _MOST_TWINS + 1)[:, -1] < 0]
-    if len(nodes) < LEAST_ROWS:
+    if len(live) < LEAST_ROWS:
         return np.empty(0, np.int64)
-    size = min(max(len(nodes) // _ROWS_PER_SAMPLE, 1), _LARGEST_SAMPLE)
-    chosen = np.random.default_rng(seed).choice(nodes, size, replace=False)
-    return np.sort(chosen).astype(np.int64)
+    size = min(max(len(live) // _ROWS_PER_SAMPLE, 1), _LARGEST_SAMPLE)
+    return np.random.default_rng(seed).choice(live, size, replace=False).astype(np.int64)
 
 
-def calibrate(
-    sample: Ids, twins: NDArray[np.int32], exact: tuple[Ids, Distances],
-    search: Callable[[int, int], Distances],
-) -> Calibration:  # fmt: skip
-    """Measure the recall of searches for rows that are left out of them.
+def calibrate(true: Distances, search: Search) -> Calibration:
+    """Measure what searches find and cost.
 
     Parameters
     ----------
-    sample
-        What `draw_sample` returned.
-    twins
-        As there.
-    exact
-        Rows and distances (sample, `TRUTH`) of the nearest rows, themselves included.
+    true
+        The distances (queries, `TRUTH`) of the nearest rows of each query, ascending.
     search
-        Takes ef and k, and returns the distances (sample, k) of what a search finds.
+        Searches the graph.
     """
-    rows, distances = exact
-    own = rows == sample[:, None]
-    for twin in _twins_of(sample, twins, _MOST_TWINS).T:
-        own |= (rows == twin[:, None]) & (twin >= 0)[:, None]
-    true = np.sort(np.where(own, np.float32(np.inf), distances), axis=1)
-    true += np.float32(1e-6) * np.where(np.isfinite(true), np.abs(true), 0)
-    columns: list[list[float]] = []
-    for ef in _EFS:
-        found = search(ef, _KS[-1])
-        recalls = [float(np.mean(found[:, :k] <= true[:, k - 1 : k])) for k in _KS]
-        columns.append([float(ef), *recalls])
-        if min(recalls) >= _ENOUGH:
-            break
-    return Calibration(np.array(columns, np.float32).T.copy())
-
-
-def _twins_of(rows: Ids, twins: NDArray[np.int32], most: int) -> Ids:
-    """Return the first `most` twins of each row, int64 (rows, most), then -1."""
-    chains = np.full((len(rows), most), -1, np.int64)
-    at = rows
-    for i in range(most):
-        at = np.where(at >= 0, twins[at], -1).astype(np.int64)
-        if (at < 0).all():
-            break
-        chains[:, i] = at
-    return chains
+    near, middle, far = (np.maximum(true[:, k - 1], 0) for k in _KS)
+    apart = float(np.median((far - near) / np.maximum(middle, 1e-30)))
+    apart = min(max(apart, 1e-4), 2.0)
+    limits = true + np.float32(1e-6) * np.abs(true)
+    columns = [[1 + max(step * apart, -0.9), *[0.0] * (2 * len(_KS))] for step in _STEPS]
+    last = 0
+    for which, k in enumerate(_KS):
+        hops = float(k)
+        for number, column in enumerate(columns):
+            count = len(true) if hops <= _LONG else min(_LONG_SAMPLE, len(true))
+            reach = _reach(column[0], min(1.5 * hops, LARGEST_EF), k)
+            distances, expanded = search(reach, k, count)
+            recall = float(np.mean(distances <= limits[:count, k - 1 : k]))
+            hops = float(expanded.mean())
+            column[1 + which], column[1 + len(_KS) + which] = hops, recall
+            last = max(last, number)
+            if recall >= _ENOUGH or hops >= LARGEST_EF:
+                for later in columns[number + 1 :]:
+                    later[1 + which], later[1 + len(_KS) + which] = hops, recall
+                break
+    return Calibration(np.array(columns[: last + 1], np.float32).T.copy())

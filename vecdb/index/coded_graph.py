@@ -14,7 +14,7 @@ from vecdb.index.coded_seeds import SEEDS
 from vecdb.index.coded_space import Floats
 from vecdb.index.graph_carve import Workers
 from vecdb.index.layout import check_arrays, read_header, rows_in
-from vecdb.index.placed_graph import NO_BITS, NO_ROWS, PlacedGraph
+from vecdb.index.placed_graph import NO_BITS, PlacedGraph
 from vecdb.index.rows import frozen
 from vecdb.index.scratch import make_lanes, thread_lanes
 from vecdb.kernels.bitset import Bits
@@ -30,9 +30,10 @@ from vecdb.kernels.coded_rows import (
 from vecdb.kernels.coded_scan import scan_coded
 from vecdb.kernels.coded_search import search_coded
 from vecdb.kernels.rotation import rotated_dim
+from vecdb.kernels.walk import ENDLESS, Reach
 from vecdb.types import Metric
 
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2
 """Of the arrays; a newer one is refused."""
 
 
@@ -78,36 +79,35 @@ class CodedGraph(PlacedGraph):
     def _insert(self, places: Ids) -> None:
         coded = self._writable()
         ef = max(self.ef_construction, 2 * self.degree)
-        lanes = make_lanes(len(self.rows), ef, ef, coded.width, 1)
+        lanes = make_lanes(len(self.rows), ef, ef, coded.width)
         query, own, other, apart = np.empty((4, 1, coded.width), np.float32)
         keys, kept = np.empty(ef, np.int64), np.empty(self.degree, np.int64)
         memory = Insertion(lanes, query, own, other, apart, keys, kept)
-        insert_rows(
-            coded, read_only(coded), self._root, self._twins, places, ef, memory
-        )  # fmt: skip
+        reach = Reach(ef, 0, ENDLESS, 1.0)
+        insert_rows(coded, read_only(coded), self._root, self._twins, places, reach, memory)
 
     def _root_rows(self, memory: NDArray[np.uint8]) -> CodedRows:
         return coded_rows(frozen(memory), rotated_dim(self.dim), SEEDS)
 
     def _walk(
-        self, queries: Floats, scales: Floats, ef: int, allowed: Bits | None,
-        out: tuple[Ids, Distances], threads: int, ignored: Ids = NO_ROWS,
+        self, queries: Floats, scales: Floats, reach: Reach, allowed: Bits | None,
+        out: tuple[Ids, Distances], threads: int,
     ) -> NDArray[np.int64]:  # fmt: skip
         coded, root, twins = self._coded, self._root, frozen(self._twins)
         bits = NO_BITS if allowed is None else frozen(allowed)
         found, distances = out
-        matched = np.empty(len(queries), np.int64)
+        effort = np.empty((len(queries), 3), np.int64)
 
         def work(first: int, last: int) -> None:
             part = slice(first, last)
-            lanes = thread_lanes(len(self.rows), ef, found.shape[1], queries.shape[1])
+            lanes = thread_lanes(len(self.rows), reach.ef, found.shape[1], queries.shape[1])
             search_coded(
-                coded, root, twins, queries[part], ef, bits, allowed is not None,
-                scales[part], lanes, found[part], distances[part], matched[part], ignored[part],
+                coded, root, twins, queries[part], reach, bits, allowed is not None,
+                scales[part], lanes, found[part], distances[part], effort[part],
             )  # fmt: skip
 
         over_threads(threads, len(queries), work)
-        return matched
+        return effort
 
     def _scan(
         self, queries: Floats, scales: Floats, allowed: Bits | None, out: tuple[Ids, Distances],

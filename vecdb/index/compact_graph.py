@@ -14,7 +14,7 @@ from vecdb.index.coded_seeds import SEEDS
 from vecdb.index.coded_space import Floats
 from vecdb.index.graph_carve import Workers
 from vecdb.index.layout import check_arrays, read_header, rows_in
-from vecdb.index.placed_graph import NO_BITS, NO_ROWS, PlacedGraph
+from vecdb.index.placed_graph import NO_BITS, PlacedGraph
 from vecdb.index.reranks import RERANKS
 from vecdb.index.rows import aligned_copy, aligned_empty, frozen, reserve
 from vecdb.index.scratch import make_compact_lanes, thread_compact_lanes
@@ -31,9 +31,10 @@ from vecdb.kernels.compact_rows import (
 from vecdb.kernels.compact_scan import scan_compact
 from vecdb.kernels.compact_search import search_compact
 from vecdb.kernels.rotation import rotated_dim
+from vecdb.kernels.walk import ENDLESS, Reach
 from vecdb.types import Metric
 
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2
 """Of the arrays; a newer one is refused."""
 
 _BLOCK = 32
@@ -58,7 +59,7 @@ class CompactGraph(PlacedGraph):
         self._memory: NDArray[np.uint8] = np.empty((0, 64), np.uint8)
         width = 0 if rerank == "none" else rotated_dim(dim)
         self._residuals: NDArray[np.int8] = aligned_empty((0, width), np.int8)
-        self._seeds: Ids = NO_ROWS
+        self._seeds: Ids = np.empty(0, np.int64)
 
     def emptied(self) -> Self:
         """Return a graph without rows, and otherwise as this one."""
@@ -95,35 +96,36 @@ class CompactGraph(PlacedGraph):
     def _insert(self, places: Ids) -> None:
         rows = self._writable()
         ef = max(self.ef_construction, 2 * self.degree)
-        lanes = make_compact_lanes(len(self.rows), ef, 1, rows.width, self.degree, 1)
+        lanes = make_compact_lanes(len(self.rows), ef, ef, rows.width, self.degree, 1)
         query = np.empty((1, rows.width), np.float32)
         keys, kept = np.empty(ef, np.int64), np.empty(self.degree, np.int64)
         memory = CompactInsertion(lanes, query, keys, kept)
+        reach = Reach(ef, 0, ENDLESS, 1.0)
         insert_codes(
-            rows, self._reading(), frozen(self._seeds), self._twins, places, ef, memory
+            rows, self._reading(), frozen(self._seeds), self._twins, places, reach, memory
         )  # fmt: skip
 
     def _walk(
-        self, queries: Floats, scales: Floats, ef: int, allowed: Bits | None,
-        out: tuple[Ids, Distances], threads: int, ignored: Ids = NO_ROWS,
+        self, queries: Floats, scales: Floats, reach: Reach, allowed: Bits | None,
+        out: tuple[Ids, Distances], threads: int,
     ) -> NDArray[np.int64]:  # fmt: skip
         rows, seeds, twins = self._reading(), frozen(self._seeds), frozen(self._twins)
         bits = NO_BITS if allowed is None else frozen(allowed)
         found, distances = out
         k = found.shape[1]
-        keep = min(ef, k + max(k // 2, _RANKED_AT_LEAST))
-        matched = np.empty(len(queries), np.int64)
+        keep = k + max(k // 2, _RANKED_AT_LEAST)
+        effort = np.empty((len(queries), 3), np.int64)
 
         def work(first: int, last: int) -> None:
             part = slice(first, last)
-            lanes = thread_compact_lanes(len(self.rows), ef, keep, rows.width, self.degree)
+            lanes = thread_compact_lanes(len(self.rows), reach.ef, keep, rows.width, self.degree)
             search_compact(
-                rows, seeds, twins, queries[part], ef, keep, bits, allowed is not None,
-                scales[part], lanes, found[part], distances[part], matched[part], ignored[part],
+                rows, seeds, twins, queries[part], reach, keep, bits, allowed is not None,
+                scales[part], lanes, found[part], distances[part], effort[part],
             )  # fmt: skip
 
         over_threads(threads, len(queries), work)
-        return matched
+        return effort
 
     def _scan(
         self, queries: Floats, scales: Floats, allowed: Bits | None, out: tuple[Ids, Distances],

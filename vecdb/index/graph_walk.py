@@ -13,7 +13,8 @@ from vecdb.index.rows import aligned_empty, frozen
 from vecdb.index.scratch import make_lanes
 from vecdb.kernels.code_simd import BLOCK
 from vecdb.kernels.coded_rows import coded_rows, row_bytes, store_coordinates
-from vecdb.kernels.coded_search import LANES, search_coded
+from vecdb.kernels.coded_search import search_coded
+from vecdb.kernels.walk import ENDLESS, Reach
 from vecdb.types import Matrix
 
 _STRETCH = 256
@@ -61,17 +62,17 @@ class CodedWalk:
         It returns up to `met` of the rows expanded, nearest first, int64 (rows, met), then -1.
         """
         count, width = self.space.shape
-        lanes = make_lanes(count, ef, met, width, LANES)
+        lanes = make_lanes(count, ef, met, width)
         twins, nothing = frozen(np.full(count, -1, np.int32)), frozen(np.empty(0, np.uint8))
-        nobody = frozen(np.empty(0, np.int64))
+        reach = Reach(ef, 0, ENDLESS, 1.0)
 
         def search(rows: NDArray[np.int32]) -> NDArray[np.int64]:
             found = np.empty((len(rows), met), np.int64)
             scales = np.tile(np.array([1, 0], np.float32), (len(rows), 1))
             search_coded(
-                self.coded, self.root, twins, frozen(self.space[rows]), ef, nothing, False,
+                self.coded, self.root, twins, frozen(self.space[rows]), reach, nothing, False,
                 scales, lanes, found, np.empty(found.shape, np.float32),
-                np.empty(len(rows), np.int64), nobody,
+                np.empty((len(rows), 3), np.int64),
             )  # fmt: skip
             return found
 

@@ -178,17 +178,20 @@ class HnswIndex:
         k
             How many to return for each query.
         ef
-            Nodes kept while searching: more find better ones, slower. At least k are kept. Beside
-            `target_recall`, how many are kept at least.
+            How far to search: more find better ones, slower. At least k. With quantization="none"
+            so many nodes are kept while searching; otherwise about so many are expanded on
+            average, more of them for queries whose nearest rows do not stand out. Beside
+            `target_recall`, how far to search at least.
         threads
             Over how many threads the queries are spread.
         filter
             bool (row_count,): the rows that may be returned; None for all.
         target_recall
-            With quantization="rabitq": the share of the k nearest that is to be
-            found on average, from 0.5 to 0.999. What ef that takes was measured on some of the
-            rows when the graph was built; where even 1,024 was not enough, that is taken. Queries
-            that are less like the rows than these are like each other find less.
+            With quantization="rabitq" or "sq8": the share of the k nearest that is to be found on
+            average, from 0.5 to 0.999. What that takes was measured when the graph was built, with
+            rows that were not in it yet; where the longest search measured was not enough, that is
+            taken. Queries that are less like the rows than these are like each other may find
+            less.
 
         Returns
         -------

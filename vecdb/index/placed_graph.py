@@ -9,15 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.index.base import METRIC_NUMBERS, Arrays, Distances, Ids
-from vecdb.index.calibration import TRUTH, Calibration, calibrate, draw_sample
+from vecdb.index.calibration import TRUTH, Calibration, Plan, calibrate, draw_sample
 from vecdb.index.coded_seeds import draw_seeds
 from vecdb.index.coded_space import CodedSpace, Floats
 from vecdb.index.graph_bulk import BulkSettings, bulk_graph
 from vecdb.index.graph_carve import Workers, in_stretches
 from vecdb.index.layout import check_arrays
 from vecdb.index.rows import LiveRows, frozen, reserve
-from vecdb.kernels.bitset import Bits
+from vecdb.kernels.bitset import Bits, pack_mask
 from vecdb.kernels.rotation import draw_signs
+from vecdb.kernels.walk import ENDLESS, Reach
 from vecdb.types import Matrix, Metric
 
 _STRETCH = 1_024
@@ -28,19 +29,19 @@ _INSERTED_SHARE = 0.5
 """How many rows may be inserted one by one, for each that the graph was built of."""
 _LEAST_LINKED = 128
 _CALIBRATED = 32
-"""Rows that are searched for at a time to calibrate."""
+"""Queries that are searched for at a time to calibrate."""
 _SPREAD = 2
 """Added to k where a filter leaves it to chance how many rows are nearer than the k-th allowed."""
-_HOPS_PER_EF = 0.8
-_SCANNED_PER_HOP = 8
+_BY_CHANCE = 0.25
+"""Share of the misses a target allows that is kept for that, too."""
+_SCANNED_PER_HOP = 20
 """Rows that a scan compares with in the time of one hop."""
 NO_BITS: Bits = frozen(np.empty(0, np.uint8))
-NO_ROWS: Ids = frozen(np.empty(0, np.int64))
 
 
-def scan_is_cheaper(allowed: int, ef: int) -> bool:
-    """Tell whether to compare with all allowed rows rather than to expand about `ef` nodes."""
-    return allowed <= _SCANNED_PER_HOP * _HOPS_PER_EF * ef
+def scan_is_cheaper(allowed: int, hops: float) -> bool:
+    """Tell whether to compare with all allowed rows rather than to expand so many nodes."""
+    return allowed <= _SCANNED_PER_HOP * hops
 
 
 class PlacedGraph(ABC):
@@ -103,12 +104,13 @@ class PlacedGraph(ABC):
 
     @abstractmethod
     def _walk(
-        self, queries: Floats, scales: Floats, ef: int, allowed: Bits | None,
-        out: tuple[Ids, Distances], threads: int, ignored: Ids = NO_ROWS,
+        self, queries: Floats, scales: Floats, reach: Reach, allowed: Bits | None,
+        out: tuple[Ids, Distances], threads: int,
     ) -> NDArray[np.int64]:  # fmt: skip
-        """Search the graph; return how many allowed nodes each query met.
+        """Search the graph.
 
-        `ignored` are rows, one for each query or none, that its search goes on without.
+        Returned is how many nodes each query expanded, how many of them are allowed, and whether
+        the reach's `ef` cut it short, (nq, 3).
         """
 
     @abstractmethod
@@ -152,9 +154,12 @@ class PlacedGraph(ABC):
 
     def _rebuild(self, space: CodedSpace, workers: Workers) -> None:
         """Link all rows that were not removed."""
-        live = np.flatnonzero(self.rows.alive)
-        decoded = np.empty((len(live), space.width + (self.metric is Metric.DOT)), np.float32)
-        self._decode(live, decoded)
+        sample = draw_sample(np.flatnonzero(self.rows.alive), self.seed)
+        built = self.rows.alive.copy()
+        built[sample] = False
+        rows = np.flatnonzero(built)
+        decoded = np.empty((len(rows), space.width + (self.metric is Metric.DOT)), np.float32)
+        self._decode(rows, decoded)
         if self.metric is Metric.DOT:
             offsets = decoded[:, -1]
             np.sqrt(offsets - offsets.min(), out=offsets)
@@ -163,47 +168,43 @@ class PlacedGraph(ABC):
             settings=BulkSettings(ef=self.ef_construction),
         )  # fmt: skip
         neighbours = np.full((len(self.rows), self.degree), -1, np.int32)
-        twins = np.full(len(self.rows), -1, np.int32)
-        neighbours[live] = _renumbered(graph.neighbours, live)
-        twins[live] = _renumbered(graph.twins, live)
+        self._twins = np.full(len(self.rows), -1, np.int32)
+        neighbours[rows] = _renumbered(graph.neighbours, rows)
+        self._twins[rows] = _renumbered(graph.twins, rows)
         self._link(neighbours, workers)
-        self._twins = twins
-        self._start_from(live[draw_seeds(decoded, graph.order, graph.entry, self.seed)])
+        self._start_from(rows[draw_seeds(decoded, graph.order, graph.entry, self.seed)])
+        self._calibration = self._calibrated(space, sample, pack_mask(built), workers)
+        self._insert(np.sort(sample))
         self._inserted = 0
-        self._calibrate(space, live, workers)
 
-    def _calibrate(self, space: CodedSpace, live: Ids, workers: Workers) -> None:
-        """Measure what recall the new graph gives at which ef."""
-        self._calibration = Calibration.none()
-        sample = draw_sample(live, self._twins, self.seed)
+    def _calibrated(
+        self, space: CodedSpace, sample: Ids, built: Bits, workers: Workers
+    ) -> Calibration:  # fmt: skip
+        """Measure what searches of the new graph find and cost, with rows that are not in it."""
         if len(sample) == 0:
-            return
+            return Calibration.none()
         decoded = np.empty((len(sample), space.width + 1), np.float32)
         self._decode(sample, decoded)
         queries = space.query_again(decoded[:, :-1], decoded[:, -1])
         scales = np.tile(np.array([1, 0], np.float32), (len(sample), 1))
-        allowed, ignored = self.rows.allowed(None)[0], frozen(sample)
 
-        def spread(k: int, ef: int | None) -> tuple[Ids, Distances]:
-            """Compare with all rows, or search, in pieces between which work can be given up."""
-            found = np.empty((len(sample), k), np.int64)
-            distances = np.empty((len(sample), k), np.float32)
+        def spread(reach: Reach | None, k: int, count: int) -> tuple[Distances, NDArray[np.int64]]:
+            """Search, or compare with all rows, in pieces between which work can be given up."""
+            found, distances = np.empty((count, k), np.int64), np.empty((count, k), np.float32)
+            effort = np.zeros((count, 3), np.int64)
 
             def work(first: int, last: int) -> None:
                 part = slice(first, last)
                 out = found[part], distances[part]
-                if ef is None:
-                    self._scan(queries[part], scales[part], allowed, out, 1)
+                if reach is None:
+                    self._scan(queries[part], scales[part], built, out, 1)
                 else:
-                    self._walk(queries[part], scales[part], ef, allowed, out, 1, ignored[part])
+                    effort[part] = self._walk(queries[part], scales[part], reach, None, out, 1)
 
-            in_stretches(workers, len(sample), _CALIBRATED, lambda: work)
-            return found, distances
+            in_stretches(workers, count, _CALIBRATED, lambda: work)
+            return distances, effort[:, 0]
 
-        exact = spread(TRUTH, None)
-        self._calibration = calibrate(
-            sample, self._twins, exact, lambda ef, k: spread(k, ef)[1]
-        )  # fmt: skip
+        return calibrate(spread(None, TRUTH, len(sample))[0], spread)
 
     def remove(self, ids: Any) -> None:
         """Remove rows, so that they are not found any more; their nodes still lead to others."""
@@ -223,33 +224,58 @@ class PlacedGraph(ABC):
             found[:], distances[:] = -1, np.inf
             return found, distances
         placed, scales = self._space.place_queries(queries)
-        # The nearest nodes that hold ef allowed ones, if those lie evenly among all.
-        wide = ef if allowed is None else -(-ef * len(self.rows) // count)
-        if target is not None:
-            # The k nearest allowed rows are about so many nearest of all; few of them vary more.
-            share = count / len(self.rows)
-            wide = max(wide, self._calibration.ef(target, (k + _SPREAD * (1 - share)) / share))
-        if scan_is_cheaper(count, wide):
+        plan = self._plan(k, ef, target, count / len(self.rows))
+        reach, hops = plan
+        if scan_is_cheaper(count, hops):
             self._scan(frozen(placed), scales, allowed, (found, distances), threads)
             return found, distances
-        # Where few of the nodes met are allowed, those found may not be the nearest of them.
-        enough = min(k if allowed is None else k + k // 2, count)
         out = found, distances
-        matched = self._walk(frozen(placed), scales, wide, allowed, out, threads)
-        asked = np.flatnonzero(matched < enough)
+        effort = self._walk(frozen(placed), scales, reach, allowed, out, threads)
+        asked = np.flatnonzero(self._came_short(effort, found, reach, count))
         while len(asked):
             part = found[asked], distances[asked]
             queries_again, scales_again = frozen(placed[asked]), scales[asked]
-            last = wide > len(self.rows)  # all that can be met has been
-            wide *= 2
-            if last or scan_is_cheaper(count, wide):
+            reach = reach._replace(ef=2 * reach.ef)
+            if reach.ef > 2 * len(self.rows) or scan_is_cheaper(count, reach.ef):
                 self._scan(queries_again, scales_again, allowed, part, threads)
-                matched = np.full(len(asked), enough)
+                short = np.zeros(len(asked), np.bool_)
             else:
-                matched = self._walk(queries_again, scales_again, wide, allowed, part, threads)
+                effort = self._walk(queries_again, scales_again, reach, allowed, part, threads)
+                short = self._came_short(effort, part[0], reach, count)
             found[asked], distances[asked] = part
-            asked = asked[matched < enough]
+            asked = asked[short]
         return found, distances
+
+    def _came_short(
+        self, effort: NDArray[np.int64], found: Ids, reach: Reach, count: int
+    ) -> NDArray[np.bool_]:
+        """Tell which searches among `count` allowed rows should have gone further."""
+        k = found.shape[1]
+        short: NDArray[np.bool_] = np.less(found[:, min(k, count) - 1], 0)
+        if count == len(self.rows):
+            return short
+        if reach.stop < ENDLESS:  # what it did not come to may be nearer than what it found
+            short |= effort[:, 2] > 0
+        else:  # where few of the nodes expanded are allowed, they may not be the nearest of those
+            short |= effort[:, 1] < min(k + k // 2, count)
+        return short
+
+    def _plan(self, k: int, ef: int, target: float | None, share: float) -> Plan:
+        """Return how to search for `k` of the rows, of which only a share is allowed.
+
+        The k nearest allowed rows are about as many nearest of all as lie evenly among them; few
+        of them vary more.
+        """
+        nearest = k / share if target is None else (k + _SPREAD * (1 - share)) / share
+        plan = self._calibration.for_ef(ef / share, nearest)
+        if target is not None:
+            misses = (1 - target) * (1 - _BY_CHANCE * (1 - share))
+            enough = self._calibration.for_target(1 - misses, nearest)
+            plan = enough if enough.hops > plan.hops or ef <= k else plan
+        if share == 1:
+            return plan
+        # It is left to chance how soon k allowed ones are found.
+        return plan._replace(reach=plan.reach._replace(least=int(plan.hops)))
 
     def _header(self, version: int, *more: int) -> NDArray[np.int64]:
         """Return the numbers of the array ``header``."""

@@ -9,9 +9,12 @@ from numpy.typing import NDArray
 
 from vecdb.index.coded_seeds import SEEDS
 from vecdb.kernels.code_simd import BLOCK, PLANES, WORD
-from vecdb.kernels.coded_search import LANES, SCALARS, STATE, Lanes, pool_stride
+from vecdb.kernels.coded_search import SCALARS, Lanes
 from vecdb.kernels.compact_search import COMPACT_LANES, COMPACT_SCALARS, COMPACT_STATE, CompactLanes
+from vecdb.kernels.frontier import Frontier, frontier_room
 from vecdb.kernels.graph import Scratch
+from vecdb.kernels.pool import LARGEST_KEY
+from vecdb.kernels.walk import STATE
 
 
 class _Memory(threading.local):
@@ -20,7 +23,7 @@ class _Memory(threading.local):
     def __init__(self) -> None:
         self.scratch = make_scratch(0, 0, 0)
         self.heap: NDArray[np.int64] = np.empty(0, np.int64)
-        self.lanes = make_lanes(0, 0, 0, 0, LANES)
+        self.lanes = make_lanes(0, 0, 0, 0)
         self.compact = make_compact_lanes(0, 0, 0, 0, 0, COMPACT_LANES)
 
 
@@ -31,19 +34,27 @@ def make_scratch(rows: int, ef: int, links: int) -> Scratch:
     )
 
 
-def make_lanes(rows: int, ef: int, k: int, width: int, lanes: int) -> Lanes:
+def make_frontier(ef: int, lanes: int) -> Frontier:
+    """Allocate what the candidates of walks of `ef` need."""
+    room = frontier_room(ef)
+    return Frontier(
+        np.empty((lanes, room), np.int64), np.full((lanes, room), LARGEST_KEY, np.int64),
+        np.zeros((lanes, 2), np.int64), np.empty(lanes, np.float32),
+    )  # fmt: skip
+
+
+def make_lanes(rows: int, ef: int, k: int, width: int) -> Lanes:
     """Allocate what a search over `rows` coded rows needs."""
     return Lanes(
-        np.zeros((lanes, rows // 8 + 1), np.uint8),
-        np.empty((lanes, 4 * ef + 64), np.int32),
-        np.empty(lanes * pool_stride(ef), np.int64),
-        np.empty(lanes * pool_stride(k), np.int64),
-        np.empty((lanes, BLOCK), np.int64),
-        np.empty((lanes, BLOCK), np.float32),
-        np.empty((lanes, width), np.int8),
-        np.empty((lanes, width // WORD * PLANES), np.int64),
-        np.zeros((lanes, STATE), np.int64),
-        np.zeros((lanes, SCALARS), np.float32),
+        np.zeros((1, rows // 8 + 1), np.uint8),
+        np.empty((1, 4 * ef + 64), np.int32),
+        make_frontier(ef, 1),
+        np.empty((1, k), np.int64),
+        np.empty((1, BLOCK), np.int64),
+        np.empty((1, width), np.int8),
+        np.empty((1, width // WORD * PLANES), np.int64),
+        np.zeros((1, STATE), np.int64),
+        np.zeros((1, SCALARS), np.float32),
     )
 
 
@@ -55,12 +66,11 @@ def make_compact_lanes(
     return CompactLanes(
         np.zeros((lanes, rows // 8 + 1), np.uint8),
         np.empty((lanes, 16 * ef + 4 * most), np.int32),
-        np.empty(lanes * pool_stride(ef), np.int64),
-        np.empty(lanes * pool_stride(keep), np.int64),
+        make_frontier(ef, lanes),
+        np.empty((lanes, keep), np.int64),
         np.empty((lanes, most), np.int32),
-        np.empty((lanes, most), np.int64),
         np.empty((lanes, width), np.int8),
-        np.empty(pool_stride(keep), np.int64),
+        np.empty(keep, np.int64),
         np.zeros((lanes, COMPACT_STATE), np.int64),
         np.zeros((lanes, COMPACT_SCALARS), np.float32),
     )
@@ -94,44 +104,41 @@ def thread_heap(entries: int) -> NDArray[np.int64]:
 
 
 def thread_lanes(rows: int, ef: int, k: int, width: int) -> Lanes:
-    """Return this thread's lanes, enlarged if they are too small."""
+    """Return this thread's lanes, made anew if they are too small."""
     lanes = _memory.lanes
-    had = lanes.visited.shape[1] * 8 - 8
-    if (
-        had < rows
-        or len(lanes.pool) < LANES * pool_stride(ef)
-        or len(lanes.best) < LANES * pool_stride(k)
-        or lanes.levels.shape[1] < width
-    ):
-        lanes = make_lanes(
-            max(rows, had),
-            max(ef, len(lanes.pool) // LANES),
-            max(k, len(lanes.best) // LANES),
-            max(width, lanes.levels.shape[1]),
-            LANES,
-        )
+    if _is_too_small(lanes, rows, ef, k, width):
+        lanes = make_lanes(*_enlarged(lanes, rows, ef, k, width))
         _memory.lanes = lanes
     return lanes
 
 
 def thread_compact_lanes(rows: int, ef: int, keep: int, width: int, degree: int) -> CompactLanes:
-    """Return this thread's compact lanes, enlarged if they are too small."""
+    """Return this thread's compact lanes, made anew if they are too small."""
     lanes = _memory.compact
-    had = lanes.visited.shape[1] * 8 - 8
-    if (
-        had < rows
-        or len(lanes.pool) < COMPACT_LANES * pool_stride(ef)
-        or len(lanes.best) < COMPACT_LANES * pool_stride(keep)
-        or lanes.levels.shape[1] < width
-        or lanes.waiting.shape[1] < degree
-    ):
-        lanes = make_compact_lanes(
-            max(rows, had),
-            max(ef, len(lanes.pool) // COMPACT_LANES),
-            max(keep, len(lanes.best) // COMPACT_LANES),
-            max(width, lanes.levels.shape[1]),
-            max(degree, lanes.waiting.shape[1]),
-            COMPACT_LANES,
-        )
+    most = lanes.waiting.shape[1]
+    if most < degree or _is_too_small(lanes, rows, ef, keep, width):
+        sizes = _enlarged(lanes, rows, ef, keep, width)
+        lanes = make_compact_lanes(*sizes, max(degree, most), COMPACT_LANES)
         _memory.compact = lanes
     return lanes
+
+
+def _is_too_small(lanes: Lanes | CompactLanes, rows: int, ef: int, k: int, width: int) -> bool:
+    return bool(
+        lanes.visited.shape[1] <= rows // 8
+        or lanes.candidates.opened.shape[1] < frontier_room(ef)
+        or lanes.best.shape[1] < k
+        or lanes.levels.shape[1] < width
+    )
+
+
+def _enlarged(
+    lanes: Lanes | CompactLanes, rows: int, ef: int, k: int, width: int
+) -> tuple[int, int, int, int]:
+    """Return the sizes asked for, or those that there are where these are larger."""
+    return (
+        max(rows, 8 * lanes.visited.shape[1] - 8),
+        max(ef, (lanes.candidates.opened.shape[1] - frontier_room(0)) // 2),
+        max(k, lanes.best.shape[1]),
+        max(width, lanes.levels.shape[1]),
+    )

@@ -43,6 +43,7 @@ _GROUPS = BLOCK // 8
 _CODE_BYTES = 8 * BLOCK
 _LANES_I32 = ir.VectorType(I32, _LANES)
 _EIGHT_F32 = ir.VectorType(F32, 8)
+_EIGHT_I32 = ir.VectorType(I32, 8)
 
 
 def _type_sign_word(_: Any, values: Any, row: Any, word: Any) -> Any:
@@ -178,7 +179,7 @@ of 64: (rows, a, b, dim, scale of a, scale of b)."""
 
 def _type_estimate_block(
     _: Any, rows: Any, row: Any, byte: Any, planes: Any, lane: Any, words: Any, step: Any,
-    half: Any, base: Any, limit: Any, estimates: Any,
+    half: Any, base: Any, limit: Any, keys: Any,
 ) -> Any:  # fmt: skip
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         _, _, byte, _, _, words, step, half, base, limit, _ = args
@@ -188,7 +189,10 @@ def _type_estimate_block(
         out = row_address(context, builder, sig.args[10], args[10], args[4])
         sums = _emit_plane_sums(builder, block, asked, words)
         factors = cgutils.pointer_add(builder, block, builder.mul(words, I64(_CODE_BYTES)))
+        ids = builder.mul(words, I64(_CODE_BYTES))
+        ids = cgutils.pointer_add(builder, block, builder.add(ids, I64(8 * BLOCK)))
         wide = _EIGHT_F32
+        larger = llvm(builder, "maxnum.v8f32", wide, wide, wide)
         mask = I64(0)
         for group in range(_GROUPS):
             counted = builder.load(sums[0][group], typ=_WORDS)
@@ -198,7 +202,7 @@ def _type_estimate_block(
                 )
                 last = plane == PLANES - 1  # its weight is negative: two's complement
                 counted = builder.sub(counted, more) if last else builder.add(counted, more)
-            product = builder.sitofp(builder.trunc(counted, ir.VectorType(I32, 8)), wide)
+            product = builder.sitofp(builder.trunc(counted, _EIGHT_I32), wide)
             product = builder.fmul(product, splat(builder, step, 8))
             product = builder.fsub(product, splat(builder, half, 8))
             add = load(builder, factors, I64(32 * group), wide)
@@ -206,16 +210,19 @@ def _type_estimate_block(
             estimate = builder.fadd(
                 builder.fadd(splat(builder, base, 8), add), builder.fmul(scale, product)
             )
-            store(builder, estimate, out, I64(32 * group))
+            estimate = builder.call(larger, [estimate, ir.Constant(wide, [0.0] * 8)])
+            nodes = load(builder, ids, I64(32 * group), _EIGHT_I32)
+            key = builder.shl(builder.zext(nodes, _WORDS), ir.Constant(_WORDS, [1] * 8))
+            bits = builder.zext(builder.bitcast(estimate, _EIGHT_I32), _WORDS)
+            bits = builder.shl(bits, ir.Constant(_WORDS, [32] * 8))
+            store(builder, builder.or_(bits, key), out, I64(64 * group), align=8)
             below = builder.fcmp_ordered("<", estimate, splat(builder, limit, 8))
             bits = builder.zext(builder.bitcast(below, BYTE), I64)
             mask = builder.or_(mask, builder.shl(bits, I64(8 * group)))
         return mask
 
     index, f32 = types.intp, types.float32
-    return types.int64(
-        rows, index, index, planes, index, index, f32, f32, f32, f32, estimates
-    ), codegen
+    return types.int64(rows, index, index, planes, index, index, f32, f32, f32, f32, keys), codegen
 
 
 def _emit_plane_sums(builder: Any, block: Any, asked: Any, words: Any) -> list[list[Any]]:
@@ -244,7 +251,7 @@ def _emit_plane_sums(builder: Any, block: Any, asked: Any, words: Any) -> list[l
 
 def _estimate_block_in_python(
     rows: Any, row: int, byte: int, planes: Any, lane: int, words: int, step: Any, half: Any,
-    base: Any, limit: Any, estimates: Any,
+    base: Any, limit: Any, keys: Any,
 ) -> np.int64:  # fmt: skip
     end = byte + words * _CODE_BYTES
     codes = rows[row, byte:end].view(np.uint64).reshape(words, BLOCK)
@@ -253,28 +260,29 @@ def _estimate_block_in_python(
     weights = np.array([1 << p for p in range(PLANES - 1)] + [-(1 << (PLANES - 1))])
     product = (weights @ common).astype(np.float32) * np.float32(step) - np.float32(half)
     add, scale = rows[row, end : end + 8 * BLOCK].view(np.float32).reshape(2, BLOCK)
-    estimates[lane, :BLOCK] = np.float32(base) + add + scale * product
-    below = np.packbits(estimates[lane, :BLOCK] < limit, bitorder="little")
+    estimates = np.maximum(np.float32(base) + add + scale * product, np.float32(0))
+    nodes = rows[row, end + 8 * BLOCK : end + 12 * BLOCK].view(np.uint32).astype(np.int64)
+    keys[lane, :BLOCK] = estimates.view(np.uint32).astype(np.int64) << 32 | nodes << 1
+    below = np.packbits(estimates < limit, bitorder="little")
     return np.int64(below.view(np.uint32)[0])
 
 
 estimate_block = or_python(_type_estimate_block, _estimate_block_in_python)
 """Estimate the squared distances of 32 codes to a query; return which are below a limit, as bits.
 
-(rows, row, byte, planes, lane, words, step, half, base, limit, estimates): `byte` is where the
-block starts in the row; the query's levels are ``planes[lane]``, a level is worth `step`, and
-`half` is half the sum of its coordinates; `base` is the squared distance of the node that the
-codes hang on. ``estimates[lane]`` receives the estimates."""
+(rows, row, byte, planes, lane, words, step, half, base, limit, keys): `byte` is where the block
+starts in the row; the query's levels are ``planes[lane]``, a level is worth `step`, and `half` is
+half the sum of its coordinates; `base` is the squared distance of the node that the codes hang on.
+``keys[lane]`` receives the keys (`vecdb.kernels.pool`) of the neighbours; an estimate below 0
+becomes 0. A neighbour that is missing has an infinite one."""
 
 
-def _type_count_below(_: Any, keys: Any, first: Any, count: Any, key: Any) -> Any:
+def _type_count_below(_: Any, keys: Any, count: Any, key: Any) -> Any:
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        base = row_address(context, builder, sig.args[0], args[0], args[1])
-        limit = splat(builder, args[3], 8)
-        zero = ir.Constant(_WORDS, [0] * 8)
-        total = cgutils.alloca_once_value(builder, zero)
-        groups = builder.sdiv(builder.add(args[2], I64(7)), I64(8))
-        with cgutils.for_range(builder, groups) as loop:
+        base = row_address(context, builder, sig.args[0], args[0], I64(0))
+        limit = splat(builder, args[2], 8)
+        total = cgutils.alloca_once_value(builder, ir.Constant(_WORDS, [0] * 8))
+        with cgutils.for_range(builder, _groups_of(builder, args[1])) as loop:
             some = load(builder, base, builder.mul(loop.index, I64(64)), _WORDS, align=8)
             below = builder.icmp_signed("<", some, limit)
             builder.store(
@@ -283,17 +291,52 @@ def _type_count_below(_: Any, keys: Any, first: Any, count: Any, key: Any) -> An
         add_up = llvm(builder, "vector.reduce.add.v8i64", I64, _WORDS)
         return builder.call(add_up, [builder.load(total, typ=_WORDS)])
 
-    return types.int64(keys, types.intp, types.intp, types.int64), codegen
+    return types.int64(keys, types.intp, types.int64), codegen
 
 
-def _count_below_in_python(keys: Any, first: int, count: int, key: int) -> int:
-    end = first + (count + 7) // 8 * 8
-    return int((keys[first:end] < key).sum())
+def _groups_of(builder: Any, count: Any) -> Any:
+    return builder.sdiv(builder.add(count, I64(7)), I64(8))
+
+
+def _count_below_in_python(keys: Any, count: int, key: int) -> int:
+    return int((keys[:count] < key).sum())
 
 
 count_below = or_python(_type_count_below, _count_below_in_python)
-"""How many of `count` int64 keys are below `key`; those up to a multiple of 8 must exist and be
-larger: (keys, first, count, key)."""
+"""How many of the first `count` int64 keys are below `key`; those up to a multiple of 8 must exist
+and be no smaller: (keys, count, key)."""
+
+
+def _type_lowest_key(_: Any, keys: Any, count: Any) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        base = row_address(context, builder, sig.args[0], args[0], I64(0))
+        numbers = ir.Constant(_WORDS, list(range(8)))
+        least = cgutils.alloca_once_value(builder, load(builder, base, I64(0), _WORDS, align=8))
+        where = cgutils.alloca_once_value(builder, numbers)
+        with cgutils.for_range(builder, _groups_of(builder, args[1]), start=I64(1)) as loop:
+            some = load(builder, base, builder.mul(loop.index, I64(64)), _WORDS, align=8)
+            first = splat(builder, builder.mul(loop.index, I64(8)), 8)
+            lowest, place = builder.load(least, typ=_WORDS), builder.load(where, typ=_WORDS)
+            lower = builder.icmp_signed("<", some, lowest)
+            builder.store(builder.select(lower, some, lowest), least)
+            builder.store(builder.select(lower, builder.add(first, numbers), place), where)
+        smallest = llvm(builder, "vector.reduce.smin.v8i64", I64, _WORDS)
+        lowest = builder.load(least, typ=_WORDS)
+        best = splat(builder, builder.call(smallest, [lowest]), 8)
+        equal = builder.bitcast(builder.icmp_signed("==", lowest, best), BYTE)
+        lane = builder.cttz(builder.zext(equal, I32), ir.IntType(1)(1))
+        return builder.extract_element(builder.load(where, typ=_WORDS), lane)
+
+    return types.int64(keys, types.intp), codegen
+
+
+def _lowest_key_in_python(keys: Any, count: int) -> int:
+    return int(keys[:count].argmin())
+
+
+lowest_key = or_python(_type_lowest_key, _lowest_key_in_python)
+"""Where the lowest of the first `count` int64 keys stands, of which there is one at least; those
+up to a multiple of 8 must exist and be no lower: (keys, count)."""
 
 
 def _type_lowest_bit(_: Any, bits: Any) -> Any:

@@ -57,7 +57,7 @@ def _link_back(rows: Any, owner: Any, row: Any, forced: Any, memory: Any) -> Non
 
 @kernel
 def insert_rows(
-    rows: Any, reading: Any, root: Any, twins: Any, new: Any, ef: Any, memory: Any
+    rows: Any, reading: Any, root: Any, twins: Any, new: Any, reach: Any, memory: Any
 ) -> None:
     """Link rows that have their coordinates into the graph, one after the other.
 
@@ -72,8 +72,8 @@ def insert_rows(
     twins : int32 (n,)
         Writeable; -1 for the new rows.
     new : int64 (count,)
-    ef : int
-        Nodes kept while searching for neighbours.
+    reach : Reach
+        Of the search for neighbours.
     memory : Insertion
     """
     keys = memory.keys
@@ -81,12 +81,12 @@ def insert_rows(
         row = new[i]
         clear_links(rows, row)
         decode_row(rows, row, memory.query, 0)
-        found = search_one(reading, root, memory.query, ef, keys.shape[0], memory.lanes)
+        found = search_one(reading, root, memory.query, reach, keys.shape[0], memory.lanes)
         best = memory.lanes.best
         size = 0
         equal = np.int64(-1)
         for j in range(found):
-            node = key_row(best[j])
+            node = key_row(best[0, j])
             if node == row:
                 continue
             if equal < 0 and rows_equal(rows, node, row):
@@ -96,12 +96,12 @@ def insert_rows(
             twins[row] = twins[equal]
             twins[equal] = row
             continue
-        chosen, size = choose_links(rows, row, size, keys, memory.kept)
+        size = choose_links(rows, row, size, keys, memory.kept)
         decode_row(rows, row, memory.own, 0)
         for j in range(size):
             node = memory.kept[j]
             decode_row(rows, node, memory.other, 0)
             offset = offset_of(rows, node)
             link_row(rows, row, memory.own, j, node, memory.other, offset, memory.apart)
-        for j in range(chosen):
+        for j in range(size):
             _link_back(rows, memory.kept[j], row, j == 0, memory)

@@ -1,11 +1,14 @@
 """Search in a graph whose rows carry their neighbours' codes (SymphonyQG, Gou et al. 2025).
 
-The pool of a query holds the nodes met, sorted by the estimates of their distances. A node may be
-in it several times, with the estimates from several of its neighbours; it is marked when it is
-expanded. Its own distance, then known exactly, decides over the result.
+A node is met when a neighbour's codes say about how far it is; it may be met several times, with
+several estimates. It is expanded when no candidate (`vecdb.kernels.frontier`) seems nearer: its own
+distance, then known exactly, decides over the result. A search ends when what is left seems
+farther than the k-th best that was found, times a factor: queries whose nearest rows stand out take
+few steps, and others as many as they need. What is only a little farther is still compared with,
+though not expanded: that costs a third.
 
-A search waits for memory half of the time. So the queries of a batch go in pairs and take turns:
-while one computes, the next row of the other is on its way.
+A search would wait for memory half of the time. So it chooses its next node before it looks at the
+neighbours of the one at hand, and the row of that is on its way meanwhile.
 """
 
 from __future__ import annotations
@@ -15,71 +18,67 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.kernels.bitset import has_bit
+from vecdb.kernels import frontier
 from vecdb.kernels.code_simd import (
     BLOCK,
     PLANES,
     WORD,
-    count_below,
     estimate_block,
     l2_to_levels,
     lowest_bit,
     plane_word,
 )
 from vecdb.kernels.coded_rows import ids_of, tail_of
+from vecdb.kernels.frontier import Frontier
 from vecdb.kernels.jit import inline, kernel
-from vecdb.kernels.pool import EXPANDED, LARGEST_KEY, key_distance, key_row, pack_key
-from vecdb.kernels.simd import move_up, prefetch
-
-LANES = 2
-"""Queries that take turns; more were no faster."""
+from vecdb.kernels.pool import key_distance, key_row, offer
+from vecdb.kernels.simd import prefetch
+from vecdb.kernels.walk import (
+    FOUND,
+    MATCHED,
+    NODE,
+    QUERY,
+    begin_query,
+    forget,
+    is_allowed,
+    is_visited,
+    limit_of,
+    next_node,
+    report,
+    visit,
+    write_found,
+)
 
 _TOP_LEVEL = 7
 _LINE = 64
 
-_QUERY, _SIZE, _CURSOR, _NODE, _FOUND, _SEEN, _MATCHED = range(7)
 _STEP, _HALF, _NORM = range(3)
-STATE = 7
 SCALARS = 3
 
 
 class Lanes(NamedTuple):
-    """Working memory, a line for each query that is under way.
+    """Working memory, a line for each query that is under way: here, one.
 
     No bit of `visited` is set between calls; of the rest nothing is depended on.
     """
 
     visited: NDArray[np.uint8]
-    """(lanes, bytes): at least one bit for each row; the rows that were expanded."""
-    expanded: NDArray[np.int32]
+    """(lanes, bytes): at least one bit for each row; the rows that were compared with."""
+    seen: NDArray[np.int32]
     """(lanes, n): those rows, as far as there is room."""
-    pool: NDArray[np.int64]
-    """(lanes * `pool_stride(ef)`,): keys by estimate."""
+    candidates: Frontier
     best: NDArray[np.int64]
-    """(lanes * `pool_stride(k)`,): the keys of expanded rows by distance."""
+    """(lanes, at least k): the keys of compared rows that may be returned, by distance."""
     fresh: NDArray[np.int64]
-    """(lanes, 32): keys on their way into the pool."""
-    estimates: NDArray[np.float32]
-    """(lanes, 32)."""
+    """(lanes, 32): keys of neighbours."""
     levels: NDArray[np.int8]
     """(lanes, width): a query's coordinates, quantised."""
     planes: NDArray[np.int64]
     """(lanes, width / 16): their bits, plane by plane within a word."""
     state: NDArray[np.int64]
-    """(lanes, STATE)."""
+    """(lanes, `vecdb.kernels.walk.STATE`)."""
     scalars: NDArray[np.float32]
     """(lanes, SCALARS)."""
-
-
-def pool_stride(size: int) -> int:
-    """Return the room that a pool of `size` keys takes: `count_below` reads eight at once."""
-    return -(-size // 8) * 8
-
-
-@inline
-def room_of(size: Any) -> Any:
-    """Return `pool_stride(size)`."""
-    return (size + 7) // 8 * 8
 
 
 @inline
@@ -107,223 +106,128 @@ def _prepare(queries: Any, q: Any, width: Any, lanes: Any, lane: Any) -> None:
 
 
 @inline
-def insert_sorted(keys: Any, first: Any, size: Any, capacity: Any, key: Any) -> None:
-    """Insert into the sorted ``keys[first:first + size]``; the last falls out when it is full."""
-    place = count_below(keys, first, size, key)
-    last = size if size < capacity else capacity - 1
-    if last > place:
-        move_up(keys, first + place, first + last, 1)
-    keys[first + place] = key
-
-
-@inline
-def merge_sorted(
-    keys: Any, first: Any, size: Any, capacity: Any, fresh: Any, lane: Any, count: Any
-) -> Any:
-    """Merge the sorted ``fresh[lane, :count]`` into ``keys[first:first + size]``.
-
-    Returns
-    -------
-    int
-        Where the first of them came to stand.
-    """
-    end = size
-    for i in range(count - 1, -1, -1):
-        key = fresh[lane, i]
-        place = count_below(keys, first, end, key)
-        stop = min(end, capacity - i - 1)
-        if stop > place:
-            move_up(keys, first + place, first + stop, i + 1)
-        if place + i < capacity:
-            keys[first + place + i] = key
-        end = place
-    return end
-
-
-@inline
-def _offer_neighbours(rows: Any, row: Any, lanes: Any, lane: Any, base: Any, ef: Any) -> None:
-    """Put a row's neighbours into the lane's pool, as far as their estimates are good enough.
+def _offer_neighbours(
+    rows: Any, row: Any, lanes: Any, lane: Any, base: Any, ef: Any, limit: Any
+) -> None:
+    """Make a row's neighbours candidates, as far as they seem nearer than a limit.
 
     `base` is the squared distance of the row to the query, its offset left out.
     """
-    pool, fresh, visited, estimates = lanes.pool, lanes.fresh, lanes.visited, lanes.estimates
-    state, scalars = lanes.state, lanes.scalars
-    first = lane * room_of(ef)
-    size, cursor = state[lane, _SIZE], state[lane, _CURSOR]
+    candidates, fresh, scalars = lanes.candidates, lanes.fresh, lanes.scalars
     words = rows.width // WORD
     for block in range(rows.degree // BLOCK):
         ids = ids_of(rows, block)
         byte = 4 * (ids - 2 * BLOCK) - words * 8 * BLOCK
-        limit = key_distance(pool[first + ef - 1]) if size == ef else np.float32(np.inf)
+        count = frontier.make_room(candidates, lane, ef, BLOCK)
         mask = estimate_block(
             rows.bytes, row, byte, lanes.planes, lane, words, scalars[lane, _STEP],
-            scalars[lane, _HALF], base, limit, estimates,
+            scalars[lane, _HALF], base, min(limit, candidates.limits[lane]), fresh,
         )  # fmt: skip
-        count = 0
         while mask != 0:
-            j = lowest_bit(mask)
+            key = fresh[lane, lowest_bit(mask)]
             mask &= mask - 1
-            node = np.int64(rows.ids[row, ids + j])
-            if (visited[lane, node >> 3] >> (node & 7)) & 1 != 0:
-                continue
-            key = pack_key(estimates[lane, j], node)
-            i = count
-            while i > 0 and fresh[lane, i - 1] > key:
-                fresh[lane, i] = fresh[lane, i - 1]
-                i -= 1
-            fresh[lane, i] = key
-            count += 1
-        if count > 0:
-            place = merge_sorted(pool, first, size, ef, fresh, lane, count)
-            size = min(size + count, ef)
-            cursor = min(cursor, place)
-    state[lane, _SIZE] = size
-    state[lane, _CURSOR] = cursor
+            candidates.opened[lane, count] = key
+            count += 1 - is_visited(lanes, lane, key_row(key))
+        frontier.opened_through(candidates, lane, count)
 
 
 @inline
-def is_allowed(allowed: Any, twins: Any, row: Any) -> Any:
-    """Tell whether a row or one of its twins may be returned."""
-    while row >= 0:
-        if has_bit(allowed, row):
-            return True
-        row = np.int64(twins[row])
-    return False
+def _compare(
+    rows: Any, queries: Any, row: Any, lanes: Any, lane: Any, k: Any, returned: Any
+) -> Any:
+    """Compare with a row, keep it if it may be returned, and return its squared distance.
 
-
-@inline
-def _expand(
-    rows: Any, queries: Any, lanes: Any, lane: Any, ef: Any, keep: Any, returned: Any, alone: Any
-) -> None:
-    """Compare with the lane's node, keep it if it may be returned, and look at its neighbours."""
-    state, best = lanes.state, lanes.best
-    row = state[lane, _NODE]
-    lanes.visited[lane, row >> 3] |= np.uint8(1 << (row & 7))
-    seen = state[lane, _SEEN]
-    if seen < lanes.expanded.shape[1]:
-        lanes.expanded[lane, seen] = row
-    state[lane, _SEEN] = seen + 1
-    tail = tail_of(rows)
+    The row's offset is left out of what is returned.
+    """
+    state, tail = lanes.state, tail_of(rows)
     base = l2_to_levels(
-        rows.bytes, row, queries, state[lane, _QUERY], rows.width, rows.floats[row, tail]
+        rows.bytes, row, queries, state[lane, QUERY], rows.width, rows.floats[row, tail]
     )
     if returned:
-        state[lane, _MATCHED] += 1
-        found = state[lane, _FOUND]
-        key = pack_key(base + rows.floats[row, tail + 1], row)
-        first = lane * room_of(keep)
-        if found < keep or key < best[first + keep - 1]:
-            insert_sorted(best, first, found, keep, key)
-            state[lane, _FOUND] = min(found + 1, keep)
-    first, cursor = lane * room_of(ef), state[lane, _CURSOR]
-    if alone and cursor < state[lane, _SIZE]:
-        # In half of the cases the best candidate so far is still the best afterwards.
-        likely = key_row(lanes.pool[first + cursor])
-        prefetch(rows.bytes, likely, 0, rows.bytes.shape[1] // _LINE)
-    _offer_neighbours(rows, row, lanes, lane, base, ef)
+        distance = base + rows.floats[row, tail + 1]
+        state[lane, FOUND] = offer(lanes.best[lane], state[lane, FOUND], k, distance, row)
+    return base
 
 
 @inline
-def _advance(rows: Any, lanes: Any, lane: Any, ef: Any) -> Any:
-    """Make the nearest candidate not expanded yet the lane's node; return whether there is one."""
-    state, pool, visited = lanes.state, lanes.pool, lanes.visited
-    first = lane * room_of(ef)
-    cursor, size = state[lane, _CURSOR], state[lane, _SIZE]
-    while cursor < size:
-        key = pool[first + cursor]
-        pool[first + cursor] = key | EXPANDED
-        cursor += 1
-        node = key_row(key)
-        if key & EXPANDED or (visited[lane, node >> 3] >> (node & 7)) & 1 != 0:
+def _take(rows: Any, lanes: Any, lane: Any, reach: Any, k: Any) -> Any:
+    """Take the next node and ask for its row; return -1 when there is none."""
+    row = next_node(lanes, lane, reach, k, True)
+    if row >= 0:
+        prefetch(rows.bytes, row, 0, rows.bytes.shape[1] // _LINE)
+    return row
+
+
+@inline
+def _compare_rest(
+    rows: Any, twins: Any, queries: Any, allowed: Any, restricted: Any, lanes: Any, lane: Any,
+    k: Any, limit: Any,
+) -> None:  # fmt: skip
+    """Compare with the candidates that seem nearer than a limit, and do not expand them."""
+    opened, tail = lanes.candidates.opened[lane], tail_of(rows)
+    count = 0
+    for i in range(frontier.open_count(lanes.candidates, lane)):
+        row = key_row(opened[i])
+        if key_distance(opened[i]) > limit or is_visited(lanes, lane, row):
             continue
-        prefetch(rows.bytes, node, 0, rows.bytes.shape[1] // _LINE)
-        state[lane, _NODE] = node
-        state[lane, _CURSOR] = cursor
-        return True
-    return False
+        if restricted and not is_allowed(allowed, twins, row):
+            continue
+        visit(lanes, lane, row)
+        prefetch(rows.bytes, row, 0, 2 * rows.width // _LINE)
+        prefetch(rows.bytes, row, 4 * tail, 1)
+        opened[count] = row
+        count += 1
+    for i in range(count):
+        _compare(rows, queries, opened[i], lanes, lane, k, True)
 
 
 @inline
 def _start(
-    rows: Any, root: Any, queries: Any, q: Any, lanes: Any, lane: Any, ef: Any, ignored: Any
+    rows: Any, root: Any, queries: Any, q: Any, lanes: Any, lane: Any, reach: Any, k: Any
 ) -> None:
-    """Begin the search of query `q`, in which the row `ignored` is as if it had been expanded."""
+    """Begin the search of query `q`."""
+    begin_query(lanes, lane, q)
     _prepare(queries, q, rows.width, lanes, lane)
-    stride = room_of(ef)
-    for i in range(lane * stride, (lane + 1) * stride):
-        lanes.pool[i] = LARGEST_KEY
-    state = lanes.state
-    state[lane, _QUERY] = q
-    state[lane, _SIZE] = 0
-    state[lane, _CURSOR] = 0
-    state[lane, _FOUND] = 0
-    state[lane, _SEEN] = 0
-    state[lane, _MATCHED] = 0
-    if ignored >= 0:
-        lanes.visited[lane, ignored >> 3] |= np.uint8(1 << (ignored & 7))
-        lanes.expanded[lane, 0] = ignored
-        state[lane, _SEEN] = 1
-    _offer_neighbours(root, 0, lanes, lane, lanes.scalars[lane, _NORM], ef)
-    _advance(rows, lanes, lane, ef)
+    norm = lanes.scalars[lane, _NORM]
+    _offer_neighbours(root, 0, lanes, lane, norm, reach.ef, np.float32(np.inf))
+    node = _take(rows, lanes, lane, reach, k)
+    if node < 0:  # no distance is finite
+        node = np.int64(root.ids[0, ids_of(root, 0)])
+        visit(lanes, lane, node)
+    lanes.state[lane, NODE] = node
 
 
 @inline
-def _forget(lanes: Any, lane: Any) -> None:
-    """Clear the bits of the rows that were expanded."""
-    seen = lanes.state[lane, _SEEN]
-    if seen > lanes.expanded.shape[1]:
-        lanes.visited[lane, :] = 0
-        return
-    for i in range(seen):
-        lanes.visited[lane, np.int64(lanes.expanded[lane, i]) >> 3] = 0
+def _go_on(
+    rows: Any, queries: Any, lanes: Any, lane: Any, reach: Any, k: Any, returned: Any
+) -> Any:
+    """Expand the lane's node and take the next one; return whether there is one."""
+    node = lanes.state[lane, NODE]
+    following = _take(rows, lanes, lane, reach, k)
+    lanes.state[lane, MATCHED] += returned
+    base = _compare(rows, queries, node, lanes, lane, k, returned)
+    limit = limit_of(lanes, lane, k, reach.stop * reach.margin)
+    _offer_neighbours(rows, node, lanes, lane, base, reach.ef, limit)
+    if following < 0:
+        following = _take(rows, lanes, lane, reach, k)
+    lanes.state[lane, NODE] = following
+    return following >= 0
 
 
 @inline
-def _finish(
-    twins: Any, allowed: Any, restricted: Any, lanes: Any, lane: Any, scales: Any, out_rows: Any,
-    out_distances: Any,
-) -> None:  # fmt: skip
-    """Write what was found, and leave the lane's memory as the next query needs it."""
-    state, best = lanes.state, lanes.best
-    q = state[lane, _QUERY]
-    k = out_rows.shape[1]
-    first = lane * room_of(k)
-    written = 0
-    for i in range(state[lane, _FOUND]):
-        key = best[first + i]
-        row = key_row(key)
-        while row >= 0 and written < k:
-            if not restricted or has_bit(allowed, row):
-                out_rows[q, written] = row
-                out_distances[q, written] = key_distance(key) * scales[q, 0] + scales[q, 1]
-                written += 1
-            row = np.int64(twins[row])
-    for i in range(written, k):
-        out_rows[q, i] = -1
-        out_distances[q, i] = np.float32(np.inf)
-    for i in range(first, first + room_of(k)):
-        best[i] = LARGEST_KEY
-    _forget(lanes, lane)
-
-
-@inline
-def search_one(rows: Any, root: Any, queries: Any, ef: Any, keep: Any, lanes: Any) -> Any:
-    """Search for ``queries[0]``; return how many of the first `lanes.best` are the rows found."""
-    for i in range(room_of(keep)):
-        lanes.best[i] = LARGEST_KEY
-    _start(rows, root, queries, 0, lanes, 0, ef, -1)
-    going = True
-    while going:
-        _expand(rows, queries, lanes, 0, ef, keep, True, True)
-        going = _advance(rows, lanes, 0, ef)
-    _forget(lanes, 0)
-    return lanes.state[0, _FOUND]
+def search_one(rows: Any, root: Any, queries: Any, reach: Any, k: Any, lanes: Any) -> Any:
+    """Search for ``queries[0]``; return how many of the first of ``lanes.best[0]`` are found."""
+    _start(rows, root, queries, 0, lanes, 0, reach, k)
+    while _go_on(rows, queries, lanes, 0, reach, k, True):
+        pass
+    forget(lanes, 0)
+    return lanes.state[0, FOUND]
 
 
 @kernel
 def search_coded(
-    rows: Any, root: Any, twins: Any, queries: Any, ef: Any, allowed: Any, restricted: Any,
-    scales: Any, lanes: Any, out_rows: Any, out_distances: Any, matched: Any, ignored: Any,
+    rows: Any, root: Any, twins: Any, queries: Any, reach: Any, allowed: Any, restricted: Any,
+    scales: Any, lanes: Any, out_rows: Any, out_distances: Any, effort: Any,
 ) -> None:  # fmt: skip
     """Find the nearest rows of each query.
 
@@ -336,8 +240,7 @@ def search_coded(
         The next row with the same vector, -1 after the last.
     queries : float32 (nq, width)
         Rotated as the rows were.
-    ef : int
-        Nodes kept in the pool, at least k.
+    reach : Reach
     allowed : uint8 bitset
         The rows that may be returned, when `restricted` is true; unread otherwise.
     restricted : bool
@@ -348,37 +251,24 @@ def search_coded(
         The rows found, nearest first; -1 where there are fewer than k.
     out_distances : float32 (nq, k)
         Their distances; infinity where there are fewer.
-    matched : int64 (nq,)
-        Receives how many nodes were expanded that may be returned.
-    ignored : int64 (nq,) or (0,)
-        The row that each query's search goes on without, one of many; or nothing for all.
+    effort : int64 (nq, 3)
+        Receives how many nodes were expanded, how many of them may be returned, and whether the
+        search was cut short by `Reach.ef`.
     """
-    count, k = queries.shape[0], out_rows.shape[1]
-    state = lanes.state
-    under_way = min(state.shape[0], count)
-    lanes.best[:] = LARGEST_KEY
-    asked = 0
-    for lane in range(under_way):
-        without = ignored[asked] if ignored.shape[0] > 0 else -1
-        _start(rows, root, queries, asked, lanes, lane, ef, without)
-        asked += 1
-    active = under_way
-    while active > 0:
-        for lane in range(under_way):
-            if state[lane, _QUERY] < 0:
-                continue
-            returned = not restricted or is_allowed(allowed, twins, state[lane, _NODE])
-            _expand(rows, queries, lanes, lane, ef, k, returned, active == 1)
-            if _advance(rows, lanes, lane, ef):
-                continue
-            matched[state[lane, _QUERY]] = state[lane, _MATCHED]
-            _finish(
-                twins, allowed, restricted, lanes, lane, scales, out_rows, out_distances
-            )  # fmt: skip
-            if asked < count:
-                without = ignored[asked] if ignored.shape[0] > 0 else -1
-                _start(rows, root, queries, asked, lanes, lane, ef, without)
-                asked += 1
-            else:
-                state[lane, _QUERY] = -1
-                active -= 1
+    k = out_rows.shape[1]
+    for q in range(queries.shape[0]):
+        _start(rows, root, queries, q, lanes, 0, reach, k)
+        going = True
+        while going:
+            node = lanes.state[0, NODE]
+            returned = not restricted or is_allowed(allowed, twins, node)
+            going = _go_on(rows, queries, lanes, 0, reach, k, returned)
+        if reach.margin > 1:
+            limit = limit_of(lanes, 0, k, reach.stop * reach.margin)
+            _compare_rest(rows, twins, queries, allowed, restricted, lanes, 0, k, limit)
+        report(lanes, 0, effort)
+        write_found(
+            twins, allowed, restricted, lanes.best[0], lanes.state[0, FOUND], q, scales, out_rows,
+            out_distances,
+        )  # fmt: skip
+        forget(lanes, 0)

@@ -36,7 +36,7 @@ class CompactInsertion(NamedTuple):
 
 @kernel
 def insert_codes(
-    rows: Any, reading: Any, seeds: Any, twins: Any, new: Any, ef: Any, memory: Any
+    rows: Any, reading: Any, seeds: Any, twins: Any, new: Any, reach: Any, memory: Any
 ) -> None:  # fmt: skip
     """Link rows that have their codes into the graph, one after the other.
 
@@ -51,21 +51,23 @@ def insert_codes(
     twins : int32 (n,)
         Writeable; -1 for the new rows.
     new : int64 (count,)
-    ef : int
-        Nodes kept while searching for neighbours.
+    reach : Reach
+        Of the search for neighbours.
     memory : CompactInsertion
     """
-    keys, kept, pool = memory.keys, memory.kept, memory.lanes.pool
+    keys, kept, best = memory.keys, memory.kept, memory.lanes.best
     for i in range(new.shape[0]):
         row = new[i]
         for j in range(rows.degree):
             set_neighbour(rows, row, j, -1)
         decode_row(rows, row, memory.query, 0)
-        found = search_for_row(reading, seeds, memory.query, ef, memory.lanes)
+        found = search_for_row(
+            reading, seeds, memory.query, reach, keys.shape[0], memory.lanes
+        )  # fmt: skip
         size = 0
         equal = np.int64(-1)
         for j in range(found):
-            node = key_row(pool[j])
+            node = key_row(best[0, j])
             if node == row:
                 continue
             if equal < 0 and rows_equal(rows, node, row):
@@ -75,10 +77,10 @@ def insert_codes(
             twins[row] = twins[equal]
             twins[equal] = row
             continue
-        chosen, size = choose_links(rows, row, size, keys, kept)
+        size = choose_links(rows, row, size, keys, kept)
         for j in range(size):
             set_neighbour(rows, row, j, kept[j])
-        for j in range(chosen):
+        for j in range(size):
             owner = kept[j]
             place = place_for(rows, owner, row, j == 0)
             if place >= 0:

@@ -1,10 +1,12 @@
 """Search in a compact graph: one code for each node, compared when a neighbour is expanded.
 
-The pool of a query holds the nodes met, sorted by what their codes say of their distances, each
-once. A query takes two turns for each node that it expands: in the first it asks for the codes of
-the node's neighbours, in the second it compares with them, and asks for the links of the nearest
-node. Several queries take turns, so that what one asked for arrives while the others compute. The
-best of a query are ranked anew at the end, by all that is kept of their rows.
+A node is compared with by its code when it is met, once, and expanded when no candidate
+(`vecdb.kernels.frontier`) is nearer; the search ends as one of coded rows does
+(`vecdb.kernels.coded_search`). A query takes two turns for each node that it expands: in the first
+it asks for the codes of the node's neighbours, in the second it compares with them, and asks for
+the links of the nearest node. Several queries take turns, so that what one asked for arrives while
+the others compute. The best of a query are ranked anew at the end, by all that is kept of their
+rows.
 """
 
 from __future__ import annotations
@@ -14,13 +16,29 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.kernels.bitset import has_bit
+from vecdb.kernels import frontier
 from vecdb.kernels.byte_simd import ZERO, dot_bytes
-from vecdb.kernels.coded_search import insert_sorted, is_allowed, merge_sorted, room_of
 from vecdb.kernels.compact_rows import base_of, distance_to, neighbour_at, scale_of
+from vecdb.kernels.frontier import Frontier
 from vecdb.kernels.jit import inline, kernel
-from vecdb.kernels.pool import EXPANDED, LARGEST_KEY, key_distance, key_row, offer, pack_key
+from vecdb.kernels.pool import key_row, offer, pack_key
 from vecdb.kernels.simd import prefetch
+from vecdb.kernels.walk import (
+    FOUND,
+    MATCHED,
+    NODE,
+    QUERY,
+    STATE,
+    begin_query,
+    forget,
+    is_allowed,
+    is_visited,
+    limit_of,
+    next_node,
+    report,
+    visit,
+    write_found,
+)
 
 COMPACT_LANES = 4
 """Queries that take turns."""
@@ -28,9 +46,9 @@ COMPACT_LANES = 4
 _TOP_LEVEL = 127
 _LINE = 64
 
-_QUERY, _SIZE, _CURSOR, _NODE, _FOUND, _SEEN, _MATCHED, _WAITING, _SUM = range(9)
+_WAITING, _SUM = STATE, STATE + 1
 _STEP, _NORM = range(2)
-COMPACT_STATE = 9
+COMPACT_STATE = STATE + 2
 COMPACT_SCALARS = 2
 
 
@@ -44,18 +62,15 @@ class CompactLanes(NamedTuple):
     """(lanes, bytes): at least one bit for each row; the rows that were met."""
     seen: NDArray[np.int32]
     """(lanes, n): those rows, as far as there is room."""
-    pool: NDArray[np.int64]
-    """(at least lanes * `pool_stride(ef)`,): keys by code."""
+    candidates: Frontier
     best: NDArray[np.int64]
-    """(at least lanes * `pool_stride(keep)`,): keys of allowed rows, where not all are."""
+    """(lanes, at least keep): the keys of the rows met that may be returned, by code."""
     waiting: NDArray[np.int32]
     """(lanes, most): nodes whose codes were asked for; room for the links or the seeds."""
-    fresh: NDArray[np.int64]
-    """(lanes, most): keys on their way into the pool."""
     levels: NDArray[np.int8]
     """(lanes, at least width): a query's coordinates, quantised."""
     ranked: NDArray[np.int64]
-    """(at least `pool_stride(keep)`,): keys by distance."""
+    """(at least keep,): keys by distance."""
     state: NDArray[np.int64]
     """(lanes, COMPACT_STATE)."""
     scalars: NDArray[np.float32]
@@ -85,14 +100,9 @@ def _prepare(queries: Any, q: Any, width: Any, lanes: Any, lane: Any) -> None:
 @inline
 def _ask_for(rows: Any, lanes: Any, lane: Any, count: Any, node: Any) -> Any:
     """Ask for a node's code unless the node was met; return how many are waited for then."""
-    bit = np.uint8(1 << (node & 7))
-    if lanes.visited[lane, node >> 3] & bit != 0:
+    if is_visited(lanes, lane, node):
         return count
-    lanes.visited[lane, node >> 3] |= bit
-    seen = lanes.state[lane, _SEEN]
-    if seen < lanes.seen.shape[1]:
-        lanes.seen[lane, seen] = node
-    lanes.state[lane, _SEEN] = seen + 1
+    visit(lanes, lane, node)
     prefetch(rows.bytes, node, 0, rows.width // _LINE + 1)
     lanes.waiting[lane, count] = node
     return count + 1
@@ -101,7 +111,7 @@ def _ask_for(rows: Any, lanes: Any, lane: Any, count: Any, node: Any) -> Any:
 @inline
 def _gather(rows: Any, lanes: Any, lane: Any) -> None:
     """Ask for the codes of the neighbours of the lane's node."""
-    node = lanes.state[lane, _NODE]
+    node = lanes.state[lane, NODE]
     count = 0
     for j in range(rows.degree):
         neighbour = neighbour_at(rows, node, j)
@@ -113,170 +123,88 @@ def _gather(rows: Any, lanes: Any, lane: Any) -> None:
 
 @inline
 def _compare(
-    rows: Any, twins: Any, allowed: Any, restricted: Any, lanes: Any, lane: Any, ef: Any, keep: Any
-) -> None:
-    """Compare with the nodes that are waited for, and put them into the lane's pools."""
-    pool, fresh, state = lanes.pool, lanes.fresh, lanes.state
-    first = lane * room_of(ef)
-    size = state[lane, _SIZE]
-    limit = key_distance(pool[first + ef - 1]) if size == ef else np.float32(np.inf)
+    rows: Any, twins: Any, allowed: Any, restricted: Any, lanes: Any, lane: Any, reach: Any,
+    k: Any, keep: Any,
+) -> None:  # fmt: skip
+    """Compare with the nodes that are waited for, and make those that are near candidates."""
+    candidates, state = lanes.candidates, lanes.state
     norm, total = lanes.scalars[lane, _NORM], state[lane, _SUM]
     worth = np.float32(-2.0) * lanes.scalars[lane, _STEP]
-    count = 0
+    count = frontier.make_room(candidates, lane, reach.ef, state[lane, _WAITING])
+    limit = min(limit_of(lanes, lane, k, reach.stop), candidates.limits[lane])
     for w in range(state[lane, _WAITING]):
         node = np.int64(lanes.waiting[lane, w])
         product = dot_bytes(rows.bytes, node, lanes.levels, lane, rows.width) - total
         distance = norm + base_of(rows, node) + worth * scale_of(rows, node) * np.float32(product)
-        if restricted and is_allowed(allowed, twins, node):
-            key = pack_key(distance, node)
-            start, found = lane * room_of(keep), state[lane, _FOUND]
-            if found < keep or key < lanes.best[start + keep - 1]:
-                insert_sorted(lanes.best, start, found, keep, key)
-                state[lane, _FOUND] = min(found + 1, keep)
-        if distance < limit:
-            key = pack_key(distance, node)
-            i = count
-            while i > 0 and fresh[lane, i - 1] > key:
-                fresh[lane, i] = fresh[lane, i - 1]
-                i -= 1
-            fresh[lane, i] = key
-            count += 1
-    if count > 0:
-        place = merge_sorted(pool, first, size, ef, fresh, lane, count)
-        state[lane, _SIZE] = min(size + count, ef)
-        state[lane, _CURSOR] = min(state[lane, _CURSOR], place)
+        distance = max(distance, np.float32(0.0))
+        if not restricted or is_allowed(allowed, twins, node):
+            state[lane, FOUND] = offer(lanes.best[lane], state[lane, FOUND], keep, distance, node)
+        candidates.opened[lane, count] = pack_key(distance, node)
+        count += distance < limit
+    frontier.opened_through(candidates, lane, count)
     state[lane, _WAITING] = 0
 
 
 @inline
 def _advance(
-    rows: Any, twins: Any, allowed: Any, restricted: Any, lanes: Any, lane: Any, ef: Any
-) -> Any:  # fmt: skip
-    """Make the nearest node not expanded yet the lane's node; return whether there is one."""
-    state, pool = lanes.state, lanes.pool
-    first = lane * room_of(ef)
-    cursor, size = state[lane, _CURSOR], state[lane, _SIZE]
-    while cursor < size and pool[first + cursor] & EXPANDED:
-        cursor += 1
-    if cursor == size:
+    rows: Any, twins: Any, allowed: Any, restricted: Any, lanes: Any, lane: Any, reach: Any, k: Any
+) -> Any:
+    """Make the next node the lane's; return whether there is one."""
+    node = next_node(lanes, lane, reach, k, False)
+    if node < 0:
         return False
-    pool[first + cursor] |= EXPANDED
-    node = key_row(pool[first + cursor])
-    state[lane, _NODE] = node
-    state[lane, _CURSOR] = cursor + 1
+    lanes.state[lane, NODE] = node
     if not restricted or is_allowed(allowed, twins, node):
-        state[lane, _MATCHED] += 1
+        lanes.state[lane, MATCHED] += 1
     behind = rows.width + _LINE
     prefetch(rows.bytes, node, behind, (rows.bytes.shape[1] - behind) // _LINE)
     return True
 
 
 @inline
-def _start(
-    rows: Any, seeds: Any, queries: Any, q: Any, lanes: Any, lane: Any, ef: Any, ignored: Any
-) -> None:
-    """Begin the search of query `q`, in which the row `ignored` is as if it had been met."""
+def _start(rows: Any, seeds: Any, queries: Any, q: Any, lanes: Any, lane: Any) -> None:
+    """Begin the search of query `q`."""
+    begin_query(lanes, lane, q)
     _prepare(queries, q, rows.width, lanes, lane)
-    stride = room_of(ef)
-    for i in range(lane * stride, (lane + 1) * stride):
-        lanes.pool[i] = LARGEST_KEY
-    state = lanes.state
-    state[lane, _QUERY] = q
-    state[lane, _SIZE] = 0
-    state[lane, _CURSOR] = 0
-    state[lane, _FOUND] = 0
-    state[lane, _SEEN] = 0
-    state[lane, _MATCHED] = 0
-    if ignored >= 0:
-        lanes.visited[lane, ignored >> 3] |= np.uint8(1 << (ignored & 7))
-        lanes.seen[lane, 0] = ignored
-        state[lane, _SEEN] = 1
     count = 0
     for i in range(seeds.shape[0]):
         count = _ask_for(rows, lanes, lane, count, np.int64(seeds[i]))
-    state[lane, _WAITING] = count
+    lanes.state[lane, _WAITING] = count
 
 
 @inline
-def _forget(lanes: Any, lane: Any) -> None:
-    """Clear the bits of the rows that were met."""
-    seen = lanes.state[lane, _SEEN]
-    if seen > lanes.seen.shape[1]:
-        lanes.visited[lane, :] = 0
-        return
-    for i in range(seen):
-        lanes.visited[lane, np.int64(lanes.seen[lane, i]) >> 3] = 0
-
-
-@inline
-def _rank(rows: Any, queries: Any, lanes: Any, lane: Any, keys: Any, first: Any, count: Any) -> Any:
-    """Rank the rows of ``keys[first:first + count]`` by distance; return how many they are."""
-    q = lanes.state[lane, _QUERY]
-    refined = rows.residuals.shape[1] > 0
-    if refined:
+def _rank(rows: Any, queries: Any, lanes: Any, lane: Any) -> None:
+    """Rank the best rows by distance, into `lanes.ranked`."""
+    best, count = lanes.best[lane], lanes.state[lane, FOUND]
+    if rows.residuals.shape[1] > 0:
         for i in range(count):
-            prefetch(rows.residuals, key_row(keys[first + i]), 0, rows.width // _LINE)
+            prefetch(rows.residuals, key_row(best[i]), 0, rows.width // _LINE)
     size = 0
     for i in range(count):
-        row = key_row(keys[first + i])
-        distance = distance_to(rows, row, queries, q)
+        row = key_row(best[i])
+        distance = distance_to(rows, row, queries, lanes.state[lane, QUERY])
         size = offer(lanes.ranked, size, count, distance, row)
-    return size
 
 
 @inline
-def _finish(
-    rows: Any, twins: Any, queries: Any, allowed: Any, restricted: Any, lanes: Any, lane: Any,
-    ef: Any, keep: Any, scales: Any, out_rows: Any, out_distances: Any,
-) -> None:  # fmt: skip
-    """Write what was found, and leave the lane's memory as the next query needs it."""
-    state, ranked = lanes.state, lanes.ranked
-    q = state[lane, _QUERY]
-    k = out_rows.shape[1]
-    if restricted:
-        first = lane * room_of(keep)
-        count = _rank(rows, queries, lanes, lane, lanes.best, first, state[lane, _FOUND])
-        for i in range(first, first + room_of(keep)):
-            lanes.best[i] = LARGEST_KEY
-    else:
-        first = lane * room_of(ef)
-        count = min(state[lane, _SIZE], keep)
-        count = _rank(rows, queries, lanes, lane, lanes.pool, first, count)
-    written = 0
-    for i in range(count):
-        row = key_row(ranked[i])
-        while row >= 0 and written < k:
-            if not restricted or has_bit(allowed, row):
-                out_rows[q, written] = row
-                out_distances[q, written] = key_distance(ranked[i]) * scales[q, 0] + scales[q, 1]
-                written += 1
-            row = np.int64(twins[row])
-    for i in range(written, k):
-        out_rows[q, i] = -1
-        out_distances[q, i] = np.float32(np.inf)
-    _forget(lanes, lane)
-
-
-@inline
-def search_for_row(rows: Any, seeds: Any, queries: Any, ef: Any, lanes: Any) -> Any:
-    """Search for ``queries[0]``; return how many of the first of `lanes.pool` are rows met."""
+def search_for_row(rows: Any, seeds: Any, queries: Any, reach: Any, keep: Any, lanes: Any) -> Any:
+    """Search for ``queries[0]``; return how many of the first of ``lanes.best[0]`` are found."""
     nothing = lanes.visited[0]
-    _start(rows, seeds, queries, 0, lanes, 0, ef, -1)
+    _start(rows, seeds, queries, 0, lanes, 0)
     going = True
     while going:
-        _compare(rows, lanes.seen[0], nothing, False, lanes, 0, ef, 1)
-        going = _advance(rows, lanes.seen[0], nothing, False, lanes, 0, ef)
+        _compare(rows, lanes.seen[0], nothing, False, lanes, 0, reach, keep, keep)
+        going = _advance(rows, lanes.seen[0], nothing, False, lanes, 0, reach, keep)
         if going:
             _gather(rows, lanes, 0)
-    _forget(lanes, 0)
-    return lanes.state[0, _SIZE]
+    forget(lanes, 0)
+    return lanes.state[0, FOUND]
 
 
 @kernel
 def search_compact(
-    rows: Any, seeds: Any, twins: Any, queries: Any, ef: Any, keep: Any, allowed: Any,
-    restricted: Any, scales: Any, lanes: Any, out_rows: Any, out_distances: Any, matched: Any,
-    ignored: Any,
+    rows: Any, seeds: Any, twins: Any, queries: Any, reach: Any, keep: Any, allowed: Any,
+    restricted: Any, scales: Any, lanes: Any, out_rows: Any, out_distances: Any, effort: Any,
 ) -> None:  # fmt: skip
     """Find the nearest rows of each query.
 
@@ -289,10 +217,10 @@ def search_compact(
         The next row with the same vector, -1 after the last.
     queries : float32 (nq, width)
         Rotated as the rows were.
-    ef : int
-        Nodes kept in the pool.
+    reach : Reach
+        Its margin is not used: what is met is compared with anyway.
     keep : int
-        How many of the best are ranked anew; at least k, and at most `ef`.
+        How many of the best are ranked anew; at least k.
     allowed : uint8 bitset
         The rows that may be returned, when `restricted` is true; unread otherwise.
     restricted : bool
@@ -303,41 +231,38 @@ def search_compact(
         The rows found, nearest first; -1 where there are fewer than k.
     out_distances : float32 (nq, k)
         Their distances; infinity where there are fewer.
-    matched : int64 (nq,)
-        Receives how many nodes were expanded that may be returned.
-    ignored : int64 (nq,) or (0,)
-        The row that each query's search goes on without, one of many; or nothing for all.
+    effort : int64 (nq, 3)
+        As of `search_coded`.
     """
-    count = queries.shape[0]
+    count, k = queries.shape[0], out_rows.shape[1]
     state = lanes.state
     under_way = min(state.shape[0], count)
-    lanes.best[:] = LARGEST_KEY
-    asked = 0
+    asked = under_way
     for lane in range(under_way):
-        without = ignored[asked] if ignored.shape[0] > 0 else -1
-        _start(rows, seeds, queries, asked, lanes, lane, ef, without)
-        asked += 1
+        _start(rows, seeds, queries, lane, lanes, lane)
     active = under_way
     while active > 0:
         for lane in range(under_way):
-            if state[lane, _QUERY] < 0:
+            q = state[lane, QUERY]
+            if q < 0:
                 continue
             if state[lane, _WAITING] == 0:
                 _gather(rows, lanes, lane)
                 if state[lane, _WAITING] > 0:
                     continue
-            _compare(rows, twins, allowed, restricted, lanes, lane, ef, keep)
-            if _advance(rows, twins, allowed, restricted, lanes, lane, ef):
+            _compare(rows, twins, allowed, restricted, lanes, lane, reach, k, keep)
+            if _advance(rows, twins, allowed, restricted, lanes, lane, reach, k):
                 continue
-            matched[state[lane, _QUERY]] = state[lane, _MATCHED]
-            _finish(
-                rows, twins, queries, allowed, restricted, lanes, lane, ef, keep, scales,
+            report(lanes, lane, effort)
+            _rank(rows, queries, lanes, lane)
+            write_found(
+                twins, allowed, restricted, lanes.ranked, state[lane, FOUND], q, scales,
                 out_rows, out_distances,
             )  # fmt: skip
+            forget(lanes, lane)
             if asked < count:
-                without = ignored[asked] if ignored.shape[0] > 0 else -1
-                _start(rows, seeds, queries, asked, lanes, lane, ef, without)
+                _start(rows, seeds, queries, asked, lanes, lane)
                 asked += 1
             else:
-                state[lane, _QUERY] = -1
+                state[lane, QUERY] = -1
                 active -= 1

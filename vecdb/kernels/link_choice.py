@@ -2,7 +2,8 @@
 
 The nodes met by a search for the row are pruned by the rule of relative neighbourhoods (Malkov &
 Yashunin 2018, algorithm 4), and the list is filled with the nearest of those pruned. Then its
-neighbours take it up: in an unused place, or in that of a link which it makes superfluous.
+neighbours, pruned or not, take it up: in an unused place, or in that of a link which it makes
+superfluous. Rows that only those kept by the rule link to are found too seldom.
 
 `between` and `neighbour` are the layout's functions: the squared distance of two rows, and the
 link of a row at a place, -1 for none.
@@ -26,7 +27,7 @@ def make_link_choice(between: Any, neighbour: Any) -> tuple[Any, Any]:
 
     @inline
     def choose_links(rows: Any, row: Any, count: Any, keys: Any, kept: Any) -> Any:
-        """Choose neighbours for `row` from sorted keys; return how many the rule kept, and all."""
+        """Choose neighbours for `row` from sorted keys; return how many."""
         size = 0
         for i in range(count):
             node = key_row(keys[i])
@@ -40,12 +41,11 @@ def make_link_choice(between: Any, neighbour: Any) -> tuple[Any, Any]:
                 kept[size] = node
                 keys[i] = -1
                 size += 1
-        chosen = size
         for i in range(count):
             if size < rows.degree and keys[i] >= 0:
                 kept[size] = key_row(keys[i])
                 size += 1
-        return chosen, size
+        return size
 
     @inline
     def place_for(rows: Any, owner: Any, row: Any, forced: Any) -> Any:
