@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Callable
+from functools import lru_cache
 from numbers import Real
 from typing import Any, NamedTuple
 
@@ -59,6 +60,13 @@ _WIDER_BY = 0.1
 _LEAST_HOPS = 16
 """A walk that is on its way may have to go through nodes that seem no better than those behind."""
 
+_SPREAD = 2
+"""Added to k where a filter leaves it to chance how many rows are nearer than the k-th allowed."""
+_BY_CHANCE = 0.25
+"""Share of the misses a target allows that is kept for that, too."""
+_PLANS = 64
+"""Answers that are remembered: most searches are asked for as the last ones were."""
+
 
 class Plan(NamedTuple):
     """How to search."""
@@ -97,8 +105,7 @@ class Calibration:
     def __init__(self, table: Floats) -> None:
         self.table = table
         self._curves = [_Curve(table, which) for which in range(len(_KS) if table.size else 0)]
-        self._last: tuple[float, list[float]] = math.nan, []
-        """The target that was asked for last, and its stop for each of `_KS`."""
+        self.plan = lru_cache(_PLANS)(self._plan_for)
 
     @classmethod
     def none(cls) -> Calibration:
@@ -138,10 +145,8 @@ class Calibration:
         if not self._curves:
             ef = max(LARGEST_EF, math.ceil(k))
             return Plan(Reach(ef, 0, ENDLESS, 1.0), ef)
-        if self._last[0] != target:
-            misses = (1 - target) * (1 - _MARGIN)
-            self._last = target, [curve.stop_for_misses(misses) for curve in self._curves]
-        return self._plan(_between(self._last[1], k), k)
+        misses = (1 - target) * (1 - _MARGIN)
+        return self._plan(_between([curve.stop_for_misses(misses) for curve in self._curves], k), k)
 
     def for_ef(self, ef: float, k: float) -> Plan:
         """Return how to find the nearest `k` with about `ef` nodes expanded, and at least k."""
@@ -151,6 +156,23 @@ class Calibration:
         # Beyond 100, what is expanded grows with k in proportion.
         hops = ef * min(1.0, _KS[-1] / k)
         return self._plan(_between([curve.stop_for_hops(hops) for curve in self._curves], k), k)
+
+    def _plan_for(self, k: int, ef: int, target: float | None, share: float) -> Plan:
+        """Return how to search for `k` rows where only a share of all is allowed.
+
+        With a `target` of recall `ef` is the least. The k nearest allowed rows are about as many
+        nearest of all as lie evenly among them; few of them vary more.
+        """
+        nearest = k / share if target is None else (k + _SPREAD * (1 - share)) / share
+        plan = self.for_ef(ef / share, nearest)
+        if target is not None:
+            misses = (1 - target) * (1 - _BY_CHANCE * (1 - share))
+            enough = self.for_target(1 - misses, nearest)
+            plan = enough if enough.hops > plan.hops or ef <= k else plan
+        if share == 1:
+            return plan
+        # It is left to chance how soon k allowed ones are found.
+        return plan._replace(reach=plan.reach._replace(least=int(plan.hops)))
 
     def _plan(self, stop: float, k: float) -> Plan:
         hops = math.exp(_between([math.log(curve.hops(stop)) for curve in self._curves], k))
@@ -166,31 +188,33 @@ class _Curve:
         recalls = np.maximum.accumulate(table[1 + len(_KS) + which].astype(np.float64))
         grown = np.flatnonzero(np.diff(hops, prepend=0) > 0)
         end = int(grown[-1]) + 1 if len(grown) else 1
-        self._stops = table[0, :end].astype(np.float64)
-        self._log_hops = np.log(np.maximum(hops[:end], 1))
-        self._log_misses = np.log(np.maximum(1 - recalls[:end], _LEAST_MISSES))
+        # Lists: a search looks up a few numbers, which takes an array several times as long.
+        self._stops: list[float] = table[0, :end].tolist()
+        self._log_hops: list[float] = np.log(np.maximum(hops[:end], 1)).tolist()
+        misses = np.maximum(1 - recalls[:end], _LEAST_MISSES)
+        self._log_finds: list[float] = (-np.log(misses)).tolist()
         known = self._log_hops[-1] - self._log_hops[0]
         # By how much the stop grows, beyond what was measured, for each e-fold of the hops.
-        self._slope = float((self._stops[-1] - self._stops[0]) / known) if known > 0 else 1.0
+        self._slope = (self._stops[-1] - self._stops[0]) / known if known > 0 else 1.0
 
     def stop_for_misses(self, misses: float) -> float:
         """Return the stop at which such a share of the nearest is missed."""
-        return float(np.interp(-math.log(misses), -self._log_misses, self._stops))
+        return _interpolated(-math.log(misses), self._log_finds, self._stops)
 
     def stop_for_hops(self, hops: float) -> float:
         """Return the stop at which so many nodes are expanded."""
         wanted = math.log(hops)
         beyond = wanted - self._log_hops[-1]
         if beyond > 0:
-            return float(self._stops[-1] + beyond * self._slope)
-        return float(np.interp(wanted, self._log_hops, self._stops))
+            return self._stops[-1] + beyond * self._slope
+        return _interpolated(wanted, self._log_hops, self._stops)
 
     def hops(self, stop: float) -> float:
         """Return how many nodes are expanded at a stop."""
         beyond = stop - self._stops[-1]
         if beyond > 0:
             return math.exp(self._log_hops[-1] + beyond / self._slope)
-        return math.exp(float(np.interp(stop, self._stops, self._log_hops)))
+        return math.exp(_interpolated(stop, self._stops, self._log_hops))
 
 
 def _reach(stop: float, hops: float, k: float) -> Reach:
@@ -203,12 +227,17 @@ def _reach(stop: float, hops: float, k: float) -> Reach:
 
 def _between(values: list[float], k: float) -> float:
     """Return the number between two of those for `_KS`, where the logarithm of k stands."""
-    log_k = math.log(min(k, _KS[-1]))
-    if log_k <= _LOG_KS[0]:
+    return _interpolated(math.log(k), _LOG_KS, values)
+
+
+def _interpolated(x: float, xs: list[float], values: list[float]) -> float:
+    """Return the number that stands where `x` does among `xs`, which ascend."""
+    above = bisect_left(xs, x)
+    if above == 0:
         return values[0]
-    above = bisect_left(_LOG_KS, log_k)
-    low, high = _LOG_KS[above - 1], _LOG_KS[above]
-    share = (log_k - low) / (high - low)
+    if above == len(xs):
+        return values[-1]
+    share = (x - xs[above - 1]) / (xs[above] - xs[above - 1])
     return values[above - 1] + share * (values[above] - values[above - 1])
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.index.base import METRIC_NUMBERS, Arrays, Distances, Ids
-from vecdb.index.calibration import TRUTH, Calibration, Plan, calibrate, draw_sample
+from vecdb.index.calibration import TRUTH, Calibration, calibrate, draw_sample
 from vecdb.index.coded_seeds import draw_seeds
 from vecdb.index.coded_space import CodedSpace, Floats
 from vecdb.index.graph_bulk import BulkSettings, bulk_graph
@@ -30,10 +30,6 @@ _INSERTED_SHARE = 0.5
 _LEAST_LINKED = 128
 _CALIBRATED = 32
 """Queries that are searched for at a time to calibrate."""
-_SPREAD = 2
-"""Added to k where a filter leaves it to chance how many rows are nearer than the k-th allowed."""
-_BY_CHANCE = 0.25
-"""Share of the misses a target allows that is kept for that, too."""
 _SCANNED_PER_HOP = 20
 """Rows that a scan compares with in the time of one hop."""
 NO_BITS: Bits = frozen(np.empty(0, np.uint8))
@@ -224,14 +220,14 @@ class PlacedGraph(ABC):
             found[:], distances[:] = -1, np.inf
             return found, distances
         placed, scales = self._space.place_queries(queries)
-        plan = self._plan(k, ef, target, count / len(self.rows))
-        reach, hops = plan
+        reach, hops = self._calibration.plan(k, ef, target, count / len(self.rows))
         if scan_is_cheaper(count, hops):
             self._scan(frozen(placed), scales, allowed, (found, distances), threads)
             return found, distances
         out = found, distances
         effort = self._walk(frozen(placed), scales, reach, allowed, out, threads)
-        asked = np.flatnonzero(self._came_short(effort, found, reach, count))
+        short = self._came_short(effort, found, reach, count)
+        asked = np.flatnonzero(short)
         while len(asked):
             part = found[asked], distances[asked]
             queries_again, scales_again = frozen(placed[asked]), scales[asked]
@@ -259,23 +255,6 @@ class PlacedGraph(ABC):
         else:  # where few of the nodes expanded are allowed, they may not be the nearest of those
             short |= effort[:, 1] < min(k + k // 2, count)
         return short
-
-    def _plan(self, k: int, ef: int, target: float | None, share: float) -> Plan:
-        """Return how to search for `k` of the rows, of which only a share is allowed.
-
-        The k nearest allowed rows are about as many nearest of all as lie evenly among them; few
-        of them vary more.
-        """
-        nearest = k / share if target is None else (k + _SPREAD * (1 - share)) / share
-        plan = self._calibration.for_ef(ef / share, nearest)
-        if target is not None:
-            misses = (1 - target) * (1 - _BY_CHANCE * (1 - share))
-            enough = self._calibration.for_target(1 - misses, nearest)
-            plan = enough if enough.hops > plan.hops or ef <= k else plan
-        if share == 1:
-            return plan
-        # It is left to chance how soon k allowed ones are found.
-        return plan._replace(reach=plan.reach._replace(least=int(plan.hops)))
 
     def _header(self, version: int, *more: int) -> NDArray[np.int64]:
         """Return the numbers of the array ``header``."""
