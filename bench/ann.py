@@ -116,7 +116,10 @@ def _names(text: str) -> list[str]:
     help="Delete half of the rows and insert them again, N times.",
 )  # fmt: skip
 @click.option("--m", default=16, show_default=True)
-@click.option("--ef-construction", default=200, show_default=True)
+@click.option(
+    "--ef-construction", default=200, show_default=True,
+    help="Not of vecdb's graphs of codes, which are built at once, with their default.",
+)  # fmt: skip
 @click.option("--passes", default=5, show_default=True, type=click.IntRange(1))
 @click.option(
     "--out", type=click.Path(path_type=Path), required=True, help="JSON; a PNG beside it."

@@ -145,9 +145,48 @@ class VecdbHnsw(_Vecdb):
         return ef_values(k)
 
 
+class _VecdbCoded(VecdbHnsw):
+    """A graph that is built at once: with the ef_construction that is its default."""
+
+    rerank = "memory"
+
+    def build(self, base: Matrix, options: BuildOptions) -> None:
+        self.threads = options.threads
+        self.index = HnswIndex(
+            base.shape[1], options.metric, m=options.m, quantization=self.quantization,
+            rerank=self.rerank,
+        )  # fmt: skip
+        self.index.build(base, threads=options.threads)
+
+
 @engine("vecdb-hnsw-rabitq")
-class VecdbHnswRabitq(VecdbHnsw):
+class VecdbHnswRabitq(_VecdbCoded):
     quantization = "rabitq"
+
+
+@engine("vecdb-hnsw-sq8")
+class VecdbHnswSq8(_VecdbCoded):
+    """One code a row, and the rest of the vectors in memory."""
+
+    quantization = "sq8"
+
+
+@engine("vecdb-hnsw-sq8-mmap")
+class VecdbHnswSq8Mapped(_VecdbCoded):
+    """One code a row, and the rest of the vectors in a file."""
+
+    quantization = "sq8"
+    rerank = "mmap"
+
+    def build(self, base: Matrix, options: BuildOptions) -> None:
+        super().build(base, options)
+        with tempfile.TemporaryDirectory() as folder:
+            self.index.save(Path(folder) / "index")
+            self.index = HnswIndex.load(Path(folder) / "index")
+
+    def index_bytes(self) -> int:
+        """Without what is in the file, whose pages the system may take back."""
+        return super().index_bytes() - self.index.arrays()["residuals"].nbytes
 
 
 class _VecdbIvf(_Vecdb):

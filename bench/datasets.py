@@ -23,9 +23,19 @@ def main() -> None:
     default=SHARED / "pep_sentences_minilm_f16.npy",
     help="The embeddings; by default ../shared/data/pep_sentences_minilm_f16.npy.",
 )
+@click.option("--rows", type=int, help="As many, mixed from pairs of them; all as they are.")
+@click.option("--joined", default=1, show_default=True, help="Embeddings side by side in a row.")
+@click.option("--lengths", is_flag=True, help="Of different lengths, instead of 1.")
+@click.option("--repeated", default=0.0, show_default=True, help="Share that are copies of others.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="A folder.")
-def minilm(source: Path, out: Path) -> None:
-    """Sentences of the PEPs as all-MiniLM-L6-v2 embeds them: 100,449 and 1,000, of 384."""
+def minilm(
+    source: Path, rows: int | None, joined: int, lengths: bool, repeated: float, out: Path
+) -> None:
+    """Sentences of the PEPs as all-MiniLM-L6-v2 embeds them: 100,449 and 1,000, of 384.
+
+    The options make of them what else an index meets: more rows, more dimensions (sentences that
+    follow each other, side by side), other lengths, duplicates.
+    """
     if not source.exists():
         raise click.ClickException(
             f"{source} is not there. It is not part of the repository; pass embeddings of your own "
@@ -33,6 +43,15 @@ def minilm(source: Path, out: Path) -> None:
         )
     vectors = np.load(source, allow_pickle=False).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    rng = np.random.default_rng(2)
+    if joined > 1:
+        vectors = np.hstack([np.roll(vectors, -shift, axis=0) for shift in range(joined)])
+    if rows is not None:
+        vectors = mixed(vectors, rows + HELD_OUT, rng)
+    if lengths:
+        vectors *= rng.lognormal(0, 0.3, (len(vectors), 1)).astype(np.float32)
+    copies = rng.choice(len(vectors), round(repeated * len(vectors)), replace=False)
+    vectors[copies] = vectors[rng.integers(len(vectors), size=len(copies))]
     write_split(vectors, out)
 
 
@@ -46,6 +65,19 @@ def clusters(rows: int, dim: int, out: Path) -> None:
     centres = rng.standard_normal((max(1, rows // 200), dim))
     vectors = centres[rng.integers(len(centres), size=rows + HELD_OUT)]
     write_split((vectors + 0.8 * rng.standard_normal(vectors.shape)).astype(np.float32), out)
+
+
+def mixed(vectors: np.ndarray, rows: int, rng: np.random.Generator) -> np.ndarray:
+    """Mix each row from a vector, one of another sentence, and noise; of length 1."""
+    made = np.empty((rows, vectors.shape[1]), np.float32)
+    for first in range(0, rows, 65_536):
+        part = made[first : first + 65_536]
+        one, other = rng.integers(len(vectors), size=(2, len(part)))
+        share = rng.uniform(0, 0.5, (len(part), 1)).astype(np.float32)
+        part[:] = (1 - share) * vectors[one] + share * vectors[other]
+        part += rng.standard_normal(part.shape, np.float32) * np.float32(0.3 / part.shape[1] ** 0.5)
+        part /= np.linalg.norm(part, axis=1, keepdims=True)
+    return made
 
 
 def write_split(vectors: np.ndarray, out: Path) -> None:

@@ -150,6 +150,16 @@ def test_rows_inserted_one_by_one_are_found_beside_their_equals(
     assert recall(index.search(queries, 10, ef=100)[0], exact.search(queries, 10)[0]) > 0.9
 
 
+def test_a_node_may_have_more_links_than_a_search_has_candidates() -> None:
+    vectors, queries = clustered(700, 8), clustered(20, 8, seed=1)
+    index = HnswIndex(8, "l2", m=300, quantization="sq8")
+    index.build(vectors)
+    exact = FlatIndex(8, "l2")
+    exact.build(vectors)
+    truth, _ = exact.search(queries, 10)
+    assert recall(index.search(queries, 10, ef=10)[0], truth) > 0.95
+
+
 def test_removed_rows_give_their_places_to_new_ones() -> None:
     vectors = clustered(MANY // 3, 12)
     index = _built(vectors)

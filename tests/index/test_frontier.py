@@ -11,7 +11,7 @@ from vecdb.kernels import frontier
 from vecdb.kernels.jit import kernel
 from vecdb.kernels.pool import LARGEST_KEY
 
-OFFERED = 40
+OFFERED = frontier.MOST_AT_ONCE
 CLOSED, OUTRANKED, NOTHING = range(3)
 
 
@@ -21,7 +21,7 @@ def _walk(candidates, ef, keys, counts, taken, outcomes):  # type: ignore[no-unt
     frontier.begin(candidates, 0)
     first = 0
     for step in range(counts.shape[0]):
-        place = frontier.make_room(candidates, 0, ef, counts[step])
+        place = frontier.make_room(candidates, 0, ef)
         for i in range(first, first + counts[step]):
             candidates.opened[0, place] = keys[i]
             place += frontier.key_distance(keys[i]) < candidates.limits[0]

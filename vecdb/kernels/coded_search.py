@@ -118,7 +118,7 @@ def _offer_neighbours(
     for block in range(rows.degree // BLOCK):
         ids = ids_of(rows, block)
         byte = 4 * (ids - 2 * BLOCK) - words * 8 * BLOCK
-        count = frontier.make_room(candidates, lane, ef, BLOCK)
+        count = frontier.make_room(candidates, lane, ef)
         mask = estimate_block(
             rows.bytes, row, byte, lanes.planes, lane, words, scalars[lane, _STEP],
             scalars[lane, _HALF], base, min(limit, candidates.limits[lane]), fresh,

@@ -130,18 +130,21 @@ def _compare(
     candidates, state = lanes.candidates, lanes.state
     norm, total = lanes.scalars[lane, _NORM], state[lane, _SUM]
     worth = np.float32(-2.0) * lanes.scalars[lane, _STEP]
-    count = frontier.make_room(candidates, lane, reach.ef, state[lane, _WAITING])
-    limit = min(limit_of(lanes, lane, k, reach.stop), candidates.limits[lane])
-    for w in range(state[lane, _WAITING]):
-        node = np.int64(lanes.waiting[lane, w])
-        product = dot_bytes(rows.bytes, node, lanes.levels, lane, rows.width) - total
-        distance = norm + base_of(rows, node) + worth * scale_of(rows, node) * np.float32(product)
-        distance = max(distance, np.float32(0.0))
-        if not restricted or is_allowed(allowed, twins, node):
-            state[lane, FOUND] = offer(lanes.best[lane], state[lane, FOUND], keep, distance, node)
-        candidates.opened[lane, count] = pack_key(distance, node)
-        count += distance < limit
-    frontier.opened_through(candidates, lane, count)
+    limit = limit_of(lanes, lane, k, reach.stop)
+    for first in range(0, state[lane, _WAITING], frontier.MOST_AT_ONCE):
+        count = frontier.make_room(candidates, lane, reach.ef)
+        nearer = min(limit, candidates.limits[lane])
+        for w in range(first, min(first + frontier.MOST_AT_ONCE, state[lane, _WAITING])):
+            node = np.int64(lanes.waiting[lane, w])
+            product = dot_bytes(rows.bytes, node, lanes.levels, lane, rows.width) - total
+            shared = scale_of(rows, node) * np.float32(product)
+            distance = max(norm + base_of(rows, node) + worth * shared, np.float32(0.0))
+            if not restricted or is_allowed(allowed, twins, node):
+                found = offer(lanes.best[lane], state[lane, FOUND], keep, distance, node)
+                state[lane, FOUND] = found
+            candidates.opened[lane, count] = pack_key(distance, node)
+            count += distance < nearer
+        frontier.opened_through(candidates, lane, count)
     state[lane, _WAITING] = 0
 
 

@@ -20,6 +20,9 @@ from vecdb.kernels.code_simd import count_below, lowest_key
 from vecdb.kernels.jit import inline
 from vecdb.kernels.pool import LARGEST_KEY, key_distance
 
+MOST_AT_ONCE = 64
+"""Keys that are written down before room is made again."""
+
 _OPEN, _CLOSED = range(2)
 _GROUP = 8
 """Keys that are looked at together: those up to a multiple of it behind the last are the largest
@@ -50,7 +53,7 @@ def frontier_room(ef: int) -> int:
 @inline
 def _room(ef: int) -> int:
     """Return how many keys there may be before they are cut: so many that it is seldom done."""
-    return 2 * ef + 256
+    return 2 * ef + 4 * MOST_AT_ONCE
 
 
 @inline
@@ -77,9 +80,9 @@ def open_count(frontier: Any, lane: Any) -> Any:
 
 
 @inline
-def make_room(frontier: Any, lane: Any, ef: Any, count: Any) -> Any:
-    """Make room for `count` more open keys, and return where the first may be written."""
-    if frontier.counts[lane, _OPEN] + count + _GROUP > _room(ef):
+def make_room(frontier: Any, lane: Any, ef: Any) -> Any:
+    """Make room for `MOST_AT_ONCE` more open keys, and return where the first may be written."""
+    if frontier.counts[lane, _OPEN] + MOST_AT_ONCE + _GROUP > _room(ef):
         _cut(frontier, lane, ef)
     return frontier.counts[lane, _OPEN]
 
