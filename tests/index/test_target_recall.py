@@ -59,6 +59,26 @@ def test_queries_that_were_not_calibrated_on_get_the_recall(metric: str, quantiz
         assert _recall(index, exact, queries, 10, 0.5) < 0.95, "more than asked for costs time"
 
 
+@compiled
+@pytest.mark.parametrize("quantization", ["rabitq", "sq8"])
+def test_long_vectors_lead_to_the_largest_inner_products(quantization: str) -> None:
+    """Vectors of other lengths are far from each other, and what has large products is long."""
+    rng = np.random.default_rng(3)
+    lengths = rng.lognormal(0, 0.4, (8_400, 1)).astype(np.float32)
+    vectors = lengths * rng.standard_normal((8_400, 48), np.float32)
+    vectors, queries = vectors[:-400], vectors[-400:]
+    index, exact = _graph(vectors, "dot", quantization), FlatIndex(48, "dot")
+    exact.build(vectors)
+    rows, _ = index.search(queries, 10, ef=64)
+    truth, _ = exact.search(queries, 10)
+    assert recall(rows, truth) > 0.9
+    norms = np.linalg.norm(vectors, axis=1)
+    short = norms < np.median(norms)
+    for target in (0.9, 0.99):
+        assert _recall(index, exact, queries, 10, target) >= target - 0.03
+        assert _recall(index, exact, queries, 10, target, short) >= target - 0.03
+
+
 def test_a_small_graph_compares_with_all_rows() -> None:
     vectors = clustered(150, 8)
     index, exact = _graph(vectors, "l2"), FlatIndex(8, "l2")

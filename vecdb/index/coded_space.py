@@ -96,11 +96,18 @@ class CodedSpace:
         """
         if self.metric is not Metric.DOT:
             return frozen(np.ascontiguousarray(coordinates))
-        centre = rotate(self.centre[None, :].copy(), self.signs)
         norms = np.sqrt(np.maximum(np.float32(self.norm**2) - offsets, 0))
         stretch = np.float32(self.norm) / np.where(norms > 0, norms, np.float32(self.norm))
+        centre = self._placed_centre()
         placed = (coordinates + centre) * stretch[:, None] - centre
         return frozen(placed.astype(np.float32))
+
+    def move_back(self, coordinates: Floats) -> None:
+        """Make coordinates (n, width), in place, those of the vectors before they were moved."""
+        coordinates += self._placed_centre()
+
+    def _placed_centre(self) -> Floats:
+        return rotate(self.centre[None, :].copy(), self.signs)
 
     def _placed(self, vectors: Matrix) -> Floats:
         return rotate(

@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.index.graph_carve import Workers, carve, in_stretches
+from vecdb.index.graph_space import GraphSpace
 from vecdb.index.graph_walk import CodedWalk
-from vecdb.index.rows import aligned_empty, frozen, padded
-from vecdb.kernels.distance import store_rows
-from vecdb.kernels.graph_bulk import chain_twins, join_leaves, widen_lists
+from vecdb.index.rows import aligned_empty, frozen
+from vecdb.kernels.graph_bulk import chain_twins, join_leaves, measure_keys, widen_lists
 from vecdb.kernels.graph_bulk_link import (
     count_reverse,
     fill_reverse,
@@ -32,7 +32,6 @@ from vecdb.kernels.graph_bulk_link import (
 )
 from vecdb.kernels.graph_bulk_reach import reach_all
 from vecdb.kernels.pool import LARGEST_KEY
-from vecdb.kernels.rotation import draw_signs, rotate
 from vecdb.types import Matrix, Metric
 
 Keys = NDArray[np.int64]
@@ -82,10 +81,9 @@ def bulk_graph(
     Every node has exactly `degree` links, to different nodes and not to itself, and can be reached
     from the entry; where there are no more than `degree` nodes, each links to all others.
 
-    The graph is built for squared Euclidean distance. Under cosine that is between the vectors at
-    unit norm. Under dot it is between vectors with one coordinate more, ``sqrt(M**2 - |x|**2)``
-    for the largest norm M, beside which a query's is zero: the order of these distances is that of
-    inner products (Bachrach et al. 2014).
+    The graph is built for the distances of a `GraphSpace`. Under dot, near a vector are those with
+    which it has the largest inner products, and not those at its place: a search is then led over
+    long vectors, which are what it looks for (ip-NSW, Morozov & Babenko 2018).
 
     Parameters
     ----------
@@ -103,16 +101,16 @@ def bulk_graph(
         How much work to put into it.
     """
     settings = settings or BulkSettings()
-    space = _euclidean(vectors, metric)
+    space = GraphSpace.of(vectors, metric)
     # What is moved and scaled may be rounded to equal rows that were not.
-    twins, nodes = _find_twins(space if metric is Metric.COSINE else vectors)
+    twins, nodes = _find_twins(space.vectors if metric is Metric.COSINE else vectors)
     neighbours = np.full((len(vectors), degree), -1, np.int32)
     if len(nodes) == 0:
         return BulkGraph(neighbours, -1, twins, nodes)
-    if len(nodes) < len(space):
-        space = _rows_of(space, nodes)
-    space = rotate(space, draw_signs(space.shape[1], seed))
-    entry = _nearest_to_mean(space)
+    if len(nodes) < len(vectors):
+        space = space.taken(nodes)
+    space = space.rotated(seed)
+    entry = _nearest_to_mean(space.vectors)
     if len(nodes) <= degree + 1:
         links = np.array([np.delete(nodes, i) for i in range(len(nodes))])
         neighbours[nodes, : len(nodes) - 1] = links
@@ -120,35 +118,6 @@ def bulk_graph(
     links, order = _Builder(space, degree, entry, workers or Workers(), seed, settings).build()
     neighbours[nodes] = nodes[links]
     return BulkGraph(neighbours, int(nodes[entry]), twins, nodes[order])
-
-
-def _euclidean(vectors: Matrix, metric: Metric) -> Matrix:
-    """Return vectors whose Euclidean distances order as `bulk_graph` says, padded with zeros.
-
-    They are moved and scaled so that squares keep their precision and cannot overflow.
-    """
-    count, dim = vectors.shape
-    columns = dim + 1 if metric is Metric.DOT else dim
-    space: Matrix = aligned_empty((count, padded(columns)), np.float32)
-    if count == 0:
-        return space
-    store_rows(frozen(vectors), metric is Metric.COSINE, space, 0)
-    space[:, dim:] = 0
-    if metric is not Metric.COSINE:
-        space /= np.float32(max(float(np.abs(space).max()), 1e-30))
-    if metric is Metric.DOT:
-        norms = np.einsum("ij,ij->i", space, space, dtype=np.float64)
-        space[:, dim] = np.sqrt(norms.max() - norms)
-    if metric is not Metric.COSINE:
-        space[:, :columns] -= space[:, :columns].mean(axis=0, dtype=np.float64).astype(np.float32)
-        space /= np.float32(max(float(np.abs(space).max()), 1e-30))
-    return space
-
-
-def _rows_of(space: Matrix, rows: NDArray[np.int32]) -> Matrix:
-    taken: Matrix = aligned_empty((len(rows), space.shape[1]), np.float32)
-    np.take(space, rows, axis=0, out=taken)
-    return taken
 
 
 def _find_twins(rows: Matrix) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
@@ -178,17 +147,20 @@ class _Builder:
     """The steps of a build over more than `degree` + 1 different rows."""
 
     def __init__(
-        self, space: Matrix, degree: int, entry: int, workers: Workers, seed: int,
+        self, space: GraphSpace, degree: int, entry: int, workers: Workers, seed: int,
         settings: BulkSettings,
     ) -> None:  # fmt: skip
-        self.space, self.degree, self.entry = space, degree, entry
+        self.space, self.directions = space.vectors, space.directions
+        self.compared = space.vectors, frozen(space.lifts)
+        self.degree, self.entry = degree, entry
         self.workers, self.seed, self.settings = workers, seed, settings
-        listed = min(max(settings.listed, degree), len(space) - 1)
-        self.lists = np.full((len(space), listed), LARGEST_KEY, np.int64)
-        self.far = np.empty((len(space), 0), np.int64)
-        self.kept = np.full((len(space), degree), LARGEST_KEY, np.int64)
-        self.links = np.empty((len(space), degree), np.int32)
-        self.order = np.arange(len(space), dtype=np.int32)
+        count = len(self.space)
+        listed = min(max(settings.listed, degree), count - 1)
+        self.lists = np.full((count, listed), LARGEST_KEY, np.int64)
+        self.far = np.empty((count, 0), np.int64)
+        self.kept = np.full((count, degree), LARGEST_KEY, np.int64)
+        self.links = np.empty((count, degree), np.int32)
+        self.order = np.arange(count, dtype=np.int32)
 
     def build(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """Return links, and an order in which neighbours are close together."""
@@ -206,9 +178,10 @@ class _Builder:
         # A leaf of more than `degree` rows: every list is then long enough to fill a row.
         leaf = max(self.settings.leaf, 4 * (self.degree + 1))
         leaves, far = carve(
-            self.space, leaf=leaf, least=leaf // 4, fanouts=self.settings.fanouts,
+            self.directions, leaf=leaf, least=leaf // 4, fanouts=self.settings.fanouts,
             seed=[self.seed, turn], workers=self.workers,
         )  # fmt: skip
+        measure_keys(*self.compared, far)
         self.far = np.hstack([self.far, far])
         members = np.concatenate(leaves)
         starts = np.concatenate([[0], np.cumsum([len(leaf) for leaf in leaves])])
@@ -222,7 +195,7 @@ class _Builder:
             block[:] = 0
             table = np.empty((largest, largest), np.float32)
             return lambda first, last: join_leaves(
-                self.space, starts, members, first, last, self.lists, locks, block, table
+                *self.compared, starts, members, first, last, self.lists, locks, block, table
             )
 
         self._spread(len(leaves), 1, make_work)
@@ -237,7 +210,7 @@ class _Builder:
             kept = np.empty(self.degree, np.int64)
             keys = np.empty(self.lists.shape[1] + self.far.shape[1], np.int64)
             return lambda first, last: prune_lists(
-                self.space, self.lists, self.far, self.order, first, last, self.kept, kept, keys
+                *self.compared, self.lists, self.far, self.order, first, last, self.kept, kept, keys
             )
 
         self._spread(len(self.space), _STRETCH, make_work)
@@ -254,7 +227,7 @@ class _Builder:
             keys = np.empty(self.lists.shape[1] + self.far.shape[1] + _REVERSE, np.int64)
             strain = np.empty(len(keys), np.float32)
             return lambda first, last: link_rows(
-                self.space, self.kept, reverse, ends, self.lists, self.far, self.order, first,
+                *self.compared, self.kept, reverse, ends, self.lists, self.far, self.order, first,
                 last, self.links, kept, keys, strain,
             )  # fmt: skip
 
@@ -265,14 +238,14 @@ class _Builder:
         count, ef = len(self.space), self.settings.ef
         parents = np.full(count, -1, np.int32)
         reach_all(
-            self.space, self.links, self.entry, parents, np.empty(count, np.int32),
+            *self.compared, self.links, self.entry, parents, np.empty(count, np.int32),
             np.empty(max(ef, 32), np.int64), np.empty(count // 8 + 1, np.uint8),
             np.empty(self.degree, np.int64),
         )  # fmt: skip
 
     def _search(self) -> None:
         """Search the graph for each row, on codes; what is met joins the lists."""
-        found = CodedWalk(self.space, self.links, self.entry, self.workers)
+        found = CodedWalk(*self.compared, self.links, self.entry, self.workers)
         ef = self.settings.ef
         far = np.empty((len(self.space), _FAR), np.int64)
         locks = np.zeros(len(self.space), np.int32)
@@ -280,7 +253,7 @@ class _Builder:
         def make_work() -> Callable[[int, int], None]:
             search = found.searcher(ef, ef + 2 * _FAR)
             return lambda first, last: widen_lists(
-                self.space, search(self.order[first:last]), self.order, first, last, self.lists,
+                *self.compared, search(self.order[first:last]), self.order, first, last, self.lists,
                 locks, far,
             )  # fmt: skip
 

@@ -27,6 +27,8 @@ class CodedWalk:
     ----------
     space
         float32 (n, width), rotated.
+    lifts
+        float32 (n,): what is added to a row's squared distances.
     links
         int32 (n, degree), -1 after a row's last.
     entry
@@ -36,18 +38,18 @@ class CodedWalk:
     """
 
     def __init__(
-        self, space: Matrix, links: NDArray[np.int32], entry: int, workers: Workers
+        self, space: Matrix, lifts: NDArray[np.float32], links: NDArray[np.int32], entry: int,
+        workers: Workers,
     ) -> None:  # fmt: skip
         count, width = space.shape
         links = np.pad(links, ((0, 0), (0, -links.shape[1] % BLOCK)), constant_values=-1)
         self.space = space
         memory = aligned_empty((count, row_bytes(width, links.shape[1])), np.uint8)
         coded = coded_rows(memory, width, links.shape[1])
-        offsets = np.zeros(count, np.float32)
 
         def make_storing() -> Callable[[int, int], None]:
             return lambda first, last: store_coordinates(
-                coded, np.arange(first, last), space[first:last], offsets[first:last]
+                coded, np.arange(first, last), space[first:last], lifts[first:last]
             )
 
         in_stretches(workers, count, _STRETCH, make_storing)

@@ -32,6 +32,8 @@ _CALIBRATED = 32
 """Queries that are searched for at a time to calibrate."""
 _SCANNED_PER_HOP = 20
 """Rows that a scan compares with in the time of one hop."""
+_FEW = 0.25
+"""Of the allowed rows that a search should expand were they spread evenly: fewer are too few."""
 NO_BITS: Bits = frozen(np.empty(0, np.uint8))
 
 
@@ -154,13 +156,14 @@ class PlacedGraph(ABC):
         built = self.rows.alive.copy()
         built[sample] = False
         rows = np.flatnonzero(built)
-        decoded = np.empty((len(rows), space.width + (self.metric is Metric.DOT)), np.float32)
+        decoded = np.empty((len(rows), space.width), np.float32)
         self._decode(rows, decoded)
-        if self.metric is Metric.DOT:
-            offsets = decoded[:, -1]
-            np.sqrt(offsets - offsets.min(), out=offsets)
+        metric = Metric.L2
+        if self.metric is Metric.DOT:  # inner products depend on where the origin is
+            metric = Metric.DOT
+            space.move_back(decoded)
         graph = bulk_graph(
-            decoded, Metric.L2, self.degree, workers=workers, seed=self.seed,
+            decoded, metric, self.degree, workers=workers, seed=self.seed,
             settings=BulkSettings(ef=self.ef_construction),
         )  # fmt: skip
         neighbours = np.full((len(self.rows), self.degree), -1, np.int32)
@@ -231,7 +234,7 @@ class PlacedGraph(ABC):
         while len(asked):
             part = found[asked], distances[asked]
             queries_again, scales_again = frozen(placed[asked]), scales[asked]
-            reach = reach._replace(ef=2 * reach.ef)
+            reach = reach._replace(ef=2 * reach.ef, least=2 * reach.least)
             if reach.ef > 2 * len(self.rows) or scan_is_cheaper(count, reach.ef):
                 self._scan(queries_again, scales_again, allowed, part, threads)
                 short = np.zeros(len(asked), np.bool_)
@@ -252,6 +255,9 @@ class PlacedGraph(ABC):
             return short
         if reach.stop < ENDLESS:  # what it did not come to may be nearer than what it found
             short |= effort[:, 2] > 0
+            # It stopped before it came to where the allowed ones are.
+            expected = effort[:, 0] * (count / len(self.rows))
+            short |= effort[:, 1] < _FEW * expected
         else:  # where few of the nodes expanded are allowed, they may not be the nearest of those
             short |= effort[:, 1] < min(k + k // 2, count)
         return short

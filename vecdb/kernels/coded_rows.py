@@ -155,17 +155,10 @@ def clear_links(rows: Any, row: Any) -> None:
 
 @inline
 def squared_distance(rows: Any, a: Any, b: Any) -> Any:
-    """Return the squared distance of two rows in the space in which the graph is built.
-
-    That has one coordinate more than the rows: the root of the offset (`CodedSpace`).
-    """
+    """Return the squared distance of two rows with both offsets: what the graph is built by."""
     tail = tail_of(rows)
     near = l2_of_levels(rows.bytes, a, b, rows.width, rows.floats[a, tail], rows.floats[b, tail])
-    x, y = rows.floats[a, tail + 1], rows.floats[b, tail + 1]
-    if x == y:
-        return near
-    between = np.sqrt(max(x, np.float32(0.0))) - np.sqrt(max(y, np.float32(0.0)))
-    return near + between * between
+    return near + rows.floats[a, tail + 1] + rows.floats[b, tail + 1]
 
 
 @inline

@@ -122,20 +122,13 @@ def decode_row(rows: Any, row: Any, out: Any, line: Any) -> None:
 
 @inline
 def squared_distance(rows: Any, a: Any, b: Any) -> Any:
-    """Return the squared distance of two rows in the space in which the graph is built.
-
-    That has one coordinate more than the rows: the root of the offset (`CodedSpace`).
-    """
+    """Return the squared distance of two rows with both offsets: what the graph is built by."""
     left, right = scale_of(rows, a), scale_of(rows, b)
     total = np.float32(0.0)
     for i in range(rows.width):
         apart = coordinate(rows, a, i, left) - coordinate(rows, b, i, right)
         total += apart * apart
-    x, y = offset_of(rows, a), offset_of(rows, b)
-    if x == y:
-        return total
-    between = np.sqrt(max(x, np.float32(0.0))) - np.sqrt(max(y, np.float32(0.0)))
-    return total + between * between
+    return total + offset_of(rows, a) + offset_of(rows, b)
 
 
 @inline

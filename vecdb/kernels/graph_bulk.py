@@ -4,6 +4,9 @@ The rows are carved into small, overlapping leaves around random leaders, as in 
 2026), and inside a leaf every pair is compared. What a row is compared with goes into a list of
 its nearest. A list is a set of keys that depends on nothing but the pairs compared, so the
 result is the same whatever the number of threads and the order in which they come.
+
+The distance of two rows is the squared Euclidean one of their vectors and both lifts, added up
+(`vecdb.index.graph_space`).
 """
 
 from __future__ import annotations
@@ -12,9 +15,16 @@ from typing import Any
 
 import numpy as np
 
+from vecdb.kernels.graph_bulk_link import lifted
 from vecdb.kernels.jit import inline, kernel
-from vecdb.kernels.pool import LARGEST_KEY, key_distance, pack_key
-from vecdb.kernels.simd import l2_four_by_two, l2_one_by_four, move_up, try_lock, unlock
+from vecdb.kernels.pool import LARGEST_KEY, key_distance, key_row, pack_key
+from vecdb.kernels.simd import (
+    l2_four_by_two,
+    l2_one_by_four,
+    move_up,
+    try_lock,
+    unlock,
+)
 
 LEADER_TILE = 4
 """Leaders come in multiples of it."""
@@ -141,14 +151,15 @@ def _compare_all(block: Any, count: Any, table: Any) -> None:
 
 @kernel
 def join_leaves(
-    vectors: Any, starts: Any, members: Any, first: Any, last: Any, lists: Any, locks: Any,
-    block: Any, table: Any,
+    vectors: Any, lifts: Any, starts: Any, members: Any, first: Any, last: Any, lists: Any,
+    locks: Any, block: Any, table: Any,
 ) -> None:  # fmt: skip
     """Compare all pairs inside some leaves and put each row into the lists of the others.
 
     Parameters
     ----------
     vectors : float32 (n, width)
+    lifts : float32 (n,)
     starts : int64 (leaves + 1,)
         Where each leaf's rows begin in `members`; leaves `first` to before `last` are joined.
     members : int32
@@ -176,10 +187,24 @@ def join_leaves(
                 pass
             worst = _worst(keys)
             for j in range(count):
-                if table[i, j] <= worst and j != i:
-                    _offer_once(keys, pack_key(table[i, j], rows[j]))
+                distance = lifted(table[i, j], lifts[row], lifts[rows[j]])
+                if distance <= worst and j != i:
+                    _offer_once(keys, pack_key(distance, rows[j]))
                     worst = _worst(keys)
             unlock(locks, row)
+
+
+@kernel
+def measure_keys(vectors: Any, lifts: Any, keys: Any) -> None:
+    """Replace the distances in keys (n, f) of rows by those that the graph is built by."""
+    for row in range(keys.shape[0]):
+        for j in range(keys.shape[1]):
+            if keys[row, j] != LARGEST_KEY:
+                node = key_row(keys[row, j])
+                far = l2_one_by_four(
+                    vectors, row, vectors, node, node, node, node, vectors.shape[1]
+                )[0]  # fmt: skip
+                keys[row, j] = pack_key(lifted(far, lifts[row], lifts[node]), node)
 
 
 @inline
@@ -195,13 +220,21 @@ def _offer_locked(lists: Any, locks: Any, row: Any, distance: Any, other: Any) -
 
 @kernel
 def widen_lists(
-    vectors: Any, found: Any, order: Any, first: Any, last: Any, lists: Any, locks: Any, far: Any
+    vectors: Any,
+    lifts: Any,
+    found: Any,
+    order: Any,
+    first: Any,
+    last: Any,
+    lists: Any,
+    locks: Any,
+    far: Any,
 ) -> None:
     """Let rows and those that a search for them met know each other.
 
     Parameters
     ----------
-    vectors, lists, locks
+    vectors, lifts, lists, locks
         As for `join_leaves`.
     order : int32 (n,)
         The rows from `first` to before `last` of it are worked on.
@@ -226,7 +259,8 @@ def widen_lists(
             for t in range(min(4, count - j)):
                 if met[j + t] == row:
                     continue
-                _offer_locked(lists, locks, row, four[t], met[j + t])
-                _offer_locked(lists, locks, met[j + t], four[t], row)
+                distance = lifted(four[t], lifts[row], lifts[met[j + t]])
+                _offer_locked(lists, locks, row, distance, met[j + t])
+                _offer_locked(lists, locks, met[j + t], distance, row)
                 if count - j - t <= far.shape[1]:
-                    far[row, count - j - t - 1] = pack_key(four[t], met[j + t])
+                    far[row, count - j - t - 1] = pack_key(distance, met[j + t])

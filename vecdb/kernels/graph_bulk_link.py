@@ -1,7 +1,8 @@
 """Links of a graph that is built all at once: search, prune, reverse, fill.
 
 Every pass reads one graph and writes another, node by node, so the result does not depend on how
-nodes were spread over threads. Distances are squared Euclidean ones throughout.
+nodes were spread over threads. Distances are squared Euclidean ones and both rows' lifts
+throughout (`vecdb.index.graph_space`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,16 @@ from vecdb.kernels.bitset import has_bit, set_bit
 from vecdb.kernels.jit import inline, kernel
 from vecdb.kernels.pool import EXPANDED, LARGEST_KEY, insert_key, key_distance, key_row, pack_key
 from vecdb.kernels.simd import l2_one_by_four, prefetch
+
+
+@inline
+def lifted(squared: Any, one: Any, other: Any) -> Any:
+    """Return a squared distance with both lifts added.
+
+    In float64, where these sums are exact: it must be the same to the last bit from both sides of a
+    pair, and kernels may reorder sums.
+    """
+    return np.float32(np.float64(squared) + (np.float64(one) + np.float64(other)))
 
 
 @inline
@@ -47,8 +58,9 @@ def _gather(keys: Any, size: Any, more: Any, row: Any) -> Any:
 
 @inline
 def walk(
-    vectors: Any, links: Any, query: Any, entry: Any, pool: Any, visited: Any, batch: Any
-) -> Any:
+    vectors: Any, lifts: Any, links: Any, query: Any, entry: Any, pool: Any, visited: Any,
+    batch: Any,
+) -> Any:  # fmt: skip
     """Search the graph for the row `query` from `entry`.
 
     The keys of the ``len(pool)`` nearest nodes are left in `pool`; returned is how many there are.
@@ -58,6 +70,7 @@ def walk(
         visited[i] = 0
     set_bit(visited, entry)
     start = l2_one_by_four(vectors, query, vectors, entry, entry, entry, entry, width)[0]
+    start += lifts[query] + lifts[entry]
     pool[0] = pack_key(start, entry)
     size, cursor = 1, 0
     while cursor < size:
@@ -83,7 +96,8 @@ def walk(
             d = batch[min(i + 3, last)]
             four = l2_one_by_four(vectors, query, vectors, a, b, c, d, width)
             for j in range(min(4, count - i)):
-                key = pack_key(four[j], batch[i + j])
+                distance = lifted(four[j], lifts[query], lifts[batch[i + j]])
+                key = pack_key(distance, batch[i + j])
                 if size < ef or key < pool[ef - 1]:
                     place = insert_key(pool, size, ef, key)
                     size = min(size + 1, ef)
@@ -92,7 +106,7 @@ def walk(
 
 
 @inline
-def _nearest_rival(vectors: Any, row: Any, kept: Any, count: Any, enough: Any) -> Any:
+def _nearest_rival(vectors: Any, lifts: Any, row: Any, kept: Any, count: Any, enough: Any) -> Any:
     """Return the least distance of `row` to the nodes kept; any below `enough` will do."""
     width, last = vectors.shape[1], count - 1
     least = np.float32(np.inf)
@@ -100,19 +114,22 @@ def _nearest_rival(vectors: Any, row: Any, kept: Any, count: Any, enough: Any) -
         a, b, c = kept[j], kept[min(j + 1, last)], kept[min(j + 2, last)]
         d = kept[min(j + 3, last)]
         w, x, y, z = l2_one_by_four(vectors, row, vectors, a, b, c, d, width)
-        least = min(least, min(min(w, x), min(y, z)))
+        nearest = min(min(w + lifts[a], x + lifts[b]), min(y + lifts[c], z + lifts[d]))
+        least = min(least, nearest + lifts[row])
         if least < enough:
             break
     return least
 
 
 @inline
-def _prune(vectors: Any, keys: Any, size: Any, most: Any, kept: Any, kept_keys: Any) -> Any:
+def _prune(
+    vectors: Any, lifts: Any, keys: Any, size: Any, most: Any, kept: Any, kept_keys: Any
+) -> Any:
     """Keep a candidate if it is nearer to the base than to all kept before; return how many."""
     count = 0
     for i in range(size):
         row, to_base = key_row(keys[i]), key_distance(keys[i])
-        if _nearest_rival(vectors, row, kept, count, to_base) >= to_base:
+        if _nearest_rival(vectors, lifts, row, kept, count, to_base) >= to_base:
             kept[count] = row
             kept_keys[count] = keys[i]
             count += 1
@@ -123,14 +140,15 @@ def _prune(vectors: Any, keys: Any, size: Any, most: Any, kept: Any, kept_keys: 
 
 @kernel
 def prune_lists(
-    vectors: Any, lists: Any, far: Any, order: Any, first: Any, last: Any, kept_keys: Any,
-    kept: Any, keys: Any,
+    vectors: Any, lifts: Any, lists: Any, far: Any, order: Any, first: Any, last: Any,
+    kept_keys: Any, kept: Any, keys: Any,
 ) -> None:  # fmt: skip
     """Keep of each row's list those that are nearer to the row than to others kept.
 
     Parameters
     ----------
     vectors : float32 (n, width)
+    lifts : float32 (n,)
     lists : int64 (n, k)
         Sorted keys, the largest possible one where there are fewer.
     far : int64 (n, f)
@@ -148,7 +166,7 @@ def prune_lists(
         row = order[i]
         size = _gather(keys, 0, lists[row], row)
         size = _gather(keys, size, far[row], row)
-        count = _prune(vectors, keys, size, kept_keys.shape[1], kept, kept_keys[row])
+        count = _prune(vectors, lifts, keys, size, kept_keys.shape[1], kept, kept_keys[row])
         for j in range(count, kept_keys.shape[1]):
             kept_keys[row, j] = LARGEST_KEY
 
@@ -182,7 +200,9 @@ def fill_reverse(kept_keys: Any, starts: Any, reverse: Any) -> None:
 
 
 @inline
-def _prune_and_fill(vectors: Any, keys: Any, size: Any, links: Any, kept: Any, strain: Any) -> Any:
+def _prune_and_fill(
+    vectors: Any, lifts: Any, keys: Any, size: Any, links: Any, kept: Any, strain: Any
+) -> Any:
     """Choose links as `_prune` does, then take back those that failed by the least.
 
     `strain` of a candidate is how much nearer it is to a node kept than to the base.
@@ -192,7 +212,7 @@ def _prune_and_fill(vectors: Any, keys: Any, size: Any, links: Any, kept: Any, s
         row, to_base = key_row(keys[i]), key_distance(keys[i])
         nearest = np.float32(0.0)
         if count < most:
-            nearest = _nearest_rival(vectors, row, kept, count, np.float32(0.0))
+            nearest = _nearest_rival(vectors, lifts, row, kept, count, np.float32(0.0))
         if nearest >= to_base and count < most:
             strain[i] = np.float32(-1.0)
             kept[count] = row
@@ -214,14 +234,14 @@ def _prune_and_fill(vectors: Any, keys: Any, size: Any, links: Any, kept: Any, s
 
 @kernel
 def link_rows(
-    vectors: Any, kept_keys: Any, reverse: Any, ends: Any, lists: Any, far: Any, order: Any,
-    first: Any, last: Any, links: Any, kept: Any, keys: Any, strain: Any,
+    vectors: Any, lifts: Any, kept_keys: Any, reverse: Any, ends: Any, lists: Any, far: Any,
+    order: Any, first: Any, last: Any, links: Any, kept: Any, keys: Any, strain: Any,
 ) -> None:  # fmt: skip
     """Choose the links of each row from those kept, those that lead to it, and its list.
 
     Parameters
     ----------
-    vectors, lists, far, order, first, last, kept
+    vectors, lifts, lists, far, order, first, last, kept
         As for `prune_lists`.
     kept_keys : int64 (n, most)
         What was kept; the largest possible key after the last.
@@ -241,6 +261,6 @@ def link_rows(
         size = _gather(keys, size, reverse[start : ends[row]], row)
         size = _gather(keys, size, lists[row], row)
         size = _gather(keys, size, far[row], row)
-        taken = _prune_and_fill(vectors, keys, size, links[row], kept, strain)
+        taken = _prune_and_fill(vectors, lifts, keys, size, links[row], kept, strain)
         for j in range(taken, links.shape[1]):
             links[row, j] = -1

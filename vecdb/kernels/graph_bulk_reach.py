@@ -43,14 +43,15 @@ def _adopt(links: Any, parents: Any, node: Any, orphan: Any) -> Any:
 
 @kernel
 def reach_all(
-    vectors: Any, links: Any, entry: Any, parents: Any, queue: Any, pool: Any, visited: Any,
-    batch: Any,
+    vectors: Any, lifts: Any, links: Any, entry: Any, parents: Any, queue: Any, pool: Any,
+    visited: Any, batch: Any,
 ) -> Any:  # fmt: skip
     """Give every node a way from `entry`, by a link from where a search for it arrives.
 
     Parameters
     ----------
     vectors : float32 (n, width)
+    lifts : float32 (n,)
     links : int32 (n, degree)
         Changed: links that are on no node's way are replaced, the last of a row first. Rows are
         full, or hold -1 only after links to all other rows.
@@ -74,7 +75,7 @@ def reach_all(
         if parents[orphan] >= 0:
             continue
         repaired += 1
-        size = walk(vectors, links, np.int64(orphan), entry, pool, visited, batch)
+        size = walk(vectors, lifts, links, np.int64(orphan), entry, pool, visited, batch)
         done = False
         for i in range(size):
             if _adopt(links, parents, key_row(pool[i]), orphan):

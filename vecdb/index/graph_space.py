@@ -1,0 +1,81 @@
+"""The space in which a graph is built: what is near a row, whatever the metric."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecdb.index.rows import aligned_empty, frozen, padded
+from vecdb.kernels.distance import store_rows
+from vecdb.kernels.rotation import draw_signs, rotate
+from vecdb.types import Matrix, Metric
+
+_ROUNDING = 1e-5
+"""Share of the largest squared norm that lifts are larger: rounding makes no distance negative."""
+
+
+class GraphSpace(NamedTuple):
+    """Rows whose distance is the squared Euclidean one of their vectors and both lifts, added up.
+
+    Under cosine that is between the vectors at unit norm, without lifts. Under dot the lift is
+    ``M**2 - |x|**2``, for the largest norm M, so that the distance is ``2 M**2 - 2 <x, y>``.
+    """
+
+    vectors: Matrix
+    """float32 (n, width), padded with zeros."""
+    lifts: NDArray[np.float32]
+    """(n,)."""
+    directions: Matrix
+    """float32 (n, width): rows that are near each other are so here, in the Euclidean sense."""
+
+    @classmethod
+    def of(cls, vectors: Matrix, metric: Metric) -> Self:
+        """Place vectors (n, dim); they are moved and scaled so that squares cannot overflow."""
+        count, dim = vectors.shape
+        space: Matrix = aligned_empty((count, padded(dim)), np.float32)
+        lifts = np.zeros(count, np.float32)
+        if count == 0:
+            return cls(space, lifts, space)
+        store_rows(frozen(vectors), metric is Metric.COSINE, space, 0)
+        space[:, dim:] = 0
+        if metric is Metric.COSINE:
+            return cls(space, lifts, space)
+        space /= _largest(space)
+        directions = space
+        if metric is Metric.DOT:
+            norms = np.einsum("ij,ij->i", space, space, dtype=np.float64)
+            lifts[:] = (1 + _ROUNDING) * norms.max() - norms
+            directions = aligned_empty(space.shape, np.float32)
+            np.divide(space, np.sqrt(np.maximum(norms, 1e-30))[:, None], out=directions)
+        space[:, :dim] -= space[:, :dim].mean(axis=0, dtype=np.float64).astype(np.float32)
+        largest = _largest(space)
+        space /= largest
+        lifts /= largest
+        lifts /= largest
+        return cls(space, lifts, directions)
+
+    def taken(self, rows: NDArray[np.int32]) -> Self:
+        """Return some rows."""
+        vectors = _taken(self.vectors, rows)
+        alike = self.directions is self.vectors
+        directions = vectors if alike else _taken(self.directions, rows)
+        return type(self)(vectors, self.lifts[rows], directions)
+
+    def rotated(self, seed: int) -> Self:
+        """Return the same with vectors rotated by chance, so that codes of them tell much."""
+        vectors = rotate(self.vectors, draw_signs(self.vectors.shape[1], seed))
+        alike = self.directions is self.vectors
+        return type(self)(vectors, self.lifts, vectors if alike else self.directions)
+
+
+def _largest(space: Matrix) -> np.float32:
+    """Return the largest coordinate, or what may be divided by."""
+    return np.float32(max(float(np.abs(space).max()), 1e-18))
+
+
+def _taken(space: Matrix, rows: NDArray[np.int32]) -> Matrix:
+    taken: Matrix = aligned_empty((len(rows), space.shape[1]), np.float32)
+    np.take(space, rows, axis=0, out=taken)
+    return taken
