@@ -43,7 +43,7 @@ MODULES = (
     rotation, scan, coded_insert, coded_rows, coded_scan, coded_search, compact_insert,
     compact_rows, compact_scan, compact_search, graph_bulk, graph_bulk_link, graph_bulk_reach,
 )  # fmt: skip
-KERNELS = 35
+KERNELS = 36
 
 SHOW = """
 import numba
