@@ -46,10 +46,11 @@ class CodedWalk:
         self.space = space
         memory = aligned_empty((count, row_bytes(width, links.shape[1])), np.uint8)
         coded = coded_rows(memory, width, links.shape[1])
+        offsets = lifts.copy()  # writeable, as kernels take offsets
 
         def make_storing() -> Callable[[int, int], None]:
             return lambda first, last: store_coordinates(
-                coded, np.arange(first, last), space[first:last], lifts[first:last]
+                coded, np.arange(first, last), space[first:last], offsets[first:last]
             )
 
         in_stretches(workers, count, _STRETCH, make_storing)
