@@ -123,6 +123,12 @@ class _Vecdb:
     def index_bytes(self) -> int:
         return sum(array.nbytes for array in self.index.arrays().values())
 
+    def _map(self) -> None:
+        """Take the index from a file, which is removed and stays mapped."""
+        with tempfile.TemporaryDirectory() as folder:
+            self.index.save(Path(folder) / "index")
+            self.index = type(self.index).load(Path(folder) / "index")
+
     def _search(self, queries: Matrix, k: int, value: int, **how: Any) -> NDArray[np.int64]:
         asked = {} if self.parameter == "-" else {self.parameter: value}
         return self.index.search(queries, k, **asked, **how)[0]
@@ -132,12 +138,15 @@ class _Vecdb:
 class VecdbHnsw(_Vecdb):
     parameter = "ef"
     quantization = "none"
+    rerank: str | None = None
 
     def build(self, base: Matrix, options: BuildOptions) -> None:
         self.threads = options.threads
+        # Graphs of codes are built at once, and with the ef_construction that is their default.
+        effort = options.ef_construction if self.quantization == "none" else None
         self.index = HnswIndex(
-            base.shape[1], options.metric, m=options.m, ef_construction=options.ef_construction,
-            quantization=self.quantization,
+            base.shape[1], options.metric, m=options.m, ef_construction=effort,
+            quantization=self.quantization, rerank=self.rerank,
         )  # fmt: skip
         self.index.build(base, threads=options.threads)
 
@@ -145,34 +154,20 @@ class VecdbHnsw(_Vecdb):
         return ef_values(k)
 
 
-class _VecdbCoded(VecdbHnsw):
-    """A graph that is built at once: with the ef_construction that is its default."""
-
-    rerank = "memory"
-
-    def build(self, base: Matrix, options: BuildOptions) -> None:
-        self.threads = options.threads
-        self.index = HnswIndex(
-            base.shape[1], options.metric, m=options.m, quantization=self.quantization,
-            rerank=self.rerank,
-        )  # fmt: skip
-        self.index.build(base, threads=options.threads)
-
-
 @engine("vecdb-hnsw-rabitq")
-class VecdbHnswRabitq(_VecdbCoded):
+class VecdbHnswRabitq(VecdbHnsw):
     quantization = "rabitq"
 
 
 @engine("vecdb-hnsw-sq8")
-class VecdbHnswSq8(_VecdbCoded):
+class VecdbHnswSq8(VecdbHnsw):
     """One code a row, and the rest of the vectors in memory."""
 
     quantization = "sq8"
 
 
 @engine("vecdb-hnsw-sq8-mmap")
-class VecdbHnswSq8Mapped(_VecdbCoded):
+class VecdbHnswSq8Mapped(VecdbHnsw):
     """One code a row, and the rest of the vectors in a file."""
 
     quantization = "sq8"
@@ -180,9 +175,7 @@ class VecdbHnswSq8Mapped(_VecdbCoded):
 
     def build(self, base: Matrix, options: BuildOptions) -> None:
         super().build(base, options)
-        with tempfile.TemporaryDirectory() as folder:
-            self.index.save(Path(folder) / "index")
-            self.index = HnswIndex.load(Path(folder) / "index")
+        self._map()
 
     def index_bytes(self) -> int:
         """Without what is in the file, whose pages the system may take back."""
@@ -232,9 +225,7 @@ class VecdbIvfRabitqMapped(_VecdbIvf):
 
     def build(self, base: Matrix, options: BuildOptions) -> None:
         super().build(base, options)
-        with tempfile.TemporaryDirectory() as folder:
-            self.index.save(Path(folder) / "index")
-            self.index = IvfIndex.load(Path(folder) / "index")
+        self._map()
 
     def index_bytes(self) -> int:
         """Without the vectors, whose pages the system may take back."""
