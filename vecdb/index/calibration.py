@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from vecdb.errors import CorruptFileError, InvalidParameterError
 from vecdb.index.base import Arrays, Distances, Ids
-from vecdb.kernels.walk import ENDLESS, Reach
+from vecdb.kernels.walk import Reach, ended_by_ef
 
 Floats = NDArray[np.float32]
 Search = Callable[[Reach, int, int], tuple[Distances, NDArray[np.int64]]]
@@ -144,7 +144,7 @@ class Calibration:
         """
         if not self._curves:
             ef = max(LARGEST_EF, math.ceil(k))
-            return Plan(Reach(ef, 0, ENDLESS, 1.0), ef)
+            return Plan(ended_by_ef(ef), ef)
         misses = (1 - target) * (1 - _MARGIN)
         return self._plan(_between([curve.stop_for_misses(misses) for curve in self._curves], k), k)
 
@@ -152,7 +152,7 @@ class Calibration:
         """Return how to find the nearest `k` with about `ef` nodes expanded, and at least k."""
         ef = max(ef, k)
         if not self._curves:
-            return Plan(Reach(math.ceil(ef), 0, ENDLESS, 1.0), ef)
+            return Plan(ended_by_ef(math.ceil(ef)), ef)
         # Beyond 100, what is expanded grows with k in proportion.
         hops = ef * min(1.0, _KS[-1] / k)
         return self._plan(_between([curve.stop_for_hops(hops) for curve in self._curves], k), k)
@@ -169,10 +169,9 @@ class Calibration:
             misses = (1 - target) * (1 - _BY_CHANCE * (1 - share))
             enough = self.for_target(1 - misses, nearest)
             plan = enough if enough.hops > plan.hops or ef <= k else plan
-        if share == 1:
-            return plan
-        # It is left to chance how soon k allowed ones are found.
-        return plan._replace(reach=plan.reach._replace(least=int(plan.hops)))
+        # It is left to chance how soon k allowed ones are found: the more so, the fewer are.
+        least = max(plan.reach.least, int(plan.hops * (1 - share)))
+        return plan._replace(reach=plan.reach._replace(least=least))
 
     def _plan(self, stop: float, k: float) -> Plan:
         hops = math.exp(_between([math.log(curve.hops(stop)) for curve in self._curves], k))

@@ -30,7 +30,7 @@ from vecdb.kernels.coded_rows import (
 from vecdb.kernels.coded_scan import scan_coded
 from vecdb.kernels.coded_search import search_coded
 from vecdb.kernels.rotation import rotated_dim
-from vecdb.kernels.walk import ENDLESS, Reach
+from vecdb.kernels.walk import Reach, ended_by_ef
 from vecdb.types import Metric
 
 LAYOUT_VERSION = 2
@@ -83,7 +83,7 @@ class CodedGraph(PlacedGraph):
         query, own, other, apart = np.empty((4, 1, coded.width), np.float32)
         keys, kept = np.empty(ef, np.int64), np.empty(self.degree, np.int64)
         memory = Insertion(lanes, query, own, other, apart, keys, kept)
-        reach = Reach(ef, 0, ENDLESS, 1.0)
+        reach = ended_by_ef(ef)
         insert_rows(coded, read_only(coded), self._root, self._twins, places, reach, memory)
 
     def _root_rows(self, memory: NDArray[np.uint8]) -> CodedRows:

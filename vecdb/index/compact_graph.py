@@ -31,7 +31,7 @@ from vecdb.kernels.compact_rows import (
 from vecdb.kernels.compact_scan import scan_compact
 from vecdb.kernels.compact_search import search_compact
 from vecdb.kernels.rotation import rotated_dim
-from vecdb.kernels.walk import ENDLESS, Reach
+from vecdb.kernels.walk import Reach, ended_by_ef
 from vecdb.types import Metric
 
 LAYOUT_VERSION = 2
@@ -100,7 +100,7 @@ class CompactGraph(PlacedGraph):
         query = np.empty((1, rows.width), np.float32)
         keys, kept = np.empty(ef, np.int64), np.empty(self.degree, np.int64)
         memory = CompactInsertion(lanes, query, keys, kept)
-        reach = Reach(ef, 0, ENDLESS, 1.0)
+        reach = ended_by_ef(ef)
         insert_codes(
             rows, self._reading(), frozen(self._seeds), self._twins, places, reach, memory
         )  # fmt: skip

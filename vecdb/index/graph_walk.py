@@ -14,7 +14,7 @@ from vecdb.index.scratch import make_lanes
 from vecdb.kernels.code_simd import BLOCK
 from vecdb.kernels.coded_rows import coded_rows, row_bytes, store_coordinates
 from vecdb.kernels.coded_search import search_coded
-from vecdb.kernels.walk import ENDLESS, Reach
+from vecdb.kernels.walk import ended_by_ef
 from vecdb.types import Matrix
 
 _STRETCH = 256
@@ -67,7 +67,7 @@ class CodedWalk:
         count, width = self.space.shape
         lanes = make_lanes(count, ef, met, width)
         twins, nothing = frozen(np.full(count, -1, np.int32)), frozen(np.empty(0, np.uint8))
-        reach = Reach(ef, 0, ENDLESS, 1.0)
+        reach = ended_by_ef(ef)
 
         def search(rows: NDArray[np.int32]) -> NDArray[np.int64]:
             found = np.empty((len(rows), met), np.int64)

@@ -18,7 +18,7 @@ from vecdb.index.layout import check_arrays
 from vecdb.index.rows import LiveRows, frozen, reserve
 from vecdb.kernels.bitset import Bits, pack_mask
 from vecdb.kernels.rotation import draw_signs
-from vecdb.kernels.walk import ENDLESS, Reach
+from vecdb.kernels.walk import Reach, is_ended_by_ef
 from vecdb.types import Matrix, Metric
 
 _STRETCH = 1_024
@@ -253,13 +253,13 @@ class PlacedGraph(ABC):
         short: NDArray[np.bool_] = np.less(found[:, min(k, count) - 1], 0)
         if count == len(self.rows):
             return short
-        if reach.stop < ENDLESS:  # what it did not come to may be nearer than what it found
-            short |= effort[:, 2] > 0
-            # It stopped before it came to where the allowed ones are.
-            expected = effort[:, 0] * (count / len(self.rows))
-            short |= effort[:, 1] < _FEW * expected
-        else:  # where few of the nodes expanded are allowed, they may not be the nearest of those
+        if is_ended_by_ef(
+            reach
+        ):  # where few nodes are allowed, they may not be the nearest of those
             short |= effort[:, 1] < min(k + k // 2, count)
+        else:  # what it did not come to may be nearer than what it found
+            expected = effort[:, 0] * (count / len(self.rows))
+            short |= (effort[:, 2] > 0) | (effort[:, 1] < _FEW * expected)
         return short
 
     def _header(self, version: int, *more: int) -> NDArray[np.int64]:

@@ -34,8 +34,17 @@ class Reach(NamedTuple):
     """What seems nearer than that, times this, is compared with even so."""
 
 
-ENDLESS = 1e30
-"""As `Reach.stop`: only `ef` ends the search."""
+_ENDLESS = 1e30
+
+
+def ended_by_ef(ef: int) -> Reach:
+    """Return the reach of a search that ends only when `ef` expanded nodes are nearer."""
+    return Reach(ef, 0, _ENDLESS, 1.0)
+
+
+def is_ended_by_ef(reach: Reach) -> bool:
+    """Tell whether a reach is one of `ended_by_ef`."""
+    return reach.stop >= _ENDLESS
 
 
 @inline
