@@ -181,7 +181,8 @@ class _Builder:
             self.directions, leaf=leaf, least=leaf // 4, fanouts=self.settings.fanouts,
             seed=[self.seed, turn], workers=self.workers,
         )  # fmt: skip
-        measure_keys(*self.compared, far)
+        if self.directions is not self.space:
+            measure_keys(*self.compared, far)
         self.far = np.hstack([self.far, far])
         members = np.concatenate(leaves)
         starts = np.concatenate([[0], np.cumsum([len(leaf) for leaf in leaves])])
