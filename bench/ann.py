@@ -32,7 +32,7 @@ _FILTER_VALUES = 5
 def run(
     base: Matrix, queries: Matrix, names: list[str], ks: list[int], passes: int,
     query_threads: list[int], options: BuildOptions, selectivities: list[float],
-    kinds: list[str], churn: int,
+    kinds: list[str], filter_queries: int, churn: int,
 ) -> dict[str, Any]:  # fmt: skip
     """Build and measure the engines; return everything that is known about the run."""
     engines, facts, left_out = build_all(names, base, options)
@@ -54,14 +54,12 @@ def run(
     swept = sweep(engines, base, queries, ks, query_threads, options.metric, passes)
     for name, points in swept.items():
         facts[name]["points"] = [point.summary() for point in points]
-    result["filtered"] = [
-        found
-        for k in ks
-        if selectivities
-        for found in measure_filters(
-            engines, base, queries, k, options.metric, selectivities, kinds, _FILTER_VALUES
+    result["filtered"] = []
+    asked = queries[:filter_queries]
+    for k in ks if selectivities else []:
+        result["filtered"] += measure_filters(
+            engines, base, asked, k, options.metric, selectivities, kinds, _FILTER_VALUES
         )
-    ]
     # Last, since it changes the indexes.
     result["churn"] = (
         measure_churn(engines, base, queries, ks[0], options.metric, churn) if churn else []
@@ -112,6 +110,10 @@ def _names(text: str) -> list[str]:
     "--correlated", is_flag=True, help="Filters that keep what is near and what is far, too."
 )
 @click.option(
+    "--filter-queries", default=1_000, show_default=True, type=click.IntRange(1),
+    help="Asked under each filter: a filter function in Python is called for every node seen.",
+)  # fmt: skip
+@click.option(
     "--churn", default=0, type=click.IntRange(0), metavar="N",
     help="Delete half of the rows and insert them again, N times.",
 )  # fmt: skip
@@ -126,8 +128,8 @@ def _names(text: str) -> list[str]:
 )
 def main(
     base: Path, queries: Path | None, k: str, metric: str | None, engines: str, threads: int,
-    query_threads: str, filter_selectivity: str, correlated: bool, churn: int, m: int,
-    ef_construction: int, passes: int, out: Path,
+    query_threads: str, filter_selectivity: str, correlated: bool, filter_queries: int,
+    churn: int, m: int, ef_construction: int, passes: int, out: Path,
 ) -> None:  # fmt: skip
     names, ks = _names(engines), _numbers(k, int, "--k")
     thread_counts = _numbers(query_threads, int, "--query-threads")
@@ -141,7 +143,9 @@ def main(
         raise click.ClickException(f"--k {max(ks)}: there are {len(x)} vectors")
     options = BuildOptions(metric, threads, m, ef_construction)
     kinds = list(KINDS if correlated else KINDS[:1])
-    result = run(x, q, names, ks, passes, thread_counts, options, shares, kinds, churn)
+    result = run(
+        x, q, names, ks, passes, thread_counts, options, shares, kinds, filter_queries, churn
+    )
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(result, indent=1) + "\n")
     picture = plot(result, out.with_suffix(".png"))

@@ -205,9 +205,3 @@ def test_an_ef_beside_a_target_is_the_least() -> None:
     alone, _ = index.search(queries, target_recall=0.5)
     both, _ = index.search(queries, ef=1_000, target_recall=0.5)
     assert recall(both, truth) >= max(0.98, recall(alone, truth))
-
-
-def test_a_target_without_codes_is_refused() -> None:
-    plain = HnswIndex(8)
-    with pytest.raises(InvalidParameterError, match="rabitq"):
-        plain.search(clustered(1, 8), target_recall=0.9)

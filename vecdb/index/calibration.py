@@ -35,8 +35,9 @@ with to reach a target."""
 TRUTH = 100
 """Nearest rows that are found exactly for each query."""
 
-_KS = (1, 10, TRUTH)
-_LOG_KS = [math.log(k) for k in _KS]
+KS = (1, 10, TRUTH)
+"""For which searches are measured."""
+_LOG_KS = [math.log(k) for k in KS]
 _STEPS = (
     *(-0.6, -0.4, -0.3, -0.2, -0.15, -0.1, -0.05, 0.0, 0.05, 0.1, 0.15, 0.2),
     *(0.3, 0.4, 0.5, 0.65, 0.8, 1.0, 1.3, 1.7, 2.2, 3.0),
@@ -50,8 +51,9 @@ _LONG_SAMPLE = 100
 """Queries whose long searches are measured."""
 _LONG = 120
 """Expanded nodes of a search that is long."""
-_ENOUGH = 0.9995
-_MARGIN = 0.1
+ENOUGH = 0.9995
+"""Recall beyond which nothing is measured."""
+MARGIN = 0.1
 """Share of the misses a target allows that is kept for the error of the sample."""
 _LEAST_MISSES = 1e-4
 _ROOM, _ROOM_PER_HOP = 64, 1.5
@@ -104,13 +106,13 @@ class Calibration:
 
     def __init__(self, table: Floats) -> None:
         self.table = table
-        self._curves = [_Curve(table, which) for which in range(len(_KS) if table.size else 0)]
+        self._curves = [_Curve(table, which) for which in range(len(KS) if table.size else 0)]
         self.plan = lru_cache(_PLANS)(self._plan_for)
 
     @classmethod
     def none(cls) -> Calibration:
         """Make the calibration of a graph that has none."""
-        return cls(np.empty((1 + 2 * len(_KS), 0), np.float32))
+        return cls(np.empty((1 + 2 * len(KS), 0), np.float32))
 
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> Calibration:
@@ -124,13 +126,13 @@ class Calibration:
         table = arrays.get("calibration")
         if table is None or table.dtype != np.float32 or table.ndim != 2:
             raise CorruptFileError("array 'calibration' is missing or not a table of float32")
-        rows = 1 + 2 * len(_KS)
+        rows = 1 + 2 * len(KS)
         if (
             len(table) != rows
             or not np.isfinite(table).all()
             or (table < 0).any()
             or (table[0, 1:] <= table[0, :-1]).any()
-            or (table[rows - len(_KS) :] > 1).any()
+            or (table[rows - len(KS) :] > 1).any()
         ):
             raise CorruptFileError(
                 "array 'calibration' holds no ascending stops with what is expanded and found"
@@ -145,8 +147,8 @@ class Calibration:
         if not self._curves:
             ef = max(LARGEST_EF, math.ceil(k))
             return Plan(ended_by_ef(ef), ef)
-        misses = (1 - target) * (1 - _MARGIN)
-        return self._plan(_between([curve.stop_for_misses(misses) for curve in self._curves], k), k)
+        misses = (1 - target) * (1 - MARGIN)
+        return self._plan(between([curve.stop_for_misses(misses) for curve in self._curves], k), k)
 
     def for_ef(self, ef: float, k: float) -> Plan:
         """Return how to find the nearest `k` with about `ef` nodes expanded, and at least k."""
@@ -154,8 +156,8 @@ class Calibration:
         if not self._curves:
             return Plan(ended_by_ef(math.ceil(ef)), ef)
         # Beyond 100, what is expanded grows with k in proportion.
-        hops = ef * min(1.0, _KS[-1] / k)
-        return self._plan(_between([curve.stop_for_hops(hops) for curve in self._curves], k), k)
+        hops = ef * min(1.0, KS[-1] / k)
+        return self._plan(between([curve.stop_for_hops(hops) for curve in self._curves], k), k)
 
     def _plan_for(self, k: int, ef: int, target: float | None, share: float) -> Plan:
         """Return how to search for `k` rows where only a share of all is allowed.
@@ -174,8 +176,8 @@ class Calibration:
         return plan._replace(reach=plan.reach._replace(least=least))
 
     def _plan(self, stop: float, k: float) -> Plan:
-        hops = math.exp(_between([math.log(curve.hops(stop)) for curve in self._curves], k))
-        hops *= max(1.0, k / _KS[-1])
+        hops = math.exp(between([math.log(curve.hops(stop)) for curve in self._curves], k))
+        hops *= max(1.0, k / KS[-1])
         return Plan(_reach(stop, hops, k), hops)
 
 
@@ -184,21 +186,19 @@ class _Curve:
 
     def __init__(self, table: Floats, which: int) -> None:
         hops = np.maximum.accumulate(table[1 + which].astype(np.float64))
-        recalls = np.maximum.accumulate(table[1 + len(_KS) + which].astype(np.float64))
         grown = np.flatnonzero(np.diff(hops, prepend=0) > 0)
         end = int(grown[-1]) + 1 if len(grown) else 1
         # Lists: a search looks up a few numbers, which takes an array several times as long.
         self._stops: list[float] = table[0, :end].tolist()
         self._log_hops: list[float] = np.log(np.maximum(hops[:end], 1)).tolist()
-        misses = np.maximum(1 - recalls[:end], _LEAST_MISSES)
-        self._log_finds: list[float] = (-np.log(misses)).tolist()
+        self._log_finds = finds(table[1 + len(KS) + which, :end])
         known = self._log_hops[-1] - self._log_hops[0]
         # By how much the stop grows, beyond what was measured, for each e-fold of the hops.
         self._slope = (self._stops[-1] - self._stops[0]) / known if known > 0 else 1.0
 
     def stop_for_misses(self, misses: float) -> float:
         """Return the stop at which such a share of the nearest is missed."""
-        return _interpolated(-math.log(misses), self._log_finds, self._stops)
+        return interpolated(-math.log(misses), self._log_finds, self._stops)
 
     def stop_for_hops(self, hops: float) -> float:
         """Return the stop at which so many nodes are expanded."""
@@ -206,14 +206,14 @@ class _Curve:
         beyond = wanted - self._log_hops[-1]
         if beyond > 0:
             return self._stops[-1] + beyond * self._slope
-        return _interpolated(wanted, self._log_hops, self._stops)
+        return interpolated(wanted, self._log_hops, self._stops)
 
     def hops(self, stop: float) -> float:
         """Return how many nodes are expanded at a stop."""
         beyond = stop - self._stops[-1]
         if beyond > 0:
             return math.exp(self._log_hops[-1] + beyond / self._slope)
-        return math.exp(_interpolated(stop, self._stops, self._log_hops))
+        return math.exp(interpolated(stop, self._stops, self._log_hops))
 
 
 def _reach(stop: float, hops: float, k: float) -> Reach:
@@ -224,12 +224,19 @@ def _reach(stop: float, hops: float, k: float) -> Reach:
     return Reach(ef, _LEAST_HOPS, stop, 1 + _WIDER_BY * wider)
 
 
-def _between(values: list[float], k: float) -> float:
-    """Return the number between two of those for `_KS`, where the logarithm of k stands."""
-    return _interpolated(math.log(k), _LOG_KS, values)
+def finds(recalls: Floats) -> list[float]:
+    """Return minus the logarithms of what is missed at recalls, which are made to ascend."""
+    misses = 1 - np.maximum.accumulate(recalls.astype(np.float64))
+    logs: list[float] = (-np.log(np.maximum(misses, _LEAST_MISSES))).tolist()
+    return logs
 
 
-def _interpolated(x: float, xs: list[float], values: list[float]) -> float:
+def between(values: list[float], k: float) -> float:
+    """Return the number between two of those for `KS`, where the logarithm of k stands."""
+    return interpolated(math.log(k), _LOG_KS, values)
+
+
+def interpolated(x: float, xs: list[float], values: list[float]) -> float:
     """Return the number that stands where `x` does among `xs`, which ascend."""
     above = bisect_left(xs, x)
     if above == 0:
@@ -266,13 +273,13 @@ def calibrate(true: Distances, search: Search) -> Calibration:
     search
         Searches the graph.
     """
-    near, middle, far = (np.maximum(true[:, k - 1], 0) for k in _KS)
+    near, middle, far = (np.maximum(true[:, k - 1], 0) for k in KS)
     apart = float(np.median((far - near) / np.maximum(middle, 1e-30)))
     apart = min(max(apart, 1e-4), 2.0)
     limits = true + np.float32(1e-6) * np.abs(true)
-    columns = [[1 + max(step * apart, -0.9), *[0.0] * (2 * len(_KS))] for step in _STEPS]
+    columns = [[1 + max(step * apart, -0.9), *[0.0] * (2 * len(KS))] for step in _STEPS]
     last = 0
-    for which, k in enumerate(_KS):
+    for which, k in enumerate(KS):
         hops = float(k)
         for number, column in enumerate(columns):
             count = len(true) if hops <= _LONG else min(_LONG_SAMPLE, len(true))
@@ -280,10 +287,10 @@ def calibrate(true: Distances, search: Search) -> Calibration:
             distances, expanded = search(reach, k, count)
             recall = float(np.mean(distances <= limits[:count, k - 1 : k]))
             hops = float(expanded.mean())
-            column[1 + which], column[1 + len(_KS) + which] = hops, recall
+            column[1 + which], column[1 + len(KS) + which] = hops, recall
             last = max(last, number)
-            if recall >= _ENOUGH or hops >= LARGEST_EF:
+            if recall >= ENOUGH or hops >= LARGEST_EF:
                 for later in columns[number + 1 :]:
-                    later[1 + which], later[1 + len(_KS) + which] = hops, recall
+                    later[1 + which], later[1 + len(KS) + which] = hops, recall
                 break
     return Calibration(np.array(columns[: last + 1], np.float32).T.copy())

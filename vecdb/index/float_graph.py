@@ -8,16 +8,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.index.base import CORRECTIONS, Arrays, Distances, Ids, over_threads
+from vecdb.index.calibration import LARGEST_EF, TRUTH, draw_sample
 from vecdb.index.flat import scan
-from vecdb.index.graph_carve import Workers
+from vecdb.index.graph_carve import Workers, in_stretches
 from vecdb.index.hnsw_build import link_rows
 from vecdb.index.hnsw_state import HnswState, draw_levels, from_arrays
+from vecdb.index.recall_table import RecallTable, measure, without_themselves
 from vecdb.index.rows import LiveRows, RowTable, frozen, prepared_queries
 from vecdb.index.scratch import thread_heap, thread_scratch
 from vecdb.kernels.bitset import Bits
-from vecdb.kernels.graph import search_graph
+from vecdb.kernels.graph import search_graph, search_graph_from_within
 from vecdb.kernels.graph_filtered import search_graph_filtered
 from vecdb.types import Matrix
+
+_MEASURED = 8
+"""Rows that serve as queries between two steps of the work."""
+_LONG = 120
+"""The ef of a search that is long."""
 
 _COMPARISONS_PER_EF = 12
 """About how many nodes a search compares with, for each of the ef that it keeps."""
@@ -55,6 +62,11 @@ class FloatGraph:
         self._graph = state.graph()
 
     @property
+    def recalls(self) -> RecallTable:
+        """What searches find at each ef."""
+        return self._state.recalls
+
+    @property
     def m(self) -> int:
         """Links given to a new node on each layer."""
         return self._state.m
@@ -84,6 +96,52 @@ class FloatGraph:
         state.unlinked(first, draw_levels(self.seed, first, len(vectors), state.m))
         link_rows(state, first, self.ef_construction, workers)
         self._adopt(state)
+        if state.recalls.is_due(len(state.table)):
+            state.recalls = self._measured(workers)
+
+    def _measured(self, workers: Workers) -> RecallTable:
+        """Measure what searches find, with rows of the lowest layer as queries."""
+        state, graph, table = self._state, self._graph, self._state.table
+        count = len(table)
+        # Rows with equal vectors are one node: what a search finds of its copies says little.
+        alone = (state.twins[:count] < 0) & (graph.links[:count, state.column] >= 0)
+        sample = draw_sample(np.flatnonzero(table.alive & alone & (state.levels[:count] == 0)), self.seed)
+        if len(sample) == 0:
+            return RecallTable.none(count)
+        correction = CORRECTIONS[table.metric]
+        rows = np.empty((len(sample), TRUTH + 1), np.int64)
+        true = np.empty(rows.shape, np.float32)
+        found = np.empty((len(sample), TRUTH), np.int64)
+        distances = np.empty(found.shape, np.float32)
+        queries = frozen(table.vectors[sample, : state.column])
+
+        def compare(first: int, last: int) -> None:
+            rows[first:last], true[first:last] = self._scan(
+                queries[first:last], TRUTH + 1, None, 1
+            )  # fmt: skip
+
+        in_stretches(workers, len(sample), _MEASURED, lambda: compare)
+        true = without_themselves(sample, rows, true)
+        measured = 0
+
+        def search(ef: int, k: int, asked: int) -> Distances:
+            """Return the first `k` of what is found with an ef, whatever k is."""
+            nonlocal measured
+
+            def walk(first: int, last: int) -> None:
+                scratch = thread_scratch(count, ef, state.m0)
+                search_graph_from_within(
+                    graph, state.entry, state.top, sample[first:last], ef, correction, scratch,
+                    found[first:last], distances[first:last],
+                )  # fmt: skip
+
+            if measured != ef:
+                in_stretches(workers, asked, _MEASURED, lambda: walk)
+                measured = ef
+            return distances[:asked, :k]
+
+        efforts = [2**i for i in range(4, LARGEST_EF.bit_length())]
+        return measure(count, true, search, efforts, _LONG)
 
     def remove(self, ids: Any) -> None:
         """Remove rows, so that they are not found any more; their nodes still lead to others."""

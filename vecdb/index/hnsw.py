@@ -19,7 +19,7 @@ from vecdb.config import (
 )
 from vecdb.errors import InvalidParameterError
 from vecdb.index.base import Arrays, Distances, Ids
-from vecdb.index.calibration import check_target
+from vecdb.index.calibration import LARGEST_EF, check_target
 from vecdb.index.coded_graph import CodedGraph
 from vecdb.index.compact_graph import CompactGraph
 from vecdb.index.files import PathLike, load_arrays, save_arrays
@@ -187,9 +187,9 @@ class HnswIndex:
         filter
             bool (row_count,): the rows that may be returned; None for all.
         target_recall
-            With quantization="rabitq" or "sq8": the share of the k nearest that is to be found on
-            average, from 0.5 to 0.999. What that takes was measured when the graph was built, with
-            rows that were not in it yet; where the longest search measured was not enough, that is
+            The share of the k nearest that is to be found on average, from 0.5 to 0.999. What that
+            takes was measured when the graph was built and as it grew, with rows that were not in
+            it or as if they were not; where the longest search measured was not enough, that is
             taken. Queries that are less like the rows than these are like each other may find
             less.
 
@@ -204,7 +204,7 @@ class HnswIndex:
         InvalidArgumentError
             One of its subclasses.
         """
-        target = None if target_recall is None else self._check_target(target_recall)
+        target = None if target_recall is None else check_target(target_recall)
         k, threads = K.check(k), THREADS.check(threads)
         ef = k if ef is None and target is not None else max(HNSW_EF.check(ef), k)
         checked = as_matrix(queries, self.dim, self.metric, name="queries")
@@ -215,18 +215,10 @@ class HnswIndex:
                 checked, k, ef, allowed, count, threads, target
             )  # fmt: skip
         else:
+            if target is not None:
+                ef = max(ef, self._graph.recalls.effort(target, k) or LARGEST_EF)
             found, distances = self._graph.search(checked, k, ef, allowed, count, threads)
         return rows.ids.of_rows(found), distances
-
-    def _check_target(self, target: Any) -> float:
-        """Return a target of recall that this index can search for."""
-        checked = check_target(target)
-        if self.quantization == "none":
-            raise InvalidParameterError(
-                f"target_recall={target!r} with quantization='none': only graphs of "
-                "quantization='rabitq' and 'sq8' are calibrated; give ef"
-            )
-        return checked
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return everything that the index is, as arrays; the large ones are not copied."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from vecdb.errors import CorruptFileError
 from vecdb.index.base import METRIC_NUMBERS, Arrays, metric_of_number
 from vecdb.index.layout import check_arrays, read_header, rows_in
+from vecdb.index.recall_table import RecallTable
 from vecdb.index.rows import RowTable, frozen, padded, reserve
 from vecdb.kernels.graph import Graph
 from vecdb.types import Metric
@@ -57,6 +58,7 @@ class HnswState:
     slots: int = 0
     entry: int = -1
     top: int = 0
+    recalls: RecallTable = field(default_factory=RecallTable.none)
 
     @classmethod
     def empty(cls, dim: int, metric: Metric, m: int) -> HnswState:
@@ -119,6 +121,7 @@ class HnswState:
             "twins": self.twins[:count],
             "ids": table.ids.array,
             "alive": table.alive.view(np.uint8),
+            **self.recalls.to_arrays(),
         }
 
 
@@ -154,6 +157,6 @@ def from_arrays(arrays: Arrays) -> tuple[HnswState, int, int]:
     table = RowTable.of(dim, metric, arrays["rows"], arrays["ids"], arrays["alive"])
     state = HnswState(
         table, m, m0, arrays["upper"], arrays["upper_start"], levels, arrays["twins"],
-        slots, entry, top,
+        slots, entry, top, RecallTable.from_arrays(arrays),
     )  # fmt: skip
     return state, ef_construction, seed

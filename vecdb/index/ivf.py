@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Self
 
 import numpy as np
@@ -10,10 +11,12 @@ from numpy.typing import NDArray
 from vecdb.config import DIM, IVF_BITS, IVF_NLIST, IVF_NPROBE, SEED, THREADS, K
 from vecdb.errors import CorruptFileError, InvalidParameterError
 from vecdb.index.base import METRIC_NUMBERS, Arrays, Distances, Ids, metric_of_number
+from vecdb.index.calibration import LEAST_ROWS, TRUTH, check_target, draw_sample
 from vecdb.index.files import PathLike, load_arrays, save_arrays
 from vecdb.index.ivf_codes import InvertedCodes
 from vecdb.index.ivf_lists import InvertedLists, Request, default_list_count
 from vecdb.index.layout import check_arrays, read_header, rows_in
+from vecdb.index.recall_table import RecallTable, measure, without_themselves
 from vecdb.index.reranks import RERANKS, one_of
 from vecdb.index.rows import LiveRows, aligned_copy, padded, prepared_queries
 from vecdb.index.validate import as_matrix, as_metric
@@ -29,6 +32,9 @@ QUANTIZATIONS = ("none", "rabitq")
 """How vectors can be kept in the lists."""
 
 _GROWTH_BEFORE_RETRAINING = 4
+
+_LONG = 100
+"""Lists of a search that is long."""
 
 
 class IvfIndex:
@@ -82,6 +88,7 @@ class IvfIndex:
         self._live = LiveRows()
         self._lists: InvertedLists | InvertedCodes | None = None
         self._trained_on = 0
+        self._recalls = RecallTable.none()
 
     def __len__(self) -> int:
         """Return how many vectors can be found."""
@@ -108,9 +115,11 @@ class IvfIndex:
         new_ids = live.new_ids(ids, len(checked))
         live.append_ids(new_ids)
         prepared = prepared_queries(checked, self.metric)
-        self._lists = self._make_lists(prepared)
+        sample = draw_sample(np.arange(len(prepared)), self.seed)
+        self._lists = self._make_lists(prepared, sample)
         self._extend(prepared, 0, threads)
         self._live = live
+        self._measure(sample, threads)
         return new_ids
 
     def add(self, vectors: VectorLike | MatrixLike, ids: Any = None, threads: int = 1) -> Ids:
@@ -146,21 +155,57 @@ class IvfIndex:
         self._live.append_ids(new_ids)
         outgrown = len(self._live) >= _GROWTH_BEFORE_RETRAINING * self._trained_on
         if outgrown and len(self._lists) < self._wanted_lists(len(self._live)):
-            self._retrain(threads)
+            sample = draw_sample(np.flatnonzero(self._live.alive), self.seed)
+            self._retrain(sample, threads)
+            self._measure(sample, threads)
+        elif self._recalls.is_due(len(self._live)):
+            self._measure(self._draw_later(), threads)
         return new_ids
+
+    def _draw_later(self) -> Ids:
+        """Choose rows that serve as queries where there are lists already.
+
+        They are rows that came later, and that the centroids were found without, if that many did.
+        """
+        live = np.flatnonzero(self._live.alive)
+        later = live[live >= self._trained_on]
+        return draw_sample(later if len(later) >= LEAST_ROWS else live, self.seed)
 
     def _wanted_lists(self, rows: int) -> int:
         return min(rows, default_list_count(rows) if self.nlist is None else self.nlist)
 
-    def _make_lists(self, prepared: Matrix) -> InvertedLists | InvertedCodes:
-        """Find centroids for prepared vectors."""
+    def _make_lists(self, prepared: Matrix, held_out: Ids) -> InvertedLists | InvertedCodes:
+        """Find centroids for prepared vectors, without those that are to be queries."""
         self._trained_on = len(prepared)
         count = self._wanted_lists(len(prepared))
         if self.quantization == "none":
-            return InvertedLists.train(self.metric, prepared, count, self.seed)
+            return InvertedLists.train(self.metric, prepared, count, self.seed, held_out)
         lists = self._no_codes()
-        lists.train(prepared, count, self.seed)
+        lists.train(prepared, count, self.seed, held_out)
         return lists
+
+    def _measure(self, sample: Ids, threads: int) -> None:
+        """Measure what searches find, with rows as queries that centroids were found without."""
+        lists = self._lists
+        if lists is None or not lists.keeps_vectors or len(sample) == 0:
+            self._recalls = RecallTable.none(len(self._live))
+            return
+        queries = lists.vectors_of(sample)
+
+        def search(probes: int, k: int, count: int) -> Distances:
+            rows = np.full((count, k + 1), -1, np.int64)
+            distances = np.full(rows.shape, np.inf, np.float32)
+            lists.search(
+                Request(
+                    queries[:count], k + 1, probes, k + 1, None, False, threads, rows, distances
+                )
+            )
+            return without_themselves(sample[:count], rows, distances)
+
+        rows, distances = lists.nearest(queries, TRUTH + 1, threads)
+        true = without_themselves(sample, rows, distances)
+        efforts = [*(2**i for i in range((len(lists) - 1).bit_length())), len(lists)]
+        self._recalls = measure(len(self._live), true, search, efforts, _LONG)
 
     def _no_codes(self) -> InvertedCodes:
         keeps = self.rerank != "none"
@@ -172,14 +217,14 @@ class IvfIndex:
         elif self._lists is not None:
             self._lists.extend(prepared, first)
 
-    def _retrain(self, threads: int) -> None:
+    def _retrain(self, held_out: Ids, threads: int) -> None:
         """Make the lists anew from what is in them; row numbers stay."""
         self._trained_on = len(self._live)
         count = self._wanted_lists(self._trained_on)
         if isinstance(self._lists, InvertedCodes):
-            self._lists = self._lists.retrained(count, self.seed, threads)
+            self._lists = self._lists.retrained(count, self.seed, threads, held_out)
         elif self._lists is not None:
-            self._lists = self._lists.retrained(count, self.seed)
+            self._lists = self._lists.retrained(count, self.seed, held_out)
 
     def remove(self, ids: Any) -> None:
         """Remove vectors, so that they are not found any more.
@@ -193,7 +238,7 @@ class IvfIndex:
 
     def search(
         self, queries: VectorLike | MatrixLike, k: int = 10, nprobe: int | None = None,
-        threads: int = 1, filter: Any = None,
+        threads: int = 1, filter: Any = None, target_recall: float | None = None,
     ) -> tuple[Ids, Distances]:  # fmt: skip
         """Find the nearest vectors of each query.
 
@@ -210,18 +255,30 @@ class IvfIndex:
             Over how many threads the queries are spread.
         filter
             bool (row_count,): the rows that may be returned; None for all.
+        target_recall
+            The share of the k nearest that is to be found on average, from 0.5 to 0.999. How many
+            lists that takes was measured when they were made and as they grew; `nprobe` is the
+            least beside it. All are looked at when there are fewer than 2,000 vectors.
 
         Returns
         -------
         ids, distances
             int64 and float32 (nq, k), best first, padded with -1 and infinity where fewer than k
             vectors can be returned. Where k can be, k are.
+
+        Raises
+        ------
+        InvalidArgumentError
+            One of its subclasses.
         """
-        k, threads, probes = K.check(k), THREADS.check(threads), IVF_NPROBE.check(nprobe)
+        k, threads = K.check(k), THREADS.check(threads)
         prepared = prepared_queries(
             as_matrix(queries, self.dim, self.metric, name="queries"), self.metric
         )
         allowed, count = self._live.allowed(filter)
+        # The nearest allowed rows are about as many nearest of all as lie evenly among them.
+        nearest = k * len(self._live) / max(count, 1)
+        probes = self._probes(nearest, nprobe, target_recall)
         rows = np.full((len(prepared), k), -1, np.int64)
         distances = np.full((len(prepared), k), np.inf, np.float32)
         if self._lists is not None:
@@ -234,6 +291,24 @@ class IvfIndex:
                 Request(prepared, k, probes, enough, allowed, few, threads, rows, distances)
             )
         return self._live.ids.of_rows(rows), distances
+
+    def _probes(self, k: float, nprobe: int | None, target_recall: float | None) -> int:
+        """Return how many lists are looked at for the nearest `k` rows."""
+        if target_recall is None:
+            return IVF_NPROBE.check(nprobe)
+        target = check_target(target_recall)
+        if self.rerank == "none":
+            raise InvalidParameterError(
+                f"target_recall={target_recall!r} with rerank='none': the bits of the codes decide "
+                "what is found, and there are no vectors to measure it by; give nprobe"
+            )
+        least = 1 if nprobe is None else IVF_NPROBE.check(nprobe)
+        effort = self._recalls.effort(target, k)
+        if effort is None:
+            return max(least, self.list_count)
+        # So many are looked at to find k rows at all, also where fewer were measured to be enough.
+        least = max(least, math.ceil(k * self.list_count / len(self._live)))
+        return max(least, min(effort, self.list_count))
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return everything that the index is, as arrays; the large ones are not copied."""
@@ -249,7 +324,7 @@ class IvfIndex:
         }
         if self._lists is not None:
             arrays |= self._lists.to_arrays()
-        return arrays
+        return arrays | self._recalls.to_arrays()
 
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> Self:
@@ -276,6 +351,7 @@ class IvfIndex:
         index = cls(dim, metric, nlist or None, seed=seed, **coded)
         index._trained_on = trained_on
         index._live = LiveRows(arrays["ids"], arrays["alive"])
+        index._recalls = RecallTable.from_arrays(arrays)
         if "centroids" in arrays:
             index._lists = index._lists_of(arrays, rows)
         return index

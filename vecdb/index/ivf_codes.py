@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.index.base import CORRECTIONS, METRIC_NUMBERS, Arrays, over_threads
+from vecdb.index.base import CORRECTIONS, METRIC_NUMBERS, Arrays, Distances, Ids, over_threads
+from vecdb.index.flat import scan
 from vecdb.index.ivf_lists import Numbers, Request, sample_rows, slots_for
 from vecdb.index.layout import Expected, check_arrays, rows_in
 from vecdb.index.rows import aligned_copy, aligned_empty, frozen, padded, reserve
@@ -101,10 +102,11 @@ class InvertedCodes:
         """Return how many lists there are."""
         return len(self.centroids)
 
-    def train(self, vectors: Matrix, count: int, seed: int) -> None:
-        """Find `count` centroids for prepared vectors; the lists are empty then."""
+    def train(self, vectors: Matrix, count: int, seed: int, held_out: Ids) -> None:
+        """Find `count` centroids for prepared vectors but some; the lists are empty then."""
         rng = np.random.default_rng(seed)
-        self._train_on(rotate(sample_rows(vectors, count, rng), self.signs), count, rng)
+        sample = sample_rows(vectors, count, rng, held_out)
+        self._train_on(rotate(sample, self.signs), count, rng)
 
     def _train_on(self, sample: Matrix, count: int, rng: np.random.Generator) -> None:
         centroids = kmeans(
@@ -188,8 +190,8 @@ class InvertedCodes:
             codes, rows, extra = frozen(codes), frozen(rows), frozen(extra)
         return _code_blocks(codes, rows, extra, self.bits, self.metric)
 
-    def retrained(self, count: int, seed: int, threads: int) -> InvertedCodes:
-        """Return the same rows in `count` new lists.
+    def retrained(self, count: int, seed: int, threads: int, held_out: Ids) -> InvertedCodes:
+        """Return the same rows in `count` new lists, found without those that are held out.
 
         Where the vectors are not kept, the codes say where they were: to within their error, by
         which the new codes are worse.
@@ -201,13 +203,13 @@ class InvertedCodes:
         new.extra = aligned_empty((0, self.extra.shape[1]), np.uint8)
         if self.keeps_vectors:
             new.vectors = self.vectors[: self.row_count]
-            new.train(new.vectors, count, seed)
+            new.train(new.vectors, count, seed, held_out)
             kept = new.vectors
             new._extend(lambda a, b: rotate(kept[a:b], new.signs), len(kept), threads)
             return new
         decoded = self._decoded()
         rng = np.random.default_rng(seed)
-        new._train_on(sample_rows(decoded, count, rng), count, rng)
+        new._train_on(sample_rows(decoded, count, rng, held_out), count, rng)
         new._extend(lambda a, b: decoded[a:b], len(decoded), threads)
         return new
 
@@ -225,6 +227,14 @@ class InvertedCodes:
         decoded = np.empty_like(out)
         decoded[rows] = out
         return decoded
+
+    def vectors_of(self, rows: Ids) -> Matrix:
+        """Return a copy of the vectors of some rows, where they are kept."""
+        return frozen(self.vectors[rows])
+
+    def nearest(self, queries: Matrix, k: int, threads: int) -> tuple[Ids, Distances]:
+        """Compare prepared queries with all vectors, where they are kept."""
+        return scan(self.metric, queries, self.vectors, self.row_count, k, threads=threads)
 
     def search(self, request: Request) -> None:
         """Answer a request."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,10 +49,14 @@ def default_list_count(rows: int) -> int:
     return max(1, int(4 * rows**0.5))
 
 
-def sample_rows(vectors: Matrix, count: int, rng: np.random.Generator) -> Matrix:
-    """Return as many of the vectors as `count` centroids are found from, in their order."""
-    sampled = min(len(vectors), count * _ROWS_PER_LIST_SAMPLED)
-    chosen = np.sort(rng.choice(len(vectors), sampled, replace=False))
+def sample_rows(vectors: Matrix, count: int, rng: np.random.Generator, held_out: Ids) -> Matrix:
+    """Return as many of the vectors as `count` centroids are found from, in their order.
+
+    Rows that are `held_out` are not among them.
+    """
+    candidates = np.delete(np.arange(len(vectors)), held_out)
+    sampled = min(len(candidates), count * _ROWS_PER_LIST_SAMPLED)
+    chosen = np.sort(rng.choice(candidates, sampled, replace=False))
     return frozen(vectors if sampled == len(vectors) else vectors[chosen])
 
 
@@ -91,12 +95,15 @@ class InvertedLists:
     length: Numbers
     capacity: Numbers
     end: int
+    keeps_vectors: ClassVar = True
 
     @classmethod
-    def train(cls, metric: Metric, vectors: Matrix, count: int, seed: int) -> InvertedLists:
-        """Find `count` centroids for prepared vectors; the lists are still empty."""
+    def train(
+        cls, metric: Metric, vectors: Matrix, count: int, seed: int, held_out: Ids
+    ) -> InvertedLists:
+        """Find `count` centroids for prepared vectors but some; the lists are still empty."""
         rng = np.random.default_rng(seed)
-        sample = sample_rows(vectors, count, rng)
+        sample = sample_rows(vectors, count, rng, held_out)
         centroids = kmeans(
             sample, count, iterations=_ITERATIONS, spherical=metric is Metric.COSINE, rng=rng
         )
@@ -183,13 +190,25 @@ class InvertedLists:
         self.capacity[moving] = room
         self.end = last
 
-    def retrained(self, count: int, seed: int) -> InvertedLists:
-        """Return the same rows in `count` new lists."""
+    def vectors_of(self, rows: Ids) -> Matrix:
+        """Return a copy of the vectors of some rows."""
         lists = np.repeat(np.arange(len(self)), self.length)
         places = slots_for(lists, self.length, self.start)
-        vectors = aligned_empty((len(places), self.vectors.shape[1]), np.float32)
-        np.take(self.vectors, places[np.argsort(self.rows[places])], axis=0, out=vectors)
-        new = InvertedLists.train(self.metric, vectors, count, seed)
+        vectors = aligned_empty((len(rows), self.vectors.shape[1]), np.float32)
+        np.take(self.vectors, places[np.argsort(self.rows[places])][rows], axis=0, out=vectors)
+        return frozen(vectors)
+
+    def nearest(self, queries: Matrix, k: int, threads: int) -> tuple[Ids, Distances]:
+        """Compare prepared queries with all rows."""
+        rows = np.full((len(queries), k), -1, np.int64)
+        distances = np.full(rows.shape, np.inf, np.float32)
+        self.search(Request(queries, k, len(self), k, None, False, threads, rows, distances))
+        return rows, distances
+
+    def retrained(self, count: int, seed: int, held_out: Ids) -> InvertedLists:
+        """Return the same rows in `count` new lists, found without those that are held out."""
+        vectors = self.vectors_of(np.arange(int(self.length.sum())))
+        new = InvertedLists.train(self.metric, vectors, count, seed, held_out)
         new.extend(vectors, 0)
         return new
 

@@ -209,3 +209,22 @@ def search_graph(
         _unpack_with_twins(
             graph, scratch.pool, size, correction, out_rows, out_distances, q
         )  # fmt: skip
+
+
+@kernel
+def search_graph_from_within(
+    graph: Any, entry: Any, top: Any, nodes: Any, ef: Any, correction: Any, scratch: Any,
+    out_rows: Any, out_distances: Any,
+) -> None:  # fmt: skip
+    """Find the nearest nodes of `nodes`, int64 (nq,), as if each of them were not in the graph.
+
+    They must be on the lowest layer only. The other parameters are those of `search_graph`.
+    """
+    for q in range(nodes.shape[0]):
+        node, its_distance = descend(graph, graph.rows, nodes[q], entry, top, 0)
+        start_pool(node, its_distance, scratch)
+        set_bit(scratch.visited, nodes[q])
+        size = search_layer(graph, 0, graph.rows, nodes[q], ef, 1, scratch)
+        _unpack_with_twins(
+            graph, scratch.pool, size, correction, out_rows, out_distances, q
+        )  # fmt: skip

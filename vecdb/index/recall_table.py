@@ -1,0 +1,144 @@
+"""What searches find at each effort, `ef` or `nprobe`, measured with rows of the index as queries.
+
+A row that serves as a query is looked for as if it were not in the index, so that what is measured
+holds for queries that are like the rows, and not among them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecdb.errors import CorruptFileError
+from vecdb.index.base import Arrays, Distances, Ids
+from vecdb.index.calibration import ENOUGH, KS, LEAST_ROWS, MARGIN, between, finds, interpolated
+
+Search = Callable[[int, int, int], Distances]
+"""Takes an effort, k, and how many of the first queries; returns their distances (queries, k)."""
+
+_GROWTH = 2
+"""By which an index is measured anew."""
+_LONG_SAMPLE = 200
+"""Queries that are asked with a great effort."""
+_WITHIN = 1e-4
+"""Distances that differ by less than this part of how far apart near rows are count as equal: they
+are computed in another order by a search than by a comparison with all rows."""
+
+
+class RecallTable:
+    """How far to search for a recall.
+
+    Parameters
+    ----------
+    table
+        float32 (4, n): efforts, ascending; the recalls with each, for k of 1, 10 and 100. Without
+        any columns nothing was measured.
+    rows
+        How many rows the index had then.
+    """
+
+    def __init__(self, table: NDArray[np.float32], rows: int) -> None:
+        self._table = table
+        self._rows = rows
+        self._log_efforts: list[float] = np.log(table[0]).tolist()
+        self._finds = [finds(recalls) for recalls in table[1:]]
+
+    @classmethod
+    def none(cls, rows: int = 0) -> RecallTable:
+        """Make the table of an index of which nothing was measured, or could be with its rows."""
+        return cls(np.empty((1 + len(KS), 0), np.float32), rows)
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays) -> RecallTable:
+        """Take over what `to_arrays` returned; nothing was measured where it is not there.
+
+        Raises
+        ------
+        CorruptFileError
+            If it cannot be a table.
+        """
+        if "calibration" not in arrays:
+            return cls.none()
+        table, rows = arrays["calibration"], arrays.get("calibrated_rows")
+        if (
+            table.dtype != np.float32
+            or table.ndim != 2
+            or len(table) != 1 + len(KS)
+            or not np.isfinite(table).all()
+            or (table[0] < 1).any()
+            or (table[0, 1:] <= table[0, :-1]).any()
+            or (table[1:] < 0).any()
+            or (table[1:] > 1).any()
+        ):
+            raise CorruptFileError("array 'calibration' holds no ascending efforts with recalls")
+        if rows is None or rows.dtype != np.int64 or rows.shape != (1,) or rows[0] < 0:
+            raise CorruptFileError("array 'calibrated_rows' is missing or not a number of rows")
+        return cls(table, int(rows[0]))
+
+    def to_arrays(self) -> dict[str, NDArray[np.float32] | NDArray[np.int64]]:
+        """Return what `from_arrays` takes."""
+        return {"calibration": self._table, "calibrated_rows": np.array([self._rows], np.int64)}
+
+    def is_due(self, rows: int) -> bool:
+        """Tell whether an index that has `rows` rows now should be measured."""
+        return rows >= max(LEAST_ROWS, _GROWTH * self._rows)
+
+    def effort(self, target: float, k: float) -> int | None:
+        """Return the effort that finds a share `target` of the nearest `k`; None if unmeasured.
+
+        The greatest that was measured is the answer where none reaches the target.
+        """
+        if not self._log_efforts:
+            return None
+        wanted = -math.log((1 - target) * (1 - MARGIN))
+        logs = [interpolated(wanted, found, self._log_efforts) for found in self._finds]
+        # Beyond the largest k that was measured, in proportion.
+        return math.ceil(math.exp(between(logs, k)) * max(1.0, k / KS[-1]) - 1e-6)
+
+
+def measure(
+    rows: int, true: Distances, search: Search, efforts: Iterable[int], long: int
+) -> RecallTable:
+    """Measure what searches find at ascending efforts, until they find everything.
+
+    Parameters
+    ----------
+    rows
+        How many there are.
+    true
+        The distances (queries, `TRUTH`) of the nearest other rows, ascending.
+    search
+        Searches the index.
+    efforts
+        Ascending.
+    long
+        The greatest effort that all queries are asked with.
+    """
+    apart = true[:, -1:] - true[:, :1]
+    limits = true + np.maximum(np.float32(1e-6) * np.abs(true), np.float32(_WITHIN) * apart)
+    columns: list[list[float]] = []
+    recalls = [0.0] * len(KS)
+    for effort in efforts:
+        count = min(_LONG_SAMPLE, len(true)) if effort > long else len(true)
+        for which, k in enumerate(KS):
+            if recalls[which] < ENOUGH:
+                found = search(effort, k, count)
+                recalls[which] = float(np.mean(found <= limits[:count, k - 1 : k]))
+        columns.append([effort, *recalls])
+        if min(recalls) >= ENOUGH:
+            break
+    return RecallTable(np.array(columns, np.float32).T.copy(), rows)
+
+
+def without_themselves(sample: Ids, rows: Ids, distances: Distances) -> Distances:
+    """Return the distances (queries, k) of k + 1 results without those of the queries themselves.
+
+    Of a query that did not find itself the last is left out.
+    """
+    itself = rows == sample[:, None]
+    itself[~itself.any(axis=1), -1] = True
+    kept: Distances = distances[~itself].reshape(len(rows), -1)
+    return kept
