@@ -184,6 +184,32 @@ def test_removed_rows_give_their_places_to_new_ones() -> None:
     check_graph(index)
 
 
+@pytest.mark.parametrize("quantization", ["sq8", "rabitq"])
+def test_after_many_removals_a_graph_is_built_anew_once(
+    quantization: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vectors = clustered(MANY // 2, 12)
+    index, exact = HnswIndex(12, quantization=quantization), FlatIndex(12)
+    for each in (index, exact):
+        each.build(vectors)
+    gone = np.arange(0, len(vectors), 2)
+    index.remove(gone)
+    built = []
+    bulk_graph = placed_graph.bulk_graph
+    monkeypatch.setattr(
+        placed_graph, "bulk_graph", lambda *a, **b: built.append(1) or bulk_graph(*a, **b)
+    )
+    for row in gone[:20]:
+        index.add(vectors[row], ids=[row])
+    assert len(built) == 1
+    assert index.row_count == len(vectors)
+    index.add(vectors[gone[20:]], ids=gone[20:])
+    assert index.row_count == len(index) == len(vectors)
+    check_graph(index)
+    found, _ = index.search(vectors[gone], 10, ef=200)
+    assert recall(found, exact.search(vectors[gone], 10)[0]) > 0.9
+
+
 @EVERY_METRIC
 @pytest.mark.parametrize(("dim", "count"), [(1, 40), (7, 1), (300, 5), (4_096, 30)])
 def test_any_dimension_and_few_rows(metric: str, dim: int, count: int) -> None:

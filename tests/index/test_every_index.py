@@ -124,6 +124,24 @@ def test_answers_are_true_and_complete_whatever_the_data(
 
 @ALL
 @EVERY_METRIC
+def test_vectors_far_longer_than_the_first_are_told_apart(make: Make, metric: str) -> None:
+    rng = np.random.default_rng(4)
+    vectors = rng.standard_normal((40, 12)).astype(np.float32)
+    vectors[1:] *= 40
+    vectors[30:] *= 40
+    index, exact = make(12, metric), FlatIndex(12, metric)
+    exact.build(vectors)
+    for part in (vectors[:1], vectors[1:30], vectors[30:]):
+        index.add(part)
+    queries = rng.standard_normal((5, 12)).astype(np.float32)
+    ids, distances = _well_searched(index, queries, 40)
+    assert_true_distances(metric, queries, vectors, ids, distances, _tolerance(make))
+    truth, _ = exact.search(queries, 10)
+    assert recall(ids[:, :10], truth) > 0.95
+
+
+@ALL
+@EVERY_METRIC
 def test_recall_on_clustered_vectors_added_bit_by_bit(make: Make, metric: str) -> None:
     vectors, queries = clustered(MANY, 24), clustered(50, 24, seed=1)
     exact = FlatIndex(24, metric)

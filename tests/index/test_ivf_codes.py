@@ -292,6 +292,37 @@ def test_lists_are_made_anew_as_an_index_grows(rerank: str) -> None:
 
 
 @EVERY_METRIC
+@pytest.mark.parametrize(
+    "options", [{"quantization": "none"}, {"bits": 1}, {}, {"bits": 8, "rerank": "none"}], ids=str
+)
+def test_removed_rows_give_their_places_to_new_ones(
+    metric: str, options: dict[str, Any], tmp_path: Path
+) -> None:
+    vectors, queries = clustered(MANY // 2, 24), clustered(40, 24, seed=1)
+    index, exact = IvfIndex(24, metric, **options), FlatIndex(24, metric)
+    for each in (index, exact):
+        each.build(vectors)
+    before = sum(array.nbytes for array in index.arrays().values())
+    rng = np.random.default_rng(5)
+    for part in range(3):
+        gone = rng.choice(len(vectors), len(vectors) // 2, replace=False)
+        index.remove(gone)
+        if part == 1:  # as from a file, whose arrays are read-only
+            index.save(tmp_path / "i")
+            index = IvfIndex.load(tmp_path / "i")
+        for some in np.array_split(gone, 3):
+            index.add(vectors[some], ids=some)
+        assert index.row_count == len(index) == len(vectors)
+    assert sum(array.nbytes for array in index.arrays().values()) < 1.3 * before
+    ids, found = index.search(queries, 10, nprobe=index.list_count)
+    truth, _ = exact.search(queries, 10)
+    assert recall(ids, truth) > 0.9
+    if options.get("rerank") != "none":
+        assert_true_distances(metric, queries, vectors, ids, found)
+    assert index.add(vectors[:1] * 2)[0] > len(vectors), "an id that none ever had"
+
+
+@EVERY_METRIC
 @pytest.mark.parametrize("options", [{"bits": 1}, {"rerank": "mmap"}, {"rerank": "none"}], ids=str)
 def test_saved_and_loaded_answers_the_same(
     metric: str, options: dict[str, Any], tmp_path: Path
@@ -337,8 +368,10 @@ def test_arrays_that_do_not_belong_together_are_refused() -> None:
     index = IvfIndex(8)
     index.build(clustered(40, 8))
     arrays = index.arrays()
-    header = arrays["header"].copy()
-    header[-1] = 7
+    header, fewer = arrays["header"].copy(), arrays["header"].copy()
+    header[-2], fewer[-1] = 7, 39
+    with pytest.raises(CorruptFileError, match="39 ids"):
+        _broken(index, header=fewer)()
     for name, changed in {
         "header": header,
         "extra": arrays["extra"][:-1],

@@ -96,7 +96,7 @@ class CodedGraph(PlacedGraph):
         coded, root, twins = self._coded, self._root, frozen(self._twins)
         bits = NO_BITS if allowed is None else frozen(allowed)
         found, distances = out
-        effort = np.empty((len(queries), 3), np.int64)
+        effort = np.empty((len(queries), 2), np.int64)
 
         def work(first: int, last: int) -> None:
             part = slice(first, last)

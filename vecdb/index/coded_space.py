@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,9 @@ _SCALES = {
 }
 """What a squared distance is multiplied by, and what is added; under dot a query has its own."""
 
+_STRETCH = 2
+"""How much longer than M vectors may be."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CodedSpace:
@@ -36,8 +39,8 @@ class CodedSpace:
     dot       as given                 ``M**2 - |x|**2``     ``1 + t (d - 2 M**2) / 2``
     ========= ======================== ===================== =============================
 
-    Under dot a query q is brought to the norm M, which is the largest of the first vectors'
-    norms, and ``t = |q| / M`` (Bachrach et al. 2014, without the coordinate more).
+    Under dot a query q is brought to the norm M, which is the largest of the vectors' norms to
+    within a factor, and ``t = |q| / M`` (Bachrach et al. 2014, without the coordinate more).
     """
 
     metric: Metric
@@ -60,6 +63,17 @@ class CodedSpace:
         if metric is Metric.DOT:
             norm = float(np.sqrt(np.einsum("ij,ij->i", vectors, vectors).max())) or 1.0
         return cls(metric, centre, norm, draw_signs(vectors.shape[1], seed))
+
+    def stretched_for(self, vectors: Matrix) -> CodedSpace:
+        """Return this space, or under dot one in which M suits longer vectors.
+
+        Were queries much shorter than a vector, rounding would drown what tells their inner
+        products apart.
+        """
+        if self.metric is not Metric.DOT:
+            return self
+        longest = float(np.sqrt(np.einsum("ij,ij->i", vectors, vectors).max(initial=0)))
+        return replace(self, norm=longest) if longest > _STRETCH * self.norm else self
 
     @property
     def width(self) -> int:

@@ -114,7 +114,7 @@ class CompactGraph(PlacedGraph):
         found, distances = out
         k = found.shape[1]
         keep = k + max(k // 2, _RANKED_AT_LEAST)
-        effort = np.empty((len(queries), 3), np.int64)
+        effort = np.empty((len(queries), 2), np.int64)
 
         def work(first: int, last: int) -> None:
             part = slice(first, last)

@@ -25,13 +25,18 @@ from vecdb.types import Matrix, MatrixLike, VectorLike
 FILE_KIND = "index.ivf"
 """What its file says that it is."""
 
-LAYOUT_VERSION = 2
-"""Of the arrays; a newer one is refused. Version 1 knew lists of float32 only."""
+LAYOUT_VERSION = 3
+"""Of the arrays; a newer one is refused. Version 1 knew lists of float32 only, and before version 3
+no row was used again."""
+
+_HEADER_LENGTHS = {1: 6, 2: 8, 3: 9}
 
 QUANTIZATIONS = ("none", "rabitq")
 """How vectors can be kept in the lists."""
 
 _GROWTH_BEFORE_RETRAINING = 4
+_DEAD_SHARE = 0.1
+"""Above it, an addition takes the places of removed rows."""
 
 _LONG = 100
 """Lists of a search that is long."""
@@ -117,7 +122,7 @@ class IvfIndex:
         prepared = prepared_queries(checked, self.metric)
         sample = draw_sample(np.arange(len(prepared)), self.seed)
         self._lists = self._make_lists(prepared, sample)
-        self._extend(prepared, 0, threads)
+        self._extend(prepared, np.arange(len(prepared)), threads)
         self._live = live
         self._measure(sample, threads)
         return new_ids
@@ -130,8 +135,8 @@ class IvfIndex:
         vectors
             float32 (n, dim).
         ids
-            Integers from 0 to 2**63 - 1, none of them in use; by default the next row numbers.
-            The id of a removed vector can be used again.
+            Integers from 0 to 2**63 - 1, none of them in use; by default the next row numbers, or
+            further ones where rows are used again. The id of a removed vector can be used again.
         threads
             Over how many threads codes are made; the matrix products use those that numpy's BLAS
             was given.
@@ -151,8 +156,13 @@ class IvfIndex:
             return self._build(vectors, ids, threads)
         checked = as_matrix(vectors, self.dim, self.metric)
         new_ids = self._live.new_ids(ids, len(checked))
-        self._extend(prepared_queries(checked, self.metric), len(self._live), threads)
-        self._live.append_ids(new_ids)
+        rows = self._rows_for(new_ids)
+        reused = rows < len(self._live)
+        if reused.any():
+            self._lists.take_out(rows[reused])
+        self._extend(prepared_queries(checked, self.metric), rows, threads)
+        self._live.reuse(rows[reused], new_ids[reused])
+        self._live.append_ids(new_ids[~reused])
         outgrown = len(self._live) >= _GROWTH_BEFORE_RETRAINING * self._trained_on
         if outgrown and len(self._lists) < self._wanted_lists(len(self._live)):
             sample = draw_sample(np.flatnonzero(self._live.alive), self.seed)
@@ -161,6 +171,16 @@ class IvfIndex:
         elif self._recalls.is_due(len(self._live)):
             self._measure(self._draw_later(), threads)
         return new_ids
+
+    def _rows_for(self, ids: Ids) -> Ids:
+        """Return the row numbers of new vectors: those of removed ones first, if they are many."""
+        count = len(self._live)
+        rows = np.full(len(ids), -1, np.int64)
+        if count - len(self) > _DEAD_SHARE * count:
+            rows = self._live.places_for(ids, np.flatnonzero(~self._live.alive))
+        fresh = rows < 0
+        rows[fresh] = np.arange(count, count + int(np.count_nonzero(fresh)))
+        return rows
 
     def _draw_later(self) -> Ids:
         """Choose rows that serve as queries where there are lists already.
@@ -211,11 +231,11 @@ class IvfIndex:
         keeps = self.rerank != "none"
         return InvertedCodes(self.metric, self.dim, self.bits, keeps, self.seed)
 
-    def _extend(self, prepared: Matrix, first: int, threads: int) -> None:
+    def _extend(self, prepared: Matrix, rows: Ids, threads: int) -> None:
         if isinstance(self._lists, InvertedCodes):
-            self._lists.extend(prepared, threads)
+            self._lists.extend(prepared, rows, threads)
         elif self._lists is not None:
-            self._lists.extend(prepared, first)
+            self._lists.extend(prepared, rows)
 
     def _retrain(self, held_out: Ids, threads: int) -> None:
         """Make the lists anew from what is in them; row numbers stay."""
@@ -316,6 +336,7 @@ class IvfIndex:
         header = [
             LAYOUT_VERSION, self.dim, METRIC_NUMBERS[self.metric], self.nlist or 0, self.seed,
             self._trained_on, self.bits if coded else 0, RERANKS.index(self.rerank),
+            self._live.ids.given,
         ]  # fmt: skip
         arrays: dict[str, NDArray[Any]] = {
             "header": np.array(header, np.int64),
@@ -337,11 +358,15 @@ class IvfIndex:
         NewerFormatError, CorruptFileError
             If the arrays cannot be used.
         """
-        oldest = "header" in arrays and arrays["header"][:1].tolist() == [1]
-        numbers = read_header(arrays, LAYOUT_VERSION, 6 if oldest else 8)
-        dim, metric_number, nlist, seed, trained_on, bits, rerank = [*numbers, 0, 0][:7]
         rows = rows_in(arrays, "ids")
+        version = arrays["header"][:1].tolist() if "header" in arrays else []
+        length = next((n for v, n in _HEADER_LENGTHS.items() if version == [v]), 0)
+        numbers = read_header(arrays, LAYOUT_VERSION, length)
+        numbers += [0, 0, rows][len(numbers) - 5 :]
+        dim, metric_number, nlist, seed, trained_on, bits, rerank, given = numbers
         check_arrays(arrays, {"ids": (np.int64, (rows,)), "alive": (np.uint8, (rows,))})
+        if given < rows:
+            raise CorruptFileError(f"{rows} rows cannot have been given {given} ids")
         if not 0 <= rerank < len(RERANKS):
             raise CorruptFileError(f"rerank number {rerank} is not below {len(RERANKS)}")
         coded: dict[str, Any] = {"quantization": "none"}
@@ -350,7 +375,7 @@ class IvfIndex:
         metric = metric_of_number(metric_number)
         index = cls(dim, metric, nlist or None, seed=seed, **coded)
         index._trained_on = trained_on
-        index._live = LiveRows(arrays["ids"], arrays["alive"])
+        index._live = LiveRows(arrays["ids"], arrays["alive"], given)
         index._recalls = RecallTable.from_arrays(arrays)
         if "centroids" in arrays:
             index._lists = index._lists_of(arrays, rows)

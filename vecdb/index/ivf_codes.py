@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from vecdb.index.base import CORRECTIONS, METRIC_NUMBERS, Arrays, Distances, Ids, over_threads
 from vecdb.index.flat import scan
-from vecdb.index.ivf_lists import Numbers, Request, sample_rows, slots_for
+from vecdb.index.ivf_lists import Numbers, Request, close_gaps, sample_rows, slots_for
 from vecdb.index.layout import Expected, check_arrays, rows_in
 from vecdb.index.rows import aligned_copy, aligned_empty, frozen, padded, reserve
 from vecdb.kernels import ivf_coarse, ivf_codes, ivf_search
@@ -117,31 +117,46 @@ class InvertedCodes:
         self.start, self.length, self.capacity = (np.zeros(count, np.int64) for _ in range(3))
         self.end = self.row_count = 0
 
-    def extend(self, vectors: Matrix, threads: int = 1) -> None:
-        """Put prepared vectors, the next rows, into the lists of their centroids."""
-        first, last = self.row_count, self.row_count + len(vectors)
+    def extend(self, vectors: Matrix, rows: Ids, threads: int = 1) -> None:
+        """Put prepared vectors, under the numbers `rows`, into the lists of their centroids."""
         if self.keeps_vectors:
-            self.vectors = reserve(self.vectors, first, last)
-            self.vectors[first:last] = vectors
-        self._extend(lambda a, b: rotate(vectors[a:b], self.signs), len(vectors), threads)
+            self.vectors = reserve(self.vectors, self.row_count, int(rows.max()) + 1)
+            self.vectors[rows] = vectors
+        self._extend(lambda a, b: rotate(vectors[a:b], self.signs), rows, threads)
 
-    def _extend(self, rotated: Rotated, count: int, threads: int) -> None:
+    def _extend(self, rotated: Rotated, rows: Ids, threads: int) -> None:
+        count = len(rows)
         starts = range(0, count, _CHUNK)
         parts = [assign(rotated(a, min(a + _CHUNK, count)), self.centroids) for a in starts]
         assigned = np.concatenate(parts)
         added = np.bincount(assigned, minlength=len(self))
         self._make_room(added)
         slots = slots_for(assigned, added, self.start * BLOCK + self.length)
-        first = self.row_count
-        self.extra = reserve(self.extra, first, first + count)
+        last = max(self.row_count, int(rows.max()) + 1)
+        self.extra = reserve(self.extra, self.row_count, last)
         for a in starts:
             part = slice(a, min(a + _CHUNK, count))
-            self._encode(rotated(a, part.stop), first + a, assigned[part], slots[part], threads)
+            self._encode(rotated(a, part.stop), rows[part], assigned[part], slots[part], threads)
         self.length = self.length + added
-        self.row_count = first + count
+        self.row_count = last
+
+    def take_out(self, rows: Ids) -> None:
+        """Give up the places that some rows have in the lists."""
+        self._make_room(np.zeros(len(self), np.int64))
+        filled = np.flatnonzero(self.rows.ravel() >= 0)
+        slot_of = np.empty(self.row_count, np.int64)
+        slot_of[self.rows.ravel()[filled]] = filled
+        slots = slot_of[rows]
+        lists = np.repeat(np.arange(len(self)), self.capacity)[slots // BLOCK]
+        gaps = close_gaps(slots, lists, self.start * BLOCK, self.length)
+        ivf_codes.move_codes(gaps.sources, gaps.targets, self._blocks(writing=True))
+        block, place = gaps.behind // BLOCK, gaps.behind % BLOCK
+        self.rows[block, place] = -1
+        self.blocks.view(np.float32)[block, self.width + place] = FAR
+        self.length = gaps.length
 
     def _encode(
-        self, rotated: Matrix, first: int, assigned: Numbers, slots: Numbers, threads: int
+        self, rotated: Matrix, rows: Ids, assigned: Numbers, slots: Numbers, threads: int
     ) -> None:
         """Write codes, list by list: two threads never write to one block."""
         order = np.argsort(assigned, kind="stable")
@@ -152,7 +167,7 @@ class InvertedCodes:
         def work(first_list: int, last_list: int) -> None:
             part = order[edges[first_list] : edges[last_list]]
             ivf_codes.encode(
-                frozen(rotated[part]), part + first, assigned[part], slots[part],
+                frozen(rotated[part]), rows[part], assigned[part], slots[part],
                 frozen(self.centroids), frozen(self.mean), STEPS[self.bits - 1], blocks,
             )  # fmt: skip
 
@@ -205,12 +220,12 @@ class InvertedCodes:
             new.vectors = self.vectors[: self.row_count]
             new.train(new.vectors, count, seed, held_out)
             kept = new.vectors
-            new._extend(lambda a, b: rotate(kept[a:b], new.signs), len(kept), threads)
+            new._extend(lambda a, b: rotate(kept[a:b], new.signs), np.arange(len(kept)), threads)
             return new
         decoded = self._decoded()
         rng = np.random.default_rng(seed)
         new._train_on(sample_rows(decoded, count, rng, held_out), count, rng)
-        new._extend(lambda a, b: decoded[a:b], len(decoded), threads)
+        new._extend(lambda a, b: decoded[a:b], np.arange(len(decoded)), threads)
         return new
 
     def _decoded(self) -> Matrix:

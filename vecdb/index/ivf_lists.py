@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,6 +77,39 @@ def slots_for(assigned: Numbers, added: Numbers, free: Numbers) -> Numbers:
     slots = np.empty(len(assigned), np.int64)
     slots[order] = np.repeat(free, added) + np.arange(len(assigned)) - behind
     return slots
+
+
+class Gaps(NamedTuple):
+    """How lists stay contiguous when slots are given up."""
+
+    sources: Numbers
+    """The slots whose contents move."""
+    targets: Numbers
+    """Where to."""
+    length: Numbers
+    """Of each list, afterwards."""
+    behind: Numbers
+    """The slots that are behind their list then."""
+
+
+def close_gaps(slots: Numbers, lists: Numbers, start: Numbers, length: Numbers) -> Gaps:
+    """Let the last slots of lists take the places of those that are given up.
+
+    Parameters
+    ----------
+    slots, lists
+        What is given up, and the list of each.
+    start, length
+        Each list's first slot, and how many it has.
+    """
+    given_up = np.bincount(lists, minlength=len(start))
+    left = length - given_up
+    behind_lists = np.repeat(np.arange(len(start)), given_up)
+    behind = slots_for(behind_lists, given_up, start + left)
+    sources = behind[~np.isin(behind, slots)]
+    inside = slots - start[lists] < left[lists]
+    targets = slots[inside][np.argsort(lists[inside], kind="stable")]
+    return Gaps(sources, targets, left, behind)
 
 
 @dataclass
@@ -158,14 +191,14 @@ class InvertedLists:
         """Return how many lists there are."""
         return len(self.centroids)
 
-    def extend(self, vectors: Matrix, first_row: int) -> None:
-        """Put prepared vectors, rows `first_row` and on, into the lists of their centroids."""
+    def extend(self, vectors: Matrix, rows: Ids) -> None:
+        """Put prepared vectors, under the numbers `rows`, into the lists of their centroids."""
         assigned = assign(vectors, self.centroids)
         added = np.bincount(assigned, minlength=len(self))
         self._make_room(added)
         slots = slots_for(assigned, added, self.start + self.length)
         self.vectors[slots] = vectors
-        self.rows[slots] = first_row + np.arange(len(vectors))
+        self.rows[slots] = rows
         self.length = self.length + added
 
     def _make_room(self, added: Numbers) -> None:
@@ -190,13 +223,26 @@ class InvertedLists:
         self.capacity[moving] = room
         self.end = last
 
+    def _find(self, rows: Ids) -> tuple[Numbers, Numbers]:
+        """Return the slots and the lists of some rows."""
+        lists = np.repeat(np.arange(len(self)), self.length)
+        slots = slots_for(lists, self.length, self.start)
+        order = np.argsort(self.rows[slots])[rows]
+        return slots[order], lists[order]
+
     def vectors_of(self, rows: Ids) -> Matrix:
         """Return a copy of the vectors of some rows."""
-        lists = np.repeat(np.arange(len(self)), self.length)
-        places = slots_for(lists, self.length, self.start)
         vectors = aligned_empty((len(rows), self.vectors.shape[1]), np.float32)
-        np.take(self.vectors, places[np.argsort(self.rows[places])][rows], axis=0, out=vectors)
+        np.take(self.vectors, self._find(rows)[0], axis=0, out=vectors)
         return frozen(vectors)
+
+    def take_out(self, rows: Ids) -> None:
+        """Give up the slots of some rows."""
+        sources, targets, self.length, _ = close_gaps(*self._find(rows), self.start, self.length)
+        for name in ("vectors", "rows"):
+            if not getattr(self, name).flags.writeable:
+                setattr(self, name, getattr(self, name).copy())
+        self.vectors[targets], self.rows[targets] = self.vectors[sources], self.rows[sources]
 
     def nearest(self, queries: Matrix, k: int, threads: int) -> tuple[Ids, Distances]:
         """Compare prepared queries with all rows."""
@@ -209,7 +255,7 @@ class InvertedLists:
         """Return the same rows in `count` new lists, found without those that are held out."""
         vectors = self.vectors_of(np.arange(int(self.length.sum())))
         new = InvertedLists.train(self.metric, vectors, count, seed, held_out)
-        new.extend(vectors, 0)
+        new.extend(vectors, np.arange(len(vectors)))
         return new
 
     def search(self, request: Request) -> None:

@@ -37,7 +37,7 @@ _FEW = 0.25
 NO_BITS: Bits = frozen(np.empty(0, np.uint8))
 
 
-def scan_is_cheaper(allowed: int, hops: float) -> bool:
+def scan_is_cheaper(allowed: int, hops: Any) -> Any:
     """Tell whether to compare with all allowed rows rather than to expand so many nodes."""
     return allowed <= _SCANNED_PER_HOP * hops
 
@@ -66,6 +66,8 @@ class PlacedGraph(ABC):
         self._space: CodedSpace | None = None
         self._twins: NDArray[np.int32] = np.empty(0, np.int32)
         self._inserted = 0
+        # Removed rows that no row leads to any more.
+        self._free: Ids = np.empty(0, np.int64)
         self._calibration = Calibration.none()
 
     @abstractmethod
@@ -107,8 +109,7 @@ class PlacedGraph(ABC):
     ) -> NDArray[np.int64]:  # fmt: skip
         """Search the graph.
 
-        Returned is how many nodes each query expanded, how many of them are allowed, and whether
-        the reach's `ef` cut it short, (nq, 3).
+        Returned is how many nodes each query expanded, and how many of them are allowed, (nq, 2).
         """
 
     @abstractmethod
@@ -124,17 +125,19 @@ class PlacedGraph(ABC):
         A few rows are inserted one by one. Many are not: the graph is then built anew, and takes
         the places of removed rows back.
         """
-        space = self._space or CodedSpace.of(vectors, self.metric, self.seed)
+        before = self._space or CodedSpace.of(vectors, self.metric, self.seed)
+        space = before.stretched_for(vectors)
         count, dead = len(self.rows), len(self.rows) - self.rows.live_count
-        reused = dead > _DEAD_SHARE * count
-        places = np.full(len(ids), -1, np.int64)
-        if reused:
-            places = self.rows.removed_rows(ids)
+        anew = dead - len(self._free) > _DEAD_SHARE * count or space is not before
+        free = np.flatnonzero(~self.rows.alive) if anew else self._free
+        places = self.rows.places_for(ids, free)
         fresh = places < 0
         last = count + int(np.count_nonzero(fresh))
         places[fresh] = np.arange(count, last)
         self._space = space
         self._reserve(count, last)
+        if space is not before:
+            self._place_again(count, before, space, workers)
         for start in range(0, len(vectors), _STRETCH):
             workers.step()
             part = slice(start, start + _STRETCH)
@@ -144,11 +147,25 @@ class PlacedGraph(ABC):
         self.rows.reuse(places[~fresh], ids[~fresh])
         self.rows.append_ids(ids[fresh])
         grown = self._inserted + len(ids)
-        if reused or grown > _INSERTED_SHARE * (count - dead) or count < _LEAST_LINKED:
+        if anew or grown > _INSERTED_SHARE * (count - dead) or count < _LEAST_LINKED:
             self._rebuild(space, workers)
         else:
             self._insert(places)
             self._inserted = grown
+            self._free = np.setdiff1d(free, places)
+
+    def _place_again(
+        self, count: int, before: CodedSpace, space: CodedSpace, workers: Workers
+    ) -> None:
+        """Write the first `count` rows for a stretched space."""
+        further = np.float32(space.norm**2 - before.norm**2)
+        for start in range(0, count, _STRETCH):
+            workers.step()
+            rows = np.arange(start, min(start + _STRETCH, count))
+            decoded = np.empty((len(rows), space.width + 1), np.float32)
+            self._decode(rows, decoded)
+            offsets = decoded[:, -1] + further
+            self._store(rows, np.ascontiguousarray(decoded[:, :-1]), offsets)
 
     def _rebuild(self, space: CodedSpace, workers: Workers) -> None:
         """Link all rows that were not removed."""
@@ -175,6 +192,7 @@ class PlacedGraph(ABC):
         self._calibration = self._calibrated(space, sample, pack_mask(built), workers)
         self._insert(np.sort(sample))
         self._inserted = 0
+        self._free = np.flatnonzero(~self.rows.alive)
 
     def _calibrated(
         self, space: CodedSpace, sample: Ids, built: Bits, workers: Workers
@@ -190,7 +208,7 @@ class PlacedGraph(ABC):
         def spread(reach: Reach | None, k: int, count: int) -> tuple[Distances, NDArray[np.int64]]:
             """Search, or compare with all rows, in pieces between which work can be given up."""
             found, distances = np.empty((count, k), np.int64), np.empty((count, k), np.float32)
-            effort = np.zeros((count, 3), np.int64)
+            effort = np.zeros((count, 2), np.int64)
 
             def work(first: int, last: int) -> None:
                 part = slice(first, last)
@@ -227,22 +245,27 @@ class PlacedGraph(ABC):
         if scan_is_cheaper(count, hops):
             self._scan(frozen(placed), scales, allowed, (found, distances), threads)
             return found, distances
-        out = found, distances
-        effort = self._walk(frozen(placed), scales, reach, allowed, out, threads)
+        effort = self._walk(frozen(placed), scales, reach, allowed, (found, distances), threads)
         short = self._came_short(effort, found, reach, count)
         asked = np.flatnonzero(short)
         while len(asked):
-            part = found[asked], distances[asked]
-            queries_again, scales_again = frozen(placed[asked]), scales[asked]
+            needed = self._needed(effort[short], reach, k, count)
             reach = reach._replace(ef=2 * reach.ef, least=2 * reach.least)
-            if reach.ef > 2 * len(self.rows) or scan_is_cheaper(count, reach.ef):
-                self._scan(queries_again, scales_again, allowed, part, threads)
-                short = np.zeros(len(asked), np.bool_)
-            else:
-                effort = self._walk(queries_again, scales_again, reach, allowed, part, threads)
+            scanned = np.full(len(asked), reach.ef > 2 * len(self.rows))
+            scanned |= scan_is_cheaper(count, np.maximum(needed, reach.ef))
+            if scanned.any():
+                rows = asked[scanned]
+                part = found[rows], distances[rows]
+                self._scan(frozen(placed[rows]), scales[rows], allowed, part, threads)
+                found[rows], distances[rows] = part
+            asked = asked[~scanned]
+            if len(asked):
+                part = found[asked], distances[asked]
+                again = frozen(placed[asked]), scales[asked]
+                effort = self._walk(*again, reach, allowed, part, threads)
                 short = self._came_short(effort, part[0], reach, count)
-            found[asked], distances[asked] = part
-            asked = asked[short]
+                found[asked], distances[asked] = part
+                asked = asked[short]
         return found, distances
 
     def _came_short(
@@ -251,16 +274,32 @@ class PlacedGraph(ABC):
         """Tell which searches among `count` allowed rows should have gone further."""
         k = found.shape[1]
         short: NDArray[np.bool_] = np.less(found[:, min(k, count) - 1], 0)
-        if count == len(self.rows):
-            return short
-        if is_ended_by_ef(
-            reach
-        ):  # where few nodes are allowed, they may not be the nearest of those
-            short |= effort[:, 1] < min(k + k // 2, count)
-        else:  # what it did not come to may be nearer than what it found
-            expected = effort[:, 0] * (count / len(self.rows))
-            short |= (effort[:, 2] > 0) | (effort[:, 1] < _FEW * expected)
+        if count < len(self.rows):
+            short |= effort[:, 1] < self._enough(effort[:, 0], reach, k, count)
         return short
+
+    def _enough(
+        self, hops: NDArray[np.int64], reach: Reach, k: int, count: int
+    ) -> NDArray[np.float64]:
+        """Return how many allowed nodes should be among those expanded, where not all are allowed.
+
+        What a search did not come to may be nearer than what it found.
+        """
+        if is_ended_by_ef(reach):
+            return np.full(len(hops), float(min(k + k // 2, count)))
+        return hops.astype(np.float64) * (_FEW * count / len(self.rows))
+
+    def _needed(
+        self, effort: NDArray[np.int64], reach: Reach, k: int, count: int
+    ) -> NDArray[np.float64]:
+        """Return how many nodes searches would have to expand to come to enough allowed ones.
+
+        They are taken to go on as they began.
+        """
+        hops, allowed = effort.T
+        share: NDArray[np.float64] = hops / np.maximum(allowed, 0.5)
+        needed: NDArray[np.float64] = share * self._enough(hops, reach, k, count)
+        return needed
 
     def _header(self, version: int, *more: int) -> NDArray[np.int64]:
         """Return the numbers of the array ``header``."""

@@ -108,12 +108,21 @@ class LiveRows:
         self.live_count += len(ids)
         self._live_bits = None
 
-    def removed_rows(self, ids: Ids) -> Ids:
+    def places_for(self, ids: Ids, free: Ids) -> Ids:
         """Return removed rows for as many of the ids as there are, each its own old one if it can.
 
-        The first of the rows belong to the first of the ids, and so on.
+        Parameters
+        ----------
+        ids
+            Checked.
+        free
+            The removed rows that may be taken, ascending.
+
+        Returns
+        -------
+        ndarray
+            int64 (n,): a row for each id, -1 where none is left.
         """
-        free = np.flatnonzero(~self.alive)
         order = np.argsort(ids, kind="stable")
         places = np.full(len(ids), -1, np.int64)
         old = self.ids.array[free]

@@ -251,9 +251,8 @@ def search_coded(
         The rows found, nearest first; -1 where there are fewer than k.
     out_distances : float32 (nq, k)
         Their distances; infinity where there are fewer.
-    effort : int64 (nq, 3)
-        Receives how many nodes were expanded, how many of them may be returned, and whether the
-        search was cut short by `Reach.ef`.
+    effort : int64 (nq, 2)
+        Receives how many nodes were expanded, and how many of them may be returned.
     """
     k = out_rows.shape[1]
     for q in range(queries.shape[0]):

@@ -234,7 +234,7 @@ def search_compact(
         The rows found, nearest first; -1 where there are fewer than k.
     out_distances : float32 (nq, k)
         Their distances; infinity where there are fewer.
-    effort : int64 (nq, 3)
+    effort : int64 (nq, 2)
         As of `search_coded`.
     """
     count, k = queries.shape[0], out_rows.shape[1]

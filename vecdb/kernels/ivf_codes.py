@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.kernels.distance import L2
-from vecdb.kernels.ivf_scan import BLOCK
-from vecdb.kernels.jit import allocating_kernel, inline
+from vecdb.kernels.ivf_scan import BLOCK, TAIL
+from vecdb.kernels.jit import allocating_kernel, inline, kernel
 from vecdb.kernels.rabitq import (
     along_code,
     factors,
@@ -105,6 +105,27 @@ def encode(
             behind = (bits - 1) * dim // 32
             blocks.extra_floats[rows[i], behind] = add
             blocks.extra_floats[rows[i], behind + 1] = scale
+
+
+@kernel
+def move_codes(sources: Any, targets: Any, blocks: Any) -> None:
+    """Move the codes of some slots to others, both int64 (n,), one after the other.
+
+    What stands by row stays where it is.
+    """
+    groups = (blocks.codes.shape[1] - TAIL) // 16
+    for i in range(sources.shape[0]):
+        b, j = sources[i] // BLOCK, sources[i] % BLOCK
+        c, k = targets[i] // BLOCK, targets[i] % BLOCK
+        keep = np.uint8(0xF0 >> (k // 16 * 4))
+        for group in range(groups):
+            nibble = blocks.codes[b, group * 16 + j % 16] >> (j // 16 * 4) & 15
+            at = group * 16 + k % 16
+            moved = np.uint8(nibble << (k // 16 * 4))
+            blocks.codes[c, at] = (blocks.codes[c, at] & keep) | moved
+        for factor in range(4 * groups, 4 * groups + 2 * BLOCK, BLOCK):
+            blocks.floats[c, factor + k] = blocks.floats[b, factor + j]
+        blocks.rows[c, k] = blocks.rows[b, j]
 
 
 @inline

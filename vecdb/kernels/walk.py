@@ -15,10 +15,10 @@ from vecdb.kernels.bitset import has_bit
 from vecdb.kernels.jit import inline
 from vecdb.kernels.pool import key_distance, key_row
 
-QUERY, NODE, FOUND, SEEN, HOPS, MATCHED, CUT = range(7)
+QUERY, NODE, FOUND, SEEN, HOPS, MATCHED = range(6)
 """A lane's `state`: the query, the node at hand, how many rows are found and visited, how many
-nodes were taken, how many of them may be returned, and whether `Reach.ef` cut the search short."""
-STATE = 7
+nodes were taken, and how many of them may be returned."""
+STATE = 6
 
 
 class Reach(NamedTuple):
@@ -110,7 +110,6 @@ def next_node(lanes: Any, lane: Any, reach: Any, k: Any, expanded_only: Any) -> 
         if key_distance(key) > limit and lanes.state[lane, HOPS] >= reach.least:
             return np.int64(-1)
         if frontier.is_outranked(candidates, lane, reach.ef, key):
-            lanes.state[lane, CUT] = 1
             return np.int64(-1)
         frontier.drop(candidates, lane, place)
         frontier.close(candidates, lane, reach.ef, key)
@@ -125,7 +124,7 @@ def next_node(lanes: Any, lane: Any, reach: Any, k: Any, expanded_only: Any) -> 
 def report(lanes: Any, lane: Any, effort: Any) -> None:
     """Write how much a search took, as `search_coded` documents it."""
     q = lanes.state[lane, QUERY]
-    for i in range(3):
+    for i in range(2):
         effort[q, i] = lanes.state[lane, HOPS + i]
 
 
