@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from vecdb.config import DIM, IVF_BITS, IVF_NLIST, IVF_NPROBE, SEED, THREADS, K
 from vecdb.errors import CorruptFileError, InvalidParameterError
 from vecdb.index.base import METRIC_NUMBERS, Arrays, Distances, Ids, metric_of_number
-from vecdb.index.calibration import LEAST_ROWS, TRUTH, check_target, draw_sample
+from vecdb.index.calibration import LEAST_ROWS, check_target, draw_sample
 from vecdb.index.files import PathLike, load_arrays, save_arrays
 from vecdb.index.ivf_codes import InvertedCodes
 from vecdb.index.ivf_lists import InvertedLists, Request, default_list_count
+from vecdb.index.ivf_recall import measure_lists
 from vecdb.index.layout import check_arrays, read_header, rows_in
-from vecdb.index.recall_table import RecallTable, measure, without_themselves
+from vecdb.index.recall_table import RecallTable
 from vecdb.index.reranks import RERANKS, one_of
 from vecdb.index.rows import LiveRows, aligned_copy, padded, prepared_queries
 from vecdb.index.validate import as_matrix, as_metric
@@ -37,9 +38,6 @@ QUANTIZATIONS = ("none", "rabitq")
 _GROWTH_BEFORE_RETRAINING = 4
 _DEAD_SHARE = 0.1
 """Above it, an addition takes the places of removed rows."""
-
-_LONG = 100
-"""Lists of a search that is long."""
 
 
 class IvfIndex:
@@ -124,7 +122,7 @@ class IvfIndex:
         self._lists = self._make_lists(prepared, sample)
         self._extend(prepared, np.arange(len(prepared)), threads)
         self._live = live
-        self._measure(sample, threads)
+        self._recalls = measure_lists(self._lists, sample, threads)
         return new_ids
 
     def add(self, vectors: VectorLike | MatrixLike, ids: Any = None, threads: int = 1) -> Ids:
@@ -167,9 +165,9 @@ class IvfIndex:
         if outgrown and len(self._lists) < self._wanted_lists(len(self._live)):
             sample = draw_sample(np.flatnonzero(self._live.alive), self.seed)
             self._retrain(sample, threads)
-            self._measure(sample, threads)
+            self._recalls = measure_lists(self._lists, sample, threads)
         elif self._recalls.is_due(len(self._live)):
-            self._measure(self._draw_later(), threads)
+            self._recalls = measure_lists(self._lists, self._draw_later(), threads)
         return new_ids
 
     def _rows_for(self, ids: Ids) -> Ids:
@@ -203,29 +201,6 @@ class IvfIndex:
         lists = self._no_codes()
         lists.train(prepared, count, self.seed, held_out)
         return lists
-
-    def _measure(self, sample: Ids, threads: int) -> None:
-        """Measure what searches find, with rows as queries that centroids were found without."""
-        lists = self._lists
-        if lists is None or not lists.keeps_vectors or len(sample) == 0:
-            self._recalls = RecallTable.none(len(self._live))
-            return
-        queries = lists.vectors_of(sample)
-
-        def search(probes: int, k: int, count: int) -> Distances:
-            rows = np.full((count, k + 1), -1, np.int64)
-            distances = np.full(rows.shape, np.inf, np.float32)
-            lists.search(
-                Request(
-                    queries[:count], k + 1, probes, k + 1, None, False, threads, rows, distances
-                )
-            )
-            return without_themselves(sample[:count], rows, distances)
-
-        rows, distances = lists.nearest(queries, TRUTH + 1, threads)
-        true = without_themselves(sample, rows, distances)
-        efforts = [*(2**i for i in range((len(lists) - 1).bit_length())), len(lists)]
-        self._recalls = measure(len(self._live), true, search, efforts, _LONG)
 
     def _no_codes(self) -> InvertedCodes:
         keeps = self.rerank != "none"

@@ -191,6 +191,11 @@ class InvertedLists:
         """Return how many lists there are."""
         return len(self.centroids)
 
+    @property
+    def row_count(self) -> int:
+        """How many rows are in the lists."""
+        return int(self.length.sum())
+
     def extend(self, vectors: Matrix, rows: Ids) -> None:
         """Put prepared vectors, under the numbers `rows`, into the lists of their centroids."""
         assigned = assign(vectors, self.centroids)
