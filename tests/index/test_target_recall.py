@@ -48,7 +48,7 @@ def test_queries_that_were_not_calibrated_on_get_the_recall(metric: str, quantiz
     vectors, queries = vectors[:-400], vectors[-400:]
     index, exact = _graph(vectors, metric, quantization), FlatIndex(32, metric)
     exact.build(vectors)
-    table = Calibration.from_arrays(index.arrays())
+    table = Calibration.from_arrays(32, index.arrays())
     assert table.for_target(0.9, 10).hops <= table.for_target(0.99, 10).hops < LARGEST_EF
     half = np.random.default_rng(1).random(len(vectors)) < 0.5
     for target in (0.9, 0.95, 0.99):
@@ -146,7 +146,7 @@ def test_what_is_no_calibration_is_refused() -> None:
 
 
 def test_a_search_goes_further_for_a_higher_target_and_more_results() -> None:
-    table = Calibration(TABLE)
+    table = Calibration(384, TABLE)
     targets = (0.5, 0.8, 0.9, 0.99, 0.999)
     plans = [table.for_target(target, 10) for target in targets]
     assert [plan.reach.stop for plan in plans] == sorted(plan.reach.stop for plan in plans)
@@ -161,7 +161,7 @@ def test_a_search_goes_further_for_a_higher_target_and_more_results() -> None:
 
 
 def test_a_search_expands_about_ef_nodes() -> None:
-    table = Calibration(TABLE)
+    table = Calibration(384, TABLE)
     for k, most in ((1, 100), (10, 200), (100, 600)):
         for ef in (k + 2, most // 2, most):
             plan = table.for_ef(ef, k)
@@ -175,8 +175,14 @@ def test_a_search_expands_about_ef_nodes() -> None:
     assert furthest.hops == pytest.approx(1600, rel=0.3)
 
 
+def test_codes_of_more_coordinates_need_less_that_is_compared_beside_them() -> None:
+    margins = [Calibration(dim, TABLE).for_target(0.9, 100).reach.margin for dim in (8, 384, 1536)]
+    assert margins[0] == margins[1] > margins[2] > 1
+    assert Calibration(384, TABLE).for_target(0.9, 10).reach.margin == 1
+
+
 def test_without_a_calibration_only_ef_ends_a_search() -> None:
-    none = Calibration.none()
+    none = Calibration.none(384)
     assert none.for_ef(30, 10) == (ended_by_ef(30), 30)
     assert none.for_target(0.9, 10).reach.ef == LARGEST_EF
     assert none.for_target(0.9, 2000).reach.ef == 2000

@@ -58,7 +58,9 @@ MARGIN = 0.1
 _LEAST_MISSES = 1e-4
 _ROOM, _ROOM_PER_HOP = 64, 1.5
 """No search expands more nodes than this, and this for each that is expected."""
-_WIDER_BY = 0.1
+_WIDER_BY, _WIDER_DIM = 0.1, 384
+"""How much farther than the limit candidates are compared with, at most, and up to which
+dimension; with more, codes tell distances better."""
 _LEAST_HOPS = 16
 """A walk that is on its way may have to go through nodes that seem no better than those behind."""
 
@@ -99,23 +101,26 @@ class Calibration:
 
     Parameters
     ----------
+    dim
+        Of the vectors.
     table
         float32 (7, n): values of `Reach.stop`, ascending; the nodes expanded on average with each,
         for k of 1, 10 and 100; and the recalls. Without any columns nothing is calibrated.
     """
 
-    def __init__(self, table: Floats) -> None:
+    def __init__(self, dim: int, table: Floats) -> None:
+        self.dim = dim
         self.table = table
         self._curves = [_Curve(table, which) for which in range(len(KS) if table.size else 0)]
         self.plan = lru_cache(_PLANS)(self._plan_for)
 
     @classmethod
-    def none(cls) -> Calibration:
+    def none(cls, dim: int) -> Calibration:
         """Make the calibration of a graph that has none."""
-        return cls(np.empty((1 + 2 * len(KS), 0), np.float32))
+        return cls(dim, np.empty((1 + 2 * len(KS), 0), np.float32))
 
     @classmethod
-    def from_arrays(cls, arrays: Arrays) -> Calibration:
+    def from_arrays(cls, dim: int, arrays: Arrays) -> Calibration:
         """Take over the array ``calibration``.
 
         Raises
@@ -137,7 +142,7 @@ class Calibration:
             raise CorruptFileError(
                 "array 'calibration' holds no ascending stops with what is expanded and found"
             )
-        return cls(table)
+        return cls(dim, table)
 
     def for_target(self, target: float, k: float) -> Plan:
         """Return how to find the nearest `k` with a recall of `target`.
@@ -178,7 +183,7 @@ class Calibration:
     def _plan(self, stop: float, k: float) -> Plan:
         hops = math.exp(between([math.log(curve.hops(stop)) for curve in self._curves], k))
         hops *= max(1.0, k / KS[-1])
-        return Plan(_reach(stop, hops, k), hops)
+        return Plan(_reach(self.dim, stop, hops, k), hops)
 
 
 class _Curve:
@@ -216,10 +221,10 @@ class _Curve:
         return math.exp(interpolated(stop, self._stops, self._log_hops))
 
 
-def _reach(stop: float, hops: float, k: float) -> Reach:
+def _reach(dim: int, stop: float, hops: float, k: float) -> Reach:
     """Return the reach of searches for `k` that expand about `hops` nodes."""
     # The more are wanted, the more it saves to compare with some that are not expanded.
-    wider = min(max(math.log10(k) - 1, 0.0), 1.0)
+    wider = min(max(math.log10(k) - 1, 0.0), 1.0) * min(1.0, _WIDER_DIM / dim)
     ef = math.ceil(max(_ROOM + _ROOM_PER_HOP * hops, k))
     return Reach(ef, _LEAST_HOPS, stop, 1 + _WIDER_BY * wider)
 
@@ -263,11 +268,13 @@ def draw_sample(live: Ids, seed: int) -> Ids:
     return np.random.default_rng(seed).choice(live, size, replace=False).astype(np.int64)
 
 
-def calibrate(true: Distances, search: Search) -> Calibration:
+def calibrate(dim: int, true: Distances, search: Search) -> Calibration:
     """Measure what searches find and cost.
 
     Parameters
     ----------
+    dim
+        Of the vectors.
     true
         The distances (queries, `TRUTH`) of the nearest rows of each query, ascending.
     search
@@ -283,7 +290,7 @@ def calibrate(true: Distances, search: Search) -> Calibration:
         hops = float(k)
         for number, column in enumerate(columns):
             count = len(true) if hops <= _LONG else min(_LONG_SAMPLE, len(true))
-            reach = _reach(column[0], min(1.5 * hops, LARGEST_EF), k)
+            reach = _reach(dim, column[0], min(1.5 * hops, LARGEST_EF), k)
             distances, expanded = search(reach, k, count)
             recall = float(np.mean(distances <= limits[:count, k - 1 : k]))
             hops = float(expanded.mean())
@@ -293,4 +300,4 @@ def calibrate(true: Distances, search: Search) -> Calibration:
                 for later in columns[number + 1 :]:
                     later[1 + which], later[1 + len(KS) + which] = hops, recall
                 break
-    return Calibration(np.array(columns[: last + 1], np.float32).T.copy())
+    return Calibration(dim, np.array(columns[: last + 1], np.float32).T.copy())

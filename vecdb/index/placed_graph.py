@@ -68,7 +68,7 @@ class PlacedGraph(ABC):
         self._inserted = 0
         # Removed rows that no row leads to any more.
         self._free: Ids = np.empty(0, np.int64)
-        self._calibration = Calibration.none()
+        self._calibration = Calibration.none(dim)
 
     @abstractmethod
     def emptied(self) -> Self:
@@ -199,7 +199,7 @@ class PlacedGraph(ABC):
     ) -> Calibration:  # fmt: skip
         """Measure what searches of the new graph find and cost, with rows that are not in it."""
         if len(sample) == 0:
-            return Calibration.none()
+            return Calibration.none(self.dim)
         decoded = np.empty((len(sample), space.width + 1), np.float32)
         self._decode(sample, decoded)
         queries = space.query_again(decoded[:, :-1], decoded[:, -1])
@@ -221,7 +221,7 @@ class PlacedGraph(ABC):
             in_stretches(workers, count, _CALIBRATED, lambda: work)
             return distances, effort[:, 0]
 
-        return calibrate(spread(None, TRUTH, len(sample))[0], spread)
+        return calibrate(self.dim, spread(None, TRUTH, len(sample))[0], spread)
 
     def remove(self, ids: Any) -> None:
         """Remove rows, so that they are not found any more; their nodes still lead to others."""
@@ -343,7 +343,7 @@ class PlacedGraph(ABC):
         signs = draw_signs(self.dim, self.seed)
         self._space = CodedSpace(self.metric, arrays["centre"], float(arrays["norm"][0]), signs)
         self._twins, self._inserted = arrays["twins"], inserted
-        self._calibration = Calibration.from_arrays(arrays)
+        self._calibration = Calibration.from_arrays(self.dim, arrays)
 
 
 def _renumbered(nodes: NDArray[np.int32], live: NDArray[np.int64]) -> NDArray[np.int32]:
