@@ -43,7 +43,7 @@ MODULES = (
     rotation, scan, coded_insert, coded_rows, coded_scan, coded_search, compact_insert,
     compact_rows, compact_scan, compact_search, graph_bulk, graph_bulk_link, graph_bulk_reach,
 )  # fmt: skip
-KERNELS = 36
+KERNELS = 38
 
 SHOW = """
 import numba
@@ -107,6 +107,8 @@ def test_each_kernel_is_compiled_for_one_set_of_types(tmp_path: Path) -> None:
         for each in (lists, IvfIndex.load(tmp_path / "l")):
             for mask in (None, np.arange(300) % 3 > 0):
                 each.search(clustered(40, 17), 2, filter=mask)
+            each.remove(np.arange(60))
+            each.add(clustered(40, 17, seed=1))
     kernels = {
         f"{module.__name__}.{name}": thing
         for module in MODULES

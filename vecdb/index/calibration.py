@@ -252,7 +252,7 @@ def interpolated(x: float, xs: list[float], values: list[float]) -> float:
     return values[above - 1] + share * (values[above] - values[above - 1])
 
 
-def draw_sample(live: Ids, seed: int) -> Ids:
+def draw_sample(live: Ids, seed: int, least: int | None = None) -> Ids:
     """Choose the rows that serve as queries, in random order; none when there are few.
 
     Parameters
@@ -261,8 +261,10 @@ def draw_sample(live: Ids, seed: int) -> Ids:
         int64: the rows that were not removed.
     seed
         Decides over the choice.
+    least
+        How many rows there must be; by default `LEAST_ROWS`.
     """
-    if len(live) < LEAST_ROWS:
+    if len(live) < (LEAST_ROWS if least is None else least):
         return np.empty(0, np.int64)
     size = min(max(len(live) // _ROWS_PER_SAMPLE, 1), _LARGEST_SAMPLE)
     return np.random.default_rng(seed).choice(live, size, replace=False).astype(np.int64)

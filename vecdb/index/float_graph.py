@@ -105,9 +105,8 @@ class FloatGraph:
         count = len(table)
         # Rows with equal vectors are one node: what a search finds of its copies says little.
         alone = (state.twins[:count] < 0) & (graph.links[:count, state.column] >= 0)
-        sample = draw_sample(
-            np.flatnonzero(table.alive & alone & (state.levels[:count] == 0)), self.seed
-        )
+        low = state.levels[:count] == 0
+        sample = draw_sample(np.flatnonzero(table.alive & alone & low), self.seed, least=1)
         if len(sample) == 0:
             return RecallTable.none(count)
         correction = CORRECTIONS[table.metric]

@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 import numpy as np
 
+from vecdb.index.calibration import LEAST_ROWS
 from vecdb.index.flat import FlatIndex, exact_search, rank_exactly
 from vecdb.index.hnsw import HnswIndex
 from vecdb.index.ivf import IvfIndex
 
-_ROWS = 1_000
+_ROWS = LEAST_ROWS
 
 
 def warm_up(report: Callable[[str], object] | None = None) -> None:
@@ -58,3 +59,5 @@ def warm_up(report: Callable[[str], object] | None = None) -> None:
     codes.build(vectors[: _ROWS // 4])
     codes.add(vectors[_ROWS // 4 :])
     codes.search(vectors[:100], 1)
+    codes.remove(np.arange(_ROWS // 5))
+    codes.add(vectors[:1])
