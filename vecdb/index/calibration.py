@@ -53,12 +53,10 @@ _LONG = 120
 """Expanded nodes of a search that is long."""
 ENOUGH = 0.9995
 """Recall beyond which nothing is measured."""
-MARGIN = 0.1
-"""Share of the misses a target allows that is kept for the error of the sample."""
 _LEAST_MISSES = 1e-4
 _ROOM, _ROOM_PER_HOP = 64, 1.5
 """No search expands more nodes than this, and this for each that is expected."""
-_WIDER_BY, _WIDER_DIM = 0.1, 384
+_WIDER_BY, _WIDER_DIM = 0.05, 768
 """How much farther than the limit candidates are compared with, at most, and up to which
 dimension; with more, codes tell distances better."""
 _LEAST_HOPS = 16
@@ -105,7 +103,8 @@ class Calibration:
         Of the vectors.
     table
         float32 (7, n): values of `Reach.stop`, ascending; the nodes expanded on average with each,
-        for k of 1, 10 and 100; and the recalls. Without any columns nothing is calibrated.
+        for k of 1, 10 and 100; and the recalls, less a standard error. Without any columns nothing
+        is calibrated.
     """
 
     def __init__(self, dim: int, table: Floats) -> None:
@@ -152,7 +151,7 @@ class Calibration:
         if not self._curves:
             ef = max(LARGEST_EF, math.ceil(k))
             return Plan(ended_by_ef(ef), ef)
-        misses = (1 - target) * (1 - MARGIN)
+        misses = 1 - target
         return self._plan(between([curve.stop_for_misses(misses) for curve in self._curves], k), k)
 
     def for_ef(self, ef: float, k: float) -> Plan:
@@ -229,6 +228,12 @@ def _reach(dim: int, stop: float, hops: float, k: float) -> Reach:
     return Reach(ef, _LEAST_HOPS, stop, 1 + _WIDER_BY * wider)
 
 
+def surely(hits: NDArray[np.bool_]) -> float:
+    """Return the recall of hits (queries, k), less one standard error of the sample."""
+    recalls = hits.mean(axis=1)
+    return max(0.0, float(recalls.mean() - recalls.std() / len(recalls) ** 0.5))
+
+
 def finds(recalls: Floats) -> list[float]:
     """Return minus the logarithms of what is missed at recalls, which are made to ascend."""
     misses = 1 - np.maximum.accumulate(recalls.astype(np.float64))
@@ -294,11 +299,11 @@ def calibrate(dim: int, true: Distances, search: Search) -> Calibration:
             count = len(true) if hops <= _LONG else min(_LONG_SAMPLE, len(true))
             reach = _reach(dim, column[0], min(1.5 * hops, LARGEST_EF), k)
             distances, expanded = search(reach, k, count)
-            recall = float(np.mean(distances <= limits[:count, k - 1 : k]))
-            hops = float(expanded.mean())
+            hits = distances <= limits[:count, k - 1 : k]
+            recall, hops = surely(hits), float(expanded.mean())
             column[1 + which], column[1 + len(KS) + which] = hops, recall
             last = max(last, number)
-            if recall >= ENOUGH or hops >= LARGEST_EF:
+            if hits.mean() >= ENOUGH or hops >= LARGEST_EF:
                 for later in columns[number + 1 :]:
                     later[1 + which], later[1 + len(KS) + which] = hops, recall
                 break

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from vecdb.errors import CorruptFileError
 from vecdb.index.base import Arrays, Distances, Ids
-from vecdb.index.calibration import ENOUGH, KS, LEAST_ROWS, MARGIN, between, finds, interpolated
+from vecdb.index.calibration import ENOUGH, KS, LEAST_ROWS, between, finds, interpolated, surely
 
 Search = Callable[[int, int, int], Distances]
 """Takes an effort, k, and how many of the first queries; returns their distances (queries, k)."""
@@ -34,8 +34,8 @@ class RecallTable:
     Parameters
     ----------
     table
-        float32 (4, n): efforts, ascending; the recalls with each, for k of 1, 10 and 100. Without
-        any columns nothing was measured.
+        float32 (4, n): efforts, ascending; the recalls with each, less a standard error, for k of
+        1, 10 and 100. Without any columns nothing was measured.
     rows
         How many rows the index had then.
     """
@@ -93,7 +93,7 @@ class RecallTable:
         """
         if not self._log_efforts:
             return None
-        wanted = -math.log((1 - target) * (1 - MARGIN))
+        wanted = -math.log(1 - target)
         logs = [interpolated(wanted, found, self._log_efforts) for found in self._finds]
         # Beyond the largest k that was measured, in proportion.
         return math.ceil(math.exp(between(logs, k)) * max(1.0, k / KS[-1]) - 1e-6)
@@ -120,15 +120,15 @@ def measure(
     apart = true[:, -1:] - true[:, :1]
     limits = true + np.maximum(np.float32(1e-6) * np.abs(true), np.float32(_WITHIN) * apart)
     columns: list[list[float]] = []
-    recalls = [0.0] * len(KS)
+    recalls, raw = [0.0] * len(KS), [0.0] * len(KS)
     for effort in efforts:
         count = min(_LONG_SAMPLE, len(true)) if effort > long else len(true)
         for which, k in enumerate(KS):
-            if recalls[which] < ENOUGH:
-                found = search(effort, k, count)
-                recalls[which] = float(np.mean(found <= limits[:count, k - 1 : k]))
+            if raw[which] < ENOUGH:
+                hits = search(effort, k, count) <= limits[:count, k - 1 : k]
+                recalls[which], raw[which] = surely(hits), float(hits.mean())
         columns.append([effort, *recalls])
-        if min(recalls) >= ENOUGH:
+        if min(raw) >= ENOUGH:
             break
     return RecallTable(np.array(columns, np.float32).T.copy(), rows)
 
