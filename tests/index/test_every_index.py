@@ -124,6 +124,30 @@ def test_answers_are_true_and_complete_whatever_the_data(
 
 @ALL
 @EVERY_METRIC
+@given(vectors=awkward_vectors(), seeds=st.lists(st.integers(0, 99), min_size=1, max_size=3))
+@settings(max_examples=12, deadline=None)
+def test_what_is_removed_and_added_again_is_found_as_before(
+    make: Make, metric: str, vectors: np.ndarray, seeds: list[int]
+) -> None:
+    count = len(vectors)
+    index = make(vectors.shape[1], metric)
+    index.build(vectors)
+    for seed in seeds:
+        rng = np.random.default_rng(seed)
+        gone = rng.choice(count, rng.integers(1, count + 1), replace=False)
+        index.remove(gone)
+        for some in np.array_split(gone, min(len(gone), 3)):
+            index.add(vectors[some], ids=some)
+    assert len(index) == count
+    queries = vectors[:2] * np.float32(0.5) + np.float32(0.25)
+    queries[~queries.any(axis=1)] = 1
+    ids, distances = _well_searched(index, queries, count)
+    assert (np.sort(ids, axis=1) == np.arange(count)).all()
+    assert_true_distances(metric, queries, vectors, ids, distances, _tolerance(make))
+
+
+@ALL
+@EVERY_METRIC
 def test_vectors_far_longer_than_the_first_are_told_apart(make: Make, metric: str) -> None:
     rng = np.random.default_rng(4)
     vectors = rng.standard_normal((40, 12)).astype(np.float32)

@@ -105,6 +105,17 @@ def test_an_index_of_equal_vectors_finds_as_many_as_are_wanted(make: Make) -> No
     assert (distances == 0).all()
 
 
+@pytest.mark.usefixtures("everything_is_measured")
+@pytest.mark.parametrize("quantization", ["none", "rabitq"])
+def test_as_many_lists_as_rows_can_be_measured(quantization: str) -> None:
+    vectors = clustered(60, 8)
+    index = IvfIndex(8, nlist=60, quantization=quantization)
+    index.build(vectors)
+    assert index.list_count == 60
+    found, _ = index.search(vectors, 1, target_recall=0.99)
+    assert recall(found, np.arange(60)[:, None]) > 0.9
+
+
 @EVERY_INDEX
 def test_an_effort_beside_a_target_is_the_least(make: Make) -> None:
     vectors, queries = clustered(2_500 if COMPILED else 120, 24), clustered(40, 24, seed=1)

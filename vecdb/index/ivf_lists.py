@@ -52,9 +52,11 @@ def default_list_count(rows: int) -> int:
 def sample_rows(vectors: Matrix, count: int, rng: np.random.Generator, held_out: Ids) -> Matrix:
     """Return as many of the vectors as `count` centroids are found from, in their order.
 
-    Rows that are `held_out` are not among them.
+    Rows that are `held_out` are not among them, unless there are too few others.
     """
     candidates = np.delete(np.arange(len(vectors)), held_out)
+    if len(candidates) < count:
+        candidates = np.arange(len(vectors))
     sampled = min(len(candidates), count * _ROWS_PER_LIST_SAMPLED)
     chosen = np.sort(rng.choice(candidates, sampled, replace=False))
     return frozen(vectors if sampled == len(vectors) else vectors[chosen])
