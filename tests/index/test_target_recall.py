@@ -7,8 +7,8 @@ import pytest
 
 from tests.index.samples import MANY, METRICS, clustered, recall
 from vecdb.errors import CorruptFileError, InvalidParameterError
-from vecdb.index import FlatIndex, HnswIndex, calibration, placed_graph
-from vecdb.index.calibration import LARGEST_EF, Calibration, draw_sample
+from vecdb.index import FlatIndex, HnswIndex, calibration, coded_graph, placed_graph
+from vecdb.index.calibration import LARGEST_EF, Calibration, draw_sample, recall_less_error
 from vecdb.kernels.jit import COMPILED
 from vecdb.kernels.walk import ended_by_ef
 
@@ -82,6 +82,30 @@ def test_long_vectors_lead_to_the_largest_inner_products(
     monkeypatch.setattr(placed_graph, "scan_is_cheaper", lambda allowed, hops: hops > 2_000)
     for k in (1, 10):
         assert _recall(index, exact, queries, k, 0.9, short) >= 0.87
+
+
+@compiled
+def test_a_walk_under_a_filter_is_repeated_only_where_it_came_to_few_allowed_rows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rng = np.random.default_rng(2)
+    vectors = clustered(12_000, 32)
+    index = _graph(vectors)
+    walked: list[int] = []
+    walk = coded_graph.CodedGraph._walk
+    monkeypatch.setattr(
+        coded_graph.CodedGraph,
+        "_walk",
+        lambda self, queries, *rest: walked.append(len(queries)) or walk(self, queries, *rest),
+    )
+    queries = clustered(100, 32, seed=1)
+    index.search(queries, 10, ef=64, filter=rng.random(len(vectors)) < 0.9)
+    assert walked == [len(queries)]
+    walked.clear()
+    # The nearest fifth is not allowed: comparing with all others is cheaper than going on.
+    away = ((vectors - vectors[0]) ** 2).sum(axis=1)
+    index.search(vectors[0], 10, ef=16, filter=away > np.quantile(away, 0.2))
+    assert walked == [1]
 
 
 def test_a_small_graph_compares_with_all_rows() -> None:
@@ -186,6 +210,14 @@ def test_without_a_calibration_only_ef_ends_a_search() -> None:
     assert none.for_ef(30, 10) == (ended_by_ef(30), 30)
     assert none.for_target(0.9, 10).reach.ef == LARGEST_EF
     assert none.for_target(0.9, 2000).reach.ef == 2000
+
+
+def test_a_standard_error_is_taken_off_what_a_sample_found() -> None:
+    hits = np.zeros((100, 4), np.bool_)
+    hits[:50] = True
+    assert recall_less_error(hits) == pytest.approx(0.5 - 0.5 / 10)
+    assert recall_less_error(np.ones((7, 3), np.bool_)) == 1
+    assert recall_less_error(np.eye(1, 4, dtype=np.bool_).T) >= 0
 
 
 def test_few_rows_give_no_sample() -> None:

@@ -151,8 +151,8 @@ class Calibration:
         if not self._curves:
             ef = max(LARGEST_EF, math.ceil(k))
             return Plan(ended_by_ef(ef), ef)
-        misses = 1 - target
-        return self._plan(between([curve.stop_for_misses(misses) for curve in self._curves], k), k)
+        stops = [curve.stop_for_misses(1 - target) for curve in self._curves]
+        return self._plan(between_ks(stops, k), k)
 
     def for_ef(self, ef: float, k: float) -> Plan:
         """Return how to find the nearest `k` with about `ef` nodes expanded, and at least k."""
@@ -161,7 +161,7 @@ class Calibration:
             return Plan(ended_by_ef(math.ceil(ef)), ef)
         # Beyond 100, what is expanded grows with k in proportion.
         hops = ef * min(1.0, KS[-1] / k)
-        return self._plan(between([curve.stop_for_hops(hops) for curve in self._curves], k), k)
+        return self._plan(between_ks([curve.stop_for_hops(hops) for curve in self._curves], k), k)
 
     def _plan_for(self, k: int, ef: int, target: float | None, share: float) -> Plan:
         """Return how to search for `k` rows where only a share of all is allowed.
@@ -180,7 +180,7 @@ class Calibration:
         return plan._replace(reach=plan.reach._replace(least=least))
 
     def _plan(self, stop: float, k: float) -> Plan:
-        hops = math.exp(between([math.log(curve.hops(stop)) for curve in self._curves], k))
+        hops = math.exp(between_ks([math.log(curve.hops(stop)) for curve in self._curves], k))
         hops *= max(1.0, k / KS[-1])
         return Plan(_reach(self.dim, stop, hops, k), hops)
 
@@ -195,7 +195,7 @@ class _Curve:
         # Lists: a search looks up a few numbers, which takes an array several times as long.
         self._stops: list[float] = table[0, :end].tolist()
         self._log_hops: list[float] = np.log(np.maximum(hops[:end], 1)).tolist()
-        self._log_finds = finds(table[1 + len(KS) + which, :end])
+        self._log_finds = neg_log_misses(table[1 + len(KS) + which, :end])
         known = self._log_hops[-1] - self._log_hops[0]
         # By how much the stop grows, beyond what was measured, for each e-fold of the hops.
         self._slope = (self._stops[-1] - self._stops[0]) / known if known > 0 else 1.0
@@ -228,20 +228,20 @@ def _reach(dim: int, stop: float, hops: float, k: float) -> Reach:
     return Reach(ef, _LEAST_HOPS, stop, 1 + _WIDER_BY * wider)
 
 
-def surely(hits: NDArray[np.bool_]) -> float:
+def recall_less_error(hits: NDArray[np.bool_]) -> float:
     """Return the recall of hits (queries, k), less one standard error of the sample."""
     recalls = hits.mean(axis=1)
     return max(0.0, float(recalls.mean() - recalls.std() / len(recalls) ** 0.5))
 
 
-def finds(recalls: Floats) -> list[float]:
+def neg_log_misses(recalls: Floats) -> list[float]:
     """Return minus the logarithms of what is missed at recalls, which are made to ascend."""
     misses = 1 - np.maximum.accumulate(recalls.astype(np.float64))
     logs: list[float] = (-np.log(np.maximum(misses, _LEAST_MISSES))).tolist()
     return logs
 
 
-def between(values: list[float], k: float) -> float:
+def between_ks(values: list[float], k: float) -> float:
     """Return the number between two of those for `KS`, where the logarithm of k stands."""
     return interpolated(math.log(k), _LOG_KS, values)
 
@@ -300,7 +300,7 @@ def calibrate(dim: int, true: Distances, search: Search) -> Calibration:
             reach = _reach(dim, column[0], min(1.5 * hops, LARGEST_EF), k)
             distances, expanded = search(reach, k, count)
             hits = distances <= limits[:count, k - 1 : k]
-            recall, hops = surely(hits), float(expanded.mean())
+            recall, hops = recall_less_error(hits), float(expanded.mean())
             column[1 + which], column[1 + len(KS) + which] = hops, recall
             last = max(last, number)
             if hits.mean() >= ENOUGH or hops >= LARGEST_EF:

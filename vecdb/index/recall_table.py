@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 
 from vecdb.errors import CorruptFileError
 from vecdb.index.base import Arrays, Distances, Ids
-from vecdb.index.calibration import ENOUGH, KS, LEAST_ROWS, between, finds, interpolated, surely
+from vecdb.index.calibration import (
+    ENOUGH,
+    KS,
+    LEAST_ROWS,
+    between_ks,
+    interpolated,
+    neg_log_misses,
+    recall_less_error,
+)
 
 Search = Callable[[int, int, int], Distances]
 """Takes an effort, k, and how many of the first queries; returns their distances (queries, k)."""
@@ -44,7 +52,7 @@ class RecallTable:
         self._table = table
         self._rows = rows
         self._log_efforts: list[float] = np.log(table[0]).tolist()
-        self._finds = [finds(recalls) for recalls in table[1:]]
+        self._finds = [neg_log_misses(recalls) for recalls in table[1:]]
 
     @classmethod
     def none(cls, rows: int = 0) -> RecallTable:
@@ -96,7 +104,7 @@ class RecallTable:
         wanted = -math.log(1 - target)
         logs = [interpolated(wanted, found, self._log_efforts) for found in self._finds]
         # Beyond the largest k that was measured, in proportion.
-        return math.ceil(math.exp(between(logs, k)) * max(1.0, k / KS[-1]) - 1e-6)
+        return math.ceil(math.exp(between_ks(logs, k)) * max(1.0, k / KS[-1]) - 1e-6)
 
 
 def measure(
@@ -126,7 +134,7 @@ def measure(
         for which, k in enumerate(KS):
             if raw[which] < ENOUGH:
                 hits = search(effort, k, count) <= limits[:count, k - 1 : k]
-                recalls[which], raw[which] = surely(hits), float(hits.mean())
+                recalls[which], raw[which] = recall_less_error(hits), float(hits.mean())
         columns.append([effort, *recalls])
         if min(raw) >= ENOUGH:
             break
