@@ -99,6 +99,9 @@ def test_what_an_engine_gets_wrong_is_counted(files: Path, monkeypatch: pytest.M
     assert point["recall"] < 0.5
     assert "!" in text
     assert result["churn"] == []
+    fewer = ["--filter-selectivity", "0.05", "--filter-queries", "7"]
+    result, _ = bench(files, "--engines", "blind", *fewer)
+    assert result["filtered"][0]["points"][0]["short"] == 7
 
 
 def test_a_missing_package_leaves_one_engine_out(
