@@ -52,8 +52,11 @@ def main(
     results = []
     built = {}
     for name in indexes.split(","):
+        if name not in INDEXES:
+            raise click.UsageError(f"unknown index {name!r}: {', '.join(INDEXES)}")
         built[name] = INDEXES[name](vectors.shape[1], metric)
         built[name].build(vectors, threads=threads)
+        built[name].search(asked, 1, target_recall=0.9, filter=None)  # loads the kernels
     rng = np.random.default_rng(0)
     for share in numbers(shares, float):
         kept = None if share >= 1 else rng.random(len(vectors)) < share

@@ -41,4 +41,7 @@ def test_what_is_found_is_counted_among_the_allowed(
     results = json.loads(out.read_text())["results"]
     recalls = {(r["index"], r["share"]): r["recall"] for r in results}
     assert recalls["half", 1] == recalls["half", 0.5] == 0.5
+    wrong = CliRunner().invoke(main, [*files, "--indexes", "nothing"])
+    assert wrong.exit_code == 2
+    assert "unknown index 'nothing': graph-rabitq" in wrong.output
     assert min(recalls["graph-rabitq", 1], recalls["graph-rabitq", 0.5]) > 0.99
