@@ -25,4 +25,6 @@ def test_all_queries_are_answered_and_answers_compared() -> None:
         found = measure(engine, vectors[:21], k=3, value=0, batch=4, threads=3, passes=2)
         assert found["answers_that_differ"] == differing
         assert found["qps_1"] > 0
-        assert np.isclose(found["ratio"], found["qps_3"] / found["qps_1"], rtol=3)
+        once = measure(engine, vectors[:21], k=3, value=0, batch=4, threads=3, passes=1)
+        # Of several passes it is the median of ratios, which depends on the machine.
+        assert np.isclose(once["ratio"], once["qps_3"] / once["qps_1"])
