@@ -115,6 +115,27 @@ def test_interrupted_after_any_call_and_resumed_gives_the_same(folder: Path) -> 
     assert stop_after > 5
 
 
+def test_a_document_that_changes_back_after_an_interruption_is_whole_again(folder: Path) -> None:
+    for stop_after in itertools.count():
+        target = DictTarget()
+        (folder / "a.txt").write_text(text_of(30, "a"))
+        ingest([folder], target, SMALL)
+        (folder / "a.txt").write_text(text_of(12, "a"))
+        target.calls_left = stop_after
+        finished = True
+        try:
+            ingest([folder], target, SMALL)
+        except UnavailableError:
+            finished = False
+        target.calls_left = 10**9
+        (folder / "a.txt").write_text(text_of(30, "a"))
+        ingest([folder], target, SMALL)
+        assert target.points == snapshot(folder)
+        if finished:
+            break
+    assert stop_after > 2
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 60), st.integers(0, 12)), min_size=1, max_size=5))
 def test_any_history_of_changes_and_interruptions_ends_alike(

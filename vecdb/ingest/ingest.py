@@ -188,9 +188,10 @@ class _Run:
                 self.flush()
 
     def _write_whole(self, documents: Sequence[_Waiting]) -> None:
-        stale = [id_ for document in documents for id_ in document.stale_ids()]
-        if stale:
-            self._target.delete(stale)
+        shrunk = [document for document in documents if document.stale_ids()]
+        if shrunk:
+            self._mark_partial(shrunk)
+            self._target.delete([id_ for document in shrunk for id_ in document.stale_ids()])
         if documents:
             self._upsert([chunk for document in documents for chunk in document.chunks])
         for document in documents:
@@ -219,9 +220,7 @@ class _Run:
 
     def _write_in_parts(self, document: _Waiting) -> None:
         marker, *others = document.chunks
-        reach = max(len(document.chunks), document.old.chunks if document.old else 0)
-        provisional = {**marker.payload, "chunks": reach, "partial": True}
-        self._upsert([Chunk(marker.id, marker.text, provisional)])
+        self._mark_partial([document])
         rows = self._options.batch_rows
         for first in range(0, len(others), rows):
             self._upsert(others[first : first + rows])
@@ -229,8 +228,23 @@ class _Run:
         if stale:
             self._target.delete(stale)
         self._upsert([marker])
-        self._report.chunks -= 1  # the marker was written twice
         self._done(document)
+
+    def _mark_partial(self, documents: Sequence[_Waiting]) -> None:
+        """Write of each that it is not there in full, and how far its chunks may reach.
+
+        Until the final marker is written no version counts as there, not the old one either, should
+        the file change back to it.
+        """
+        markers = [document.chunks[0] for document in documents]
+        self._target.upsert(
+            [marker.id for marker in markers],
+            texts=[marker.text for marker in markers],
+            payloads=[
+                {**marker.payload, "chunks": document.reach(), "partial": True}
+                for marker, document in zip(markers, documents, strict=True)
+            ],
+        )
 
     def _upsert(self, chunks: Sequence[Chunk]) -> None:
         result = self._target.upsert(
@@ -288,7 +302,10 @@ class _Waiting:
     chunks: list[Chunk]
     old: _Marker | None
 
+    def reach(self) -> int:
+        """Return how many chunks this version or the older one has."""
+        return max(len(self.chunks), self.old.chunks if self.old else 0)
+
     def stale_ids(self) -> list[str]:
         """Return the ids that only the older version may have."""
-        reach = self.old.chunks if self.old else 0
-        return [chunk_id(self.file.name, n) for n in range(len(self.chunks), reach)]
+        return [chunk_id(self.file.name, n) for n in range(len(self.chunks), self.reach())]
