@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 from pathlib import Path
 
@@ -92,19 +91,25 @@ def test_other_options_split_anew(folder: Path) -> None:
     assert all(payload["split"] == "1:100:0" for _, payload in target.points.values())
 
 
+def finishes(folders: list[Path], target: DictTarget, calls: int) -> bool:
+    """Ingest until the target has been called so often; return whether that was enough."""
+    target.calls_left = calls
+    try:
+        ingest(folders, target, SMALL)
+    except UnavailableError:
+        return False
+    finally:
+        target.calls_left = 10**9
+    return True
+
+
 def test_interrupted_after_any_call_and_resumed_gives_the_same(folder: Path) -> None:
     for stop_after in itertools.count():
         target = DictTarget()
         ingest([folder], target, SMALL)
         (folder / "deep" / "c.rst").write_text("Top\n===\n\n" + text_of(40, "changed"))
         (folder / "a.txt").write_text(text_of(60, "grown"))
-        target.calls_left = stop_after
-        finished = True
-        try:
-            ingest([folder], target, SMALL)
-        except UnavailableError:
-            finished = False
-        target.calls_left = 10**9
+        finished = finishes([folder], target, stop_after)
         report = ingest([folder], target, SMALL)
         assert target.points == snapshot(folder)
         if finished:
@@ -121,13 +126,7 @@ def test_a_document_that_changes_back_after_an_interruption_is_whole_again(folde
         (folder / "a.txt").write_text(text_of(30, "a"))
         ingest([folder], target, SMALL)
         (folder / "a.txt").write_text(text_of(12, "a"))
-        target.calls_left = stop_after
-        finished = True
-        try:
-            ingest([folder], target, SMALL)
-        except UnavailableError:
-            finished = False
-        target.calls_left = 10**9
+        finished = finishes([folder], target, stop_after)
         (folder / "a.txt").write_text(text_of(30, "a"))
         ingest([folder], target, SMALL)
         assert target.points == snapshot(folder)
@@ -147,10 +146,7 @@ def test_any_history_of_changes_and_interruptions_ends_alike(
     for version, (words, calls) in enumerate(history):
         (root / "a.txt").write_text(text_of(words, f"v{version}x"))
         (root / "b.txt").write_text(text_of(max(1, 30 - words // 2), "b"))
-        target.calls_left = calls
-        with contextlib.suppress(UnavailableError):
-            ingest([root], target, SMALL)
-    target.calls_left = 10**9
+        finishes([root], target, calls)
     ingest([root], target, SMALL)
     assert target.points == snapshot(root)
 
