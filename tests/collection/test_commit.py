@@ -15,16 +15,18 @@ from vecdb.errors import ReadOnlyError, StorageIOError
 
 
 class CountingLog:
-    """Stands for the log: remembers how many records each append brought."""
+    """Stands for the log: remembers for how many records each sync was."""
 
     def __init__(self) -> None:
-        self.appends: list[int] = []
-        self._last = 0
+        self.synced: list[int] = []
+        self._written = 0
 
-    def append(self, records: Sequence[tuple[int, bytes]]) -> int:
-        self.appends.append(len(records))
-        self._last += len(records)
-        return self._last
+    def write(self, records: Sequence[tuple[int, bytes]]) -> int:
+        self._written += len(records)
+        return self._written
+
+    def sync(self, seq: int) -> None:
+        self.synced.append(seq - sum(self.synced))
 
 
 def write() -> Write:
@@ -37,13 +39,13 @@ def test_a_leader_waits_for_those_who_were_there_a_moment_ago(
     monkeypatch.setattr("vecdb.collection.commit._LONGEST_WAIT", 60.0)
     log: Any = CountingLog()
     queue = CommitQueue(log, Turns())
-    queue._companions, queue._commit_seconds = 3, 1e6
+    queue._companions, queue._sync_seconds = 3, 1e6
     writers = [threading.Thread(target=queue.run, args=(write(),)) for _ in range(3)]
     for writer in writers:
         writer.start()
     for writer in writers:
         writer.join(timeout=60)
-    assert log.appends == [3]
+    assert log.synced == [3]
     assert queue._companions == 3
 
 
@@ -51,17 +53,17 @@ def test_a_writer_alone_waits_for_nobody(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("vecdb.collection.commit._LONGEST_WAIT", 1e6)
     log: Any = CountingLog()
     queue = CommitQueue(log, Turns())
-    queue._commit_seconds = 1e6
+    queue._sync_seconds = 1e6
     assert queue.run(write()) == 1
-    queue._commit_seconds = 1e6
+    queue._sync_seconds = 1e6
     assert queue.run(write()) == 2
-    assert log.appends == [1, 1]
+    assert log.synced == [1, 1]
 
 
 def test_those_who_stay_away_are_not_waited_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
     log: Any = CountingLog()
     queue = CommitQueue(log, Turns())
-    queue._companions, queue._commit_seconds = 3, 0.001
+    queue._companions, queue._sync_seconds = 3, 0.001
     assert queue.run(write()) == 1  # after a tenth of a millisecond
     assert queue._companions == 1
 
@@ -101,18 +103,17 @@ class Writer(threading.Thread):
 
 
 class SteppingLog(CountingLog):
-    """Tells when its `number`-th append has been made."""
+    """Tells when its `number`-th sync has been made."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
         self._number = number
         self.reached = threading.Event()
 
-    def append(self, records: Sequence[tuple[int, bytes]]) -> int:
-        last = super().append(records)
-        if len(self.appends) == self._number:
+    def sync(self, seq: int) -> None:
+        super().sync(seq)
+        if len(self.synced) == self._number:
             self.reached.set()
-        return last
 
 
 def test_the_log_takes_the_next_group_while_one_is_applied_and_order_is_kept() -> None:
@@ -189,6 +190,109 @@ def test_what_follows_a_write_that_was_not_applied_is_not_applied_either() -> No
     assert not applied
     with pytest.raises(ReadOnlyError):
         queue.run(write())
+
+
+class InterruptingLog(CountingLog):
+    """Interrupts its first sync, once that has been let go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = Gate()
+
+    def sync(self, seq: int) -> None:
+        if not self.synced:
+            self.synced.append(0)
+            self.gate.stop()
+            raise KeyboardInterrupt
+        super().sync(seq)
+
+
+def wait_until_logged(queue: CommitQueue, count: int) -> None:
+    while len(queue._logged) < count:
+        time.sleep(0.001)
+
+
+def test_writes_are_put_into_the_log_while_earlier_ones_are_synced() -> None:
+    log: Any = CountingLog()
+    gate, plain_sync = Gate(), log.sync
+
+    def sync(seq: int) -> None:
+        if not log.synced:
+            gate.stop()
+        plain_sync(seq)
+
+    log.sync = sync
+    queue = CommitQueue(log, Turns())
+    first = Writer(queue, write())
+    gate.wait_until_reached()
+    rest = [Writer(queue, write()) for _ in range(3)]
+    wait_until_logged(queue, 3)
+    gate.open()
+    for writer in (first, *rest):
+        writer.join(60)
+    assert log.synced == [1, 3]
+
+
+def test_a_leader_that_is_interrupted_leaves_nobody_waiting() -> None:
+    log: Any = InterruptingLog()
+    queue = CommitQueue(log, Turns())
+    first = Writer(queue, write())
+    log.gate.wait_until_reached()
+    second = Writer(queue, write())
+    wait_until_logged(queue, 1)
+    log.gate.open()
+    first.join(60)
+    second.join(60)
+    assert isinstance(first.error, KeyboardInterrupt)
+    assert not second.is_alive()
+    with pytest.raises(ReadOnlyError):
+        queue.run(write())
+
+
+def test_a_writer_interrupted_beside_the_log_leaves_nobody_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log: Any = CountingLog()
+    queue = CommitQueue(log, Turns())
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(queue._arrived, "notify", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        queue.run(write())  # it is in the log, and would have led
+    assert not queue._leading
+    assert not queue._logged
+    queue._leading = True
+    with pytest.raises(ReadOnlyError):
+        queue.run(write())
+    queue._refusal = None
+    with pytest.raises(KeyboardInterrupt):
+        queue.run(write())  # it would have waited
+    assert not queue._logged
+
+
+def test_an_interrupt_waits_for_the_write_that_others_count_on() -> None:
+    waiting = write()
+    woken, waiting._woken = waiting._woken, _InterruptedLock(waiting)  # type: ignore[assignment]
+    assert isinstance(waiting.wait(), KeyboardInterrupt)
+    waiting._woken = woken
+    waiting.finish()  # the one who led it is done: nobody waits
+    assert waiting.done
+
+
+class _InterruptedLock:
+    """Is interrupted once; then its write is told to lead."""
+
+    def __init__(self, write: Write) -> None:
+        self._write = write
+        self._interrupted = False
+
+    def acquire(self) -> None:
+        if not self._interrupted:
+            self._interrupted = True
+            raise KeyboardInterrupt
+        self._write.leads = True
 
 
 def test_turns_are_had_in_the_order_in_which_they_were_asked_for() -> None:
