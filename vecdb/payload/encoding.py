@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from math import isfinite
 from types import NoneType
 from typing import NoReturn
 
@@ -34,10 +35,9 @@ def encode_payload(payload: object, where: str = "payload") -> bytes:
             f"{where} is a {type(payload).__name__}: must be a JSON object (a dict with str keys)"
         )
     try:
-        check_json(payload, where)
-        encoded = json.dumps(
-            payload, ensure_ascii=False, allow_nan=False, separators=(",", ":")
-        ).encode("utf-8")
+        if not _is_plain(payload):
+            check_json(payload, where)
+        encoded = _ENCODER.encode(payload).encode("utf-8")
     except NotJsonError as error:
         raise InvalidPayloadError(str(error)) from None
     except ValueError as error:  # an int with more digits than Python converts
@@ -47,6 +47,26 @@ def encode_payload(payload: object, where: str = "payload") -> bytes:
             f"{where} takes {len(encoded)} bytes as JSON: must be at most {PAYLOAD_BYTES.greatest}"
         )
     return encoded
+
+
+def _is_plain(payload: dict[object, object]) -> bool:
+    """Tell, at a fraction of the time of `check_json`, that there is nothing to refuse.
+
+    False says nothing.
+    """
+    for key, value in payload.items():
+        if type(key) is not str or not key.isascii():
+            return False
+        kind = type(value)
+        if kind is str:
+            if not value.isascii():  # type: ignore[attr-defined]
+                return False
+        elif kind is float:
+            if not isfinite(value):  # type: ignore[arg-type]
+                return False
+        elif kind is not int and kind is not bool and value is not None:
+            return False
+    return True
 
 
 def decode_payload(encoded: bytes, where: str = "payload") -> Payload:
@@ -95,5 +115,6 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON number")
 
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
-"""Made once: `json.loads` would make one for each payload of each hit."""
+"""Both made once: `json.dumps` and `json.loads` would make one for each payload."""
