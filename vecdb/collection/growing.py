@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.collection.batch import Batch
-from vecdb.index import exact_search, reciprocal_norms
+from vecdb.index import ByteCodes, RowFilter
 from vecdb.storage import IdBatch, ListedRows, RowSource, Step
 from vecdb.types import Matrix, Metric, PointId
 
@@ -24,17 +24,16 @@ ROW_BYTES = 200
 class GrowingRows:
     """The first `count` rows of a growing segment; what is appended later is not seen.
 
-    The lists are shared with the segment, which only ever appends to them. `newest` is too: a
-    frozen segment is looked up through it, when no more is appended. Texts are in UTF-8;
+    The lists and `codes` are shared with the segment, which only ever appends to them. `newest` is
+    too: a frozen segment is looked up through it, when no more is appended. Texts are in UTF-8;
     `memory_bytes` is about what all rows take.
     """
 
-    metric: Metric
     count: int
     ids: list[PointId]
     newest: dict[PointId, int]
     vectors: Matrix
-    inverse_norms: NDArray[np.float32]
+    codes: ByteCodes
     texts: list[bytes | None]
     payloads: list[bytes | None]
     memory_bytes: int
@@ -45,13 +44,10 @@ class GrowingRows:
         return False
 
     def search(
-        self, queries: Matrix, k: int, mask: NDArray[np.bool_] | None, ef: int | None, threads: int
+        self, queries: Matrix, k: int, allowed: RowFilter | None, ef: int | None, threads: int
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Compare `queries` with every row; see `vecdb.index.exact_search`."""
-        return exact_search(
-            self.metric, queries, self.vectors[: self.count], k, mask,
-            inverse_norms=self.inverse_norms[: self.count], threads=threads,
-        )  # fmt: skip
+        """Compare `queries` with every row; see `vecdb.index.ByteCodes`."""
+        return self.codes.search(queries, self.vectors[: self.count], k, allowed, threads=threads)
 
     def rows_of(self, ids: IdBatch) -> NDArray[np.int64]:
         """Return the newest row of each id, -1 where there is none."""
@@ -97,14 +93,13 @@ class GrowingSegment:
     """
 
     def __init__(self, dim: int, metric: Metric) -> None:
-        self._metric = metric
         self._ids: list[PointId] = []
         self._newest: dict[PointId, int] = {}
         self._texts: list[bytes | None] = []
         self._payloads: list[bytes | None] = []
         self._memory_bytes = 0
         self._vectors = np.empty((_FIRST_CAPACITY, dim), np.float32)
-        self._inverse_norms = np.empty(_FIRST_CAPACITY, np.float32)
+        self._codes = ByteCodes(metric)
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -112,7 +107,7 @@ class GrowingSegment:
     @property
     def memory_bytes(self) -> int:
         """About how much memory the rows take."""
-        return self._memory_bytes
+        return self._memory_bytes + self._codes.memory_bytes
 
     def append(self, batch: Batch) -> None:
         """Add the points of `batch`; an id written before is from now on found at its new row."""
@@ -121,9 +116,7 @@ class GrowingSegment:
         if count > len(self._vectors):
             capacity = _capacity(count, len(self._vectors), batch.vectors.shape[1])
             self._vectors = _grown(self._vectors, first, capacity)
-            self._inverse_norms = _grown(self._inverse_norms, first, capacity)
         self._vectors[first:count] = batch.vectors
-        self._inverse_norms[first:count] = reciprocal_norms(batch.vectors)
         texts: list[bytes | None] = [None] * len(batch.ids)
         if batch.has_texts:
             texts = [None if text is None else text.encode() for text in batch.texts]
@@ -144,8 +137,8 @@ class GrowingSegment:
     def view(self) -> GrowingRows:
         """Return the rows there are now."""
         return GrowingRows(
-            self._metric, len(self._ids), self._ids, self._newest, self._vectors,
-            self._inverse_norms, self._texts, self._payloads, self._memory_bytes,
+            len(self._ids), self._ids, self._newest, self._vectors, self._codes, self._texts,
+            self._payloads, self.memory_bytes,
         )  # fmt: skip
 
 

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
 INDEXED_ROWS = 2_000
-"""Below this many rows comparing with all of them is as fast as a graph."""
+"""Below this many rows comparing with all of them, by their codes, is as fast as a graph."""
 
-COMPARED_BYTES = 3 << 20
-"""Vectors that a search compares with in about half the time that it takes to walk a graph; as many
-again may be in a sealed segment that waits for its graph, and then stay in the caches. Once the
-growing segment is larger it is sealed, unless earlier ones still wait for their graph, or nobody
-searches: an ingest alone is faster with few large segments."""
+COMPARED_BYTES = 12 << 20
+"""Vectors with which a search compares, by codes of a quarter of the size, in about the time that
+it takes to walk a graph; as many again may be in a sealed segment that waits for its graph. Once
+the growing segment is larger it is sealed, unless earlier ones still wait for their graph, or
+nobody searches: an ingest alone is faster with few large segments."""
 
 SEARCHED_SECONDS = 10.0
 """How long after a search somebody is taken to be searching."""

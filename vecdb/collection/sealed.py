@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.config import COLLECTION_EF, COLLECTION_RECALL
-from vecdb.index import HnswIndex, exact_search, rank_exactly, reciprocal_norms
+from vecdb.index import ByteCodes, HnswIndex, RowFilter, rank_exactly
 from vecdb.storage import FileRows, IdBatch, RowSource, SegmentFile, Step
 from vecdb.types import Matrix, Metric, PointId
 
@@ -23,7 +23,7 @@ class SealedRows:
         self.index = index
         self.count = len(file)
         self.vectors: Matrix = file.vectors
-        self._inverse_norms: NDArray[np.float32] | None = None
+        self._codes = ByteCodes(metric)
 
     @property
     def is_indexed(self) -> bool:
@@ -32,11 +32,11 @@ class SealedRows:
 
     @property
     def memory_bytes(self) -> int:
-        """How much memory the rows take: none, since they are mapped."""
-        return 0
+        """How much memory the rows take: they are mapped, only codes of theirs are not."""
+        return self._codes.memory_bytes
 
     def search(
-        self, queries: Matrix, k: int, mask: NDArray[np.bool_] | None, ef: int | None, threads: int
+        self, queries: Matrix, k: int, allowed: RowFilter | None, ef: int | None, threads: int
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Return row numbers and distances of the nearest rows, as `HnswIndex.search` does."""
         if self.index is not None:
@@ -44,17 +44,12 @@ class SealedRows:
             wanted = COLLECTION_RECALL if calibrated and ef is None else None
             rows, distances = self.index.search(
                 queries, k, ef=max(k, COLLECTION_EF.check(ef)), target_recall=wanted,
-                threads=threads, filter=mask,
+                threads=threads, filter=allowed,
             )  # fmt: skip
             if calibrated:
                 rank_exactly(self._metric, queries, self.vectors, rows, distances)
             return rows, distances
-        if self._inverse_norms is None and self._metric is Metric.COSINE:
-            self._inverse_norms = reciprocal_norms(self.vectors)
-        return exact_search(
-            self._metric, queries, self.vectors, k, mask,
-            inverse_norms=self._inverse_norms, threads=threads,
-        )  # fmt: skip
+        return self._codes.search(queries, self.vectors, k, allowed, threads=threads)
 
     def rows_of(self, ids: IdBatch) -> NDArray[np.int64]:
         """Return the row of each id, -1 where there is none."""

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.errors import QuarantinedError
+from vecdb.index import RowFilter
 from vecdb.payload import Predicate, decode_payload, decode_payloads, parse_filter
 from vecdb.types import (
     Filter,
@@ -31,7 +32,7 @@ from vecdb.types import (
 
 Mask = NDArray[np.bool_]
 
-_CACHED_MASKS = 16
+_CACHED = 16
 
 
 class Rows(Protocol):
@@ -54,7 +55,7 @@ class Rows(Protocol):
         """Whether a graph index is searched, and not every row."""
 
     def search(
-        self, queries: Matrix, k: int, mask: Mask | None, ef: int | None, threads: int
+        self, queries: Matrix, k: int, allowed: RowFilter | None, ef: int | None, threads: int
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Return row numbers and distances (nq, k), best first, padded with -1 and infinity."""
 
@@ -121,7 +122,8 @@ class MatchedRows:
 
     def __init__(self) -> None:
         self._masks: OrderedDict[str, Mask] = OrderedDict()
-        self._lock = Lock()  # protects _masks; the masks themselves are never changed
+        self._filters: OrderedDict[str, tuple[Mask, RowFilter]] = OrderedDict()
+        self._lock = Lock()  # protects both; what they hold is never changed
 
     def mask(self, rows: Rows, condition: Condition) -> Mask:
         """Return which of `rows` match, bool (rows.count,)."""
@@ -139,9 +141,23 @@ class MatchedRows:
             return np.empty(0, np.bool_)
         with self._lock:
             self._masks[condition.key] = known
-            if len(self._masks) > _CACHED_MASKS:
+            if len(self._masks) > _CACHED:
                 self._masks.popitem(last=False)
         return known[: rows.count]
+
+    def allowed(self, rows: Rows, alive: Mask, condition: Condition | None) -> RowFilter:
+        """Return which of `rows` live and match; made anew when others live."""
+        key = "" if condition is None else condition.key
+        with self._lock:
+            known = self._filters.pop(key, None)
+        if known is None or known[0] is not alive:
+            mask = alive if condition is None else alive & self.mask(rows, condition)
+            known = alive, RowFilter(mask)
+        with self._lock:
+            self._filters[key] = known
+            if len(self._filters) > _CACHED:
+                self._filters.popitem(last=False)
+        return known[1]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -165,11 +181,11 @@ class Part:
     live: int
     matched: MatchedRows
 
-    def mask(self, condition: Condition | None) -> Mask | None:
-        """Return which rows may be found, bool (rows.count,), or None for all of them."""
-        if condition is None:
-            return None if self.live == self.rows.count else self.alive
-        return self.alive & self.matched.mask(self.rows, condition)
+    def allowed(self, condition: Condition | None) -> RowFilter | None:
+        """Return which rows may be found, or None for all of them."""
+        if condition is None and self.live == self.rows.count:
+            return None
+        return self.matched.allowed(self.rows, self.alive, condition)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -207,10 +223,12 @@ class Snapshot:
         """Return the nearest live points of each query that match, best first."""
         self.check_whole()
         found = [
-            (part, *part.rows.search(queries, k, part.mask(condition), ef, threads))
+            (part, *part.rows.search(queries, k, part.allowed(condition), ef, threads))
             for part in self.parts
             if part.live
         ]
+        if not found:
+            return [HitColumns([], [], [], []) for _ in queries]
         if len(found) == 1:
             return [self._of_one_part(*found[0], query) for query in range(len(queries))]
         return [self._merged(found, query, k) for query in range(len(queries))]
@@ -235,22 +253,19 @@ class Snapshot:
         query: int,
         k: int,
     ) -> HitColumns:
-        nearest: list[tuple[float, int, Rows]] = []
-        for part, rows, distances in found:
-            nearest.extend(
-                (distance, row, part.rows)
-                for row, distance in zip(
-                    rows[query].tolist(), distances[query].tolist(), strict=True
-                )
-                if row >= 0
-            )
-        nearest.sort(key=_distance)
-        del nearest[k:]
+        rows = np.concatenate([rows[query] for _, rows, _ in found])
+        distances = np.concatenate([distances[query] for _, _, distances in found])
+        order = np.argsort(distances, kind="stable")[:k]
+        order = order[rows[order] >= 0]
+        nearest = [
+            (found[n // k][0].rows, row)
+            for n, row in zip(order.tolist(), rows[order].tolist(), strict=True)
+        ]
         return HitColumns(
-            [at.id_at(row) for _, row, at in nearest],
-            scores_of(self.metric, [distance for distance, _, _ in nearest]),
-            [at.text_at(row) for _, row, at in nearest],
-            [at.payload_at(row) for _, row, at in nearest],
+            [at.id_at(row) for at, row in nearest],
+            scores_of(self.metric, distances[order].tolist()),
+            [at.text_at(row) for at, row in nearest],
+            [at.payload_at(row) for at, row in nearest],
         )
 
     def count(self, condition: Condition | None) -> int:
@@ -258,7 +273,8 @@ class Snapshot:
         self.check_whole()
         if condition is None:
             return self.live
-        return sum(_ones(part.mask(condition)) for part in self.parts if part.live)
+        counted = (part.allowed(condition) for part in self.parts if part.live)
+        return sum(allowed.count for allowed in counted if allowed is not None)
 
     def matching_ids(self, condition: Condition) -> list[PointId]:
         """Return the ids of the live points that match."""
@@ -267,9 +283,9 @@ class Snapshot:
 
     def _matching_ids(self, condition: Condition) -> Iterator[PointId]:
         for part in self.parts:
-            mask = part.mask(condition)
-            if mask is not None:
-                yield from part.rows.ids_at(np.flatnonzero(mask))
+            allowed = part.allowed(condition)
+            if allowed is not None:
+                yield from part.rows.ids_at(allowed.rows())
 
 
 def described(damaged: Sequence[Quarantine]) -> str:
@@ -299,11 +315,3 @@ def scores_of(metric: Metric, distances: list[float]) -> list[float]:
     if metric is Metric.L2:
         return [max(distance, 0.0) ** 0.5 for distance in distances]
     return [1.0 - distance for distance in distances]
-
-
-def _distance(entry: tuple[float, int, Rows]) -> float:
-    return entry[0]
-
-
-def _ones(mask: Mask | None) -> int:
-    return 0 if mask is None else int(np.count_nonzero(mask))

@@ -1,19 +1,22 @@
 """Indexes over arrays of vectors: exact, graph and inverted lists."""
 
-from vecdb.index.flat import FlatIndex, exact_search, rank_exactly, reciprocal_norms
+from vecdb.index.byte_codes import ByteCodes
+from vecdb.index.flat import FlatIndex, exact_search, rank_exactly
 from vecdb.index.hnsw import HnswIndex
 from vecdb.index.ivf import IvfIndex
+from vecdb.index.row_filter import RowFilter
 from vecdb.index.validate import as_matrix, as_metric
 from vecdb.index.warm import warm_up
 
 __all__ = [
+    "ByteCodes",
     "FlatIndex",
     "HnswIndex",
     "IvfIndex",
+    "RowFilter",
     "as_matrix",
     "as_metric",
     "exact_search",
     "rank_exactly",
-    "reciprocal_norms",
     "warm_up",
 ]

@@ -59,7 +59,7 @@ def scan(
 
 def exact_search(
     metric: str, queries: VectorLike | MatrixLike, vectors: Matrix, k: int = 10, mask: Any = None,
-    *, inverse_norms: NDArray[np.float32] | None = None, threads: int = 1,
+    *, threads: int = 1,
 ) -> tuple[Ids, Distances]:  # fmt: skip
     """Find the nearest rows of an array by comparing with all of them.
 
@@ -76,8 +76,6 @@ def exact_search(
         How many rows to return for each query.
     mask
         bool (n,): the rows that may be returned; None for all.
-    inverse_norms
-        float32 (n,): 1 / norm of each row, used under cosine; computed when not given.
     threads
         Over how many threads the queries are spread.
 
@@ -93,7 +91,7 @@ def exact_search(
     scales = _NO_SCALES
     if kind is Metric.COSINE:
         checked = checked / np.linalg.norm(checked, axis=1, keepdims=True)
-        scales = reciprocal_norms(vectors) if inverse_norms is None else inverse_norms
+        scales = _reciprocal_norms(vectors)
     allowed = None if mask is None else pack_mask(as_mask(mask, len(vectors)))
     return scan(
         kind, checked, vectors, len(vectors), k, allowed=allowed, scales=scales, threads=threads
@@ -123,7 +121,7 @@ def rank_exactly(
     )  # fmt: skip
 
 
-def reciprocal_norms(vectors: Matrix) -> NDArray[np.float32]:
+def _reciprocal_norms(vectors: Matrix) -> NDArray[np.float32]:
     """Return 1 / norm of each row, float32 (n,)."""
     norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
     inverse: NDArray[np.float32] = 1 / np.maximum(norms, _TINY)
@@ -217,7 +215,7 @@ class FlatIndex:
         threads
             Over how many threads the queries are spread.
         filter
-            bool (row_count,): the rows that may be returned; None for all.
+            bool (row_count,), or a `RowFilter`: the rows that may be returned; None for all.
 
         Returns
         -------

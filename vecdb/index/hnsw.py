@@ -185,7 +185,7 @@ class HnswIndex:
         threads
             Over how many threads the queries are spread.
         filter
-            bool (row_count,): the rows that may be returned; None for all.
+            bool (row_count,), or a `RowFilter`: the rows that may be returned; None for all.
         target_recall
             The share of the k nearest that is to be found on average, from 0.5 to 0.999. What that
             takes was measured when the graph was built and as it grew, with rows that were not in

@@ -249,7 +249,7 @@ class IvfIndex:
         threads
             Over how many threads the queries are spread.
         filter
-            bool (row_count,): the rows that may be returned; None for all.
+            bool (row_count,), or a `RowFilter`: the rows that may be returned; None for all.
         target_recall
             The share of the k nearest that is to be found on average, from 0.5 to 0.999. How many
             lists that takes was measured when they were made and as they grew; `nprobe` is the

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from vecdb.index.ids import Ids, IdTable, refuse_known, refuse_unknown
-from vecdb.index.validate import as_ids, as_mask
+from vecdb.index.row_filter import RowFilter
+from vecdb.index.validate import as_ids
 from vecdb.kernels.bitset import Bits, count_bits, pack_mask
 from vecdb.kernels.distance import store_rows
 from vecdb.kernels.simd import LANES
@@ -164,16 +165,23 @@ class LiveRows:
         Raises
         ------
         InvalidParameterError
-            If the filter is not a bool array with one entry for each row.
+            If the filter is neither a `RowFilter` of as many rows nor a bool array with one entry
+            for each row.
         """
         if filter is not None:
-            bits = pack_mask(as_mask(filter, len(self)) & self.alive)
+            given = RowFilter.of(filter, len(self))
+            if self.live_count == len(self):
+                return given.bits, given.count
+            bits = given.bits & self._alive_bits()
             return bits, count_bits(bits)
         if self.live_count == len(self):
             return None, len(self)
+        return self._alive_bits(), self.live_count
+
+    def _alive_bits(self) -> Bits:
         if self._live_bits is None:
             self._live_bits = pack_mask(self.alive)
-        return self._live_bits, self.live_count
+        return self._live_bits
 
 
 class RowTable(LiveRows):

@@ -6,10 +6,13 @@ from collections.abc import Callable
 
 import numpy as np
 
+from vecdb.index.byte_codes import ByteCodes
 from vecdb.index.calibration import LEAST_ROWS
 from vecdb.index.flat import FlatIndex, exact_search, rank_exactly
 from vecdb.index.hnsw import HnswIndex
 from vecdb.index.ivf import IvfIndex
+from vecdb.index.row_filter import RowFilter
+from vecdb.types import Metric
 
 _ROWS = LEAST_ROWS
 
@@ -30,6 +33,7 @@ def warm_up(report: Callable[[str], object] | None = None) -> None:
     mask = np.arange(_ROWS) % 5 > 0
     tell("kernels of exact search")
     exact_search("cosine", vectors[:5], vectors, 3, mask)
+    ByteCodes(Metric.COSINE).search(vectors[:1], vectors, 3, RowFilter(mask))
     FlatIndex(17).build(vectors)
     graph = HnswIndex(17, m=4, ef_construction=10)
     tell("kernels that build graphs")
