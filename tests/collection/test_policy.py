@@ -1,12 +1,14 @@
-"""When the growing segment is sealed."""
+"""When the growing segment is sealed, and which segments are merged."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from vecdb.collection import policy
 from vecdb.database import Database
 
 
@@ -26,3 +28,36 @@ def test_points_in_memory_are_sealed_early_only_while_somebody_searches(
         assert points.maintenance.seal_is_due()
         monkeypatch.setattr("vecdb.collection.policy.SEARCHED_SECONDS", 0.0)
         assert not points.maintenance.seal_is_due()
+
+
+@dataclass(frozen=True)
+class Sized:
+    live: int
+    total: int
+
+
+def sizes_merged(live: list[int], *, eager: bool, dead: int = 0) -> list[int]:
+    segments = [Sized(rows, rows + dead) for rows in live]
+    return [s.live for s in policy.to_merge(segments, 1_000, eager=eager)]
+
+
+def test_without_writes_an_older_segment_of_four_times_the_size_is_merged() -> None:
+    assert sizes_merged([80, 20], eager=True) == [80, 20]
+    assert sizes_merged([81, 20], eager=True) == []
+    assert sizes_merged([400, 80, 20], eager=True) == [400, 80, 20]
+    assert sizes_merged([80, 20], eager=False) == []
+
+
+def test_while_writes_come_in_only_runs_of_several_are_merged() -> None:
+    assert sizes_merged([10, 10, 10], eager=False) == []
+    assert sizes_merged([10, 10, 10, 10], eager=False) == [10, 10, 10, 10]
+    assert sizes_merged([100, 10, 10, 10, 10], eager=False) == [10, 10, 10, 10]
+
+
+def test_a_merged_segment_has_at_most_four_times_the_rows_of_a_sealed_one() -> None:
+    assert sizes_merged([3_000, 1_000], eager=True) == [3_000, 1_000]
+    assert sizes_merged([3_001, 1_000], eager=True) == []
+
+
+def test_a_segment_with_many_dead_rows_is_rewritten_alone() -> None:
+    assert sizes_merged([1_000, 100], eager=False, dead=30) == [100]

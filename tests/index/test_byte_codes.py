@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests import naive
 from tests.index.samples import METRICS, assert_true_distances, awkward_vectors, clustered
 from vecdb.errors import InvalidParameterError
-from vecdb.index import ByteCodes, HnswIndex, RowFilter
+from vecdb.index import ByteCodes, HnswIndex, Queries, RowFilter
 from vecdb.kernels.byte_scan import FACTS, NORM, REST, STEP, encode_bytes
 from vecdb.types import Metric
 
@@ -28,8 +28,9 @@ def test_it_finds_what_the_plain_form_finds(
     allowed = None if mask is None else RowFilter(mask)
     codes = ByteCodes(Metric(metric))
     first = data.draw(st.integers(0, len(vectors)))  # the rest is appended after a search
-    codes.search(wanted, vectors[:first], k)
-    rows, found = codes.search(wanted, vectors, k, allowed, threads=2)
+    asked = Queries(wanted, Metric(metric))
+    codes.search(asked, vectors[:first], k)
+    rows, found = codes.search(asked, vectors, k, allowed, threads=2)
     _, expected = naive.nearest(metric, wanted, vectors, k, mask)
     assert_true_distances(metric, wanted, vectors, rows, found)
     finite = np.isfinite(expected)
@@ -46,7 +47,8 @@ def test_rows_that_are_nearly_alike_are_told_apart(metric: str, dim: int) -> Non
     middle = rng.standard_normal(dim)
     vectors = (middle + 1e-3 * rng.standard_normal((3_000, dim))).astype(np.float32)
     queries = (middle + 1e-3 * rng.standard_normal((3, dim))).astype(np.float32)
-    _, found = ByteCodes(Metric(metric)).search(queries, vectors, 5)
+    asked = Queries(queries, Metric(metric))
+    _, found = ByteCodes(Metric(metric)).search(asked, vectors, 5)
     _, expected = naive.nearest(metric, queries, vectors, 5)
     scale = np.abs(naive.distances(metric, queries, vectors)).max()
     np.testing.assert_allclose(found, expected, atol=1e-6 * (1 + scale))
@@ -55,7 +57,8 @@ def test_rows_that_are_nearly_alike_are_told_apart(metric: str, dim: int) -> Non
 @pytest.mark.parametrize("magnitude", [1e-25, 1e-12, 1.0, 1e12])
 def test_cosine_takes_vectors_of_any_length(magnitude: float) -> None:
     vectors, queries = clustered(200, 24) * np.float32(magnitude), clustered(3, 24, seed=1)
-    _, found = ByteCodes(Metric.COSINE).search(queries, vectors, 7)
+    asked = Queries(queries, Metric.COSINE)
+    _, found = ByteCodes(Metric.COSINE).search(asked, vectors, 7)
     _, expected = naive.nearest("cosine", queries, vectors, 7)
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
@@ -76,10 +79,11 @@ def test_the_facts_of_a_row_bound_what_its_code_leaves_out(vectors: np.ndarray) 
 
 
 def test_nothing_to_find_is_answered_with_padding() -> None:
-    queries, empty = clustered(3, 6), np.empty((0, 6), np.float32)
+    queries, empty = Queries(clustered(3, 6), Metric.L2), np.empty((0, 6), np.float32)
+    nothing = RowFilter(np.zeros(9, np.bool_))
     for rows, found in (
         ByteCodes(Metric.L2).search(queries, empty, 4),
-        ByteCodes(Metric.L2).search(queries, clustered(9, 6), 4, RowFilter(np.zeros(9, np.bool_))),
+        ByteCodes(Metric.L2).search(queries, clustered(9, 6), 4, nothing),
     ):
         assert (rows == -1).all()
         assert np.isinf(found).all()
@@ -89,15 +93,16 @@ def test_nothing_to_find_is_answered_with_padding() -> None:
 def test_codes_are_made_once_and_counted() -> None:
     codes = ByteCodes(Metric.DOT)
     vectors = clustered(5_000, 40)
+    asked = Queries(vectors[:1], Metric.DOT)
     assert codes.memory_bytes == 0
-    codes.search(vectors[:1], vectors[:10], 1)
+    codes.search(asked, vectors[:10], 1)
     first = codes.memory_bytes
     assert first >= 10 * 64
-    codes.search(vectors[:1], vectors[:20], 1)
+    codes.search(asked, vectors[:20], 1)
     assert codes.memory_bytes == first
-    codes.search(vectors[:1], vectors, 1)
+    codes.search(asked, vectors, 1)
     assert codes.memory_bytes >= 5_000 * 64
-    rows, _ = codes.search(vectors[:1], vectors[:10], 1)  # fewer than have codes
+    rows, _ = codes.search(asked, vectors[:10], 1)  # fewer than have codes
     assert rows[0, 0] < 10
 
 
@@ -109,7 +114,8 @@ def test_threads_that_search_while_rows_come_in_find_what_they_asked_among() -> 
         rng = np.random.default_rng(seed)
         for count in np.sort(rng.integers(1, len(vectors), 40)).tolist():
             asked = int(rng.integers(count))
-            rows, found = codes.search(vectors[asked : asked + 1], vectors[:count], 1)
+            query = Queries(vectors[asked : asked + 1], Metric.L2)
+            rows, found = codes.search(query, vectors[:count], 1)
             if not (0 <= rows[0, 0] < count and found[0, 0] == 0):
                 wrong.append((count, asked, rows, found))
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from tests.index.samples import clustered
-from vecdb.index import HnswIndex, IvfIndex, rank_exactly, warm_up
+from vecdb.index import ByteCodes, HnswIndex, IvfIndex, Queries, rank_exactly, warm_up
 from vecdb.kernels import (
+    byte_scan,
     coded_insert,
     coded_rows,
     coded_scan,
@@ -35,15 +36,16 @@ from vecdb.kernels import (
     scan,
 )
 from vecdb.kernels.jit import COMPILED
+from vecdb.types import Metric
 
 pytestmark = pytest.mark.skipif(not COMPILED, reason="without the JIT nothing is cached")
 
 MODULES = (
-    distance, graph, graph_build, graph_filtered, ivf, ivf_coarse, ivf_codes, ivf_search, kmeans,
-    rotation, scan, coded_insert, coded_rows, coded_scan, coded_search, compact_insert,
+    byte_scan, distance, graph, graph_build, graph_filtered, ivf, ivf_coarse, ivf_codes, ivf_search,
+    kmeans, rotation, scan, coded_insert, coded_rows, coded_scan, coded_search, compact_insert,
     compact_rows, compact_scan, compact_search, graph_bulk, graph_bulk_link, graph_bulk_reach,
 )  # fmt: skip
-KERNELS = 38
+KERNELS = 40
 
 SHOW = """
 import numba
@@ -98,7 +100,9 @@ def test_each_kernel_is_compiled_for_one_set_of_types(tmp_path: Path) -> None:
             for ef, mask in ((2, None), (2, np.arange(300) % 3 > 0), (300, None)):
                 rows, distances = grown.search(clustered(3, 17), 2, ef=ef, filter=mask)
             grown.add(clustered(3, 17, seed=1))
-            rank_exactly("dot", clustered(3, 17), clustered(303, 17), rows, distances)
+            asked = Queries(clustered(3, 17), Metric.DOT)
+            ByteCodes(Metric.DOT).search(asked, clustered(303, 17), 2)
+            rank_exactly(Metric.DOT, asked, clustered(303, 17), rows, distances)
     for options in ({"quantization": "none"}, {"rerank": "none"}, {"bits": 1}):
         lists = IvfIndex(17, **options)
         for start in range(0, 300, 30):

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.collection.batch import Batch
-from vecdb.index import ByteCodes, RowFilter
+from vecdb.index import ByteCodes, Queries, RowFilter
 from vecdb.storage import IdBatch, ListedRows, RowSource, Step
 from vecdb.types import Matrix, Metric, PointId
 
@@ -44,7 +44,7 @@ class GrowingRows:
         return False
 
     def search(
-        self, queries: Matrix, k: int, allowed: RowFilter | None, ef: int | None, threads: int
+        self, queries: Queries, k: int, allowed: RowFilter | None, ef: int | None, threads: int
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Compare `queries` with every row; see `vecdb.index.ByteCodes`."""
         return self.codes.search(queries, self.vectors[: self.count], k, allowed, threads=threads)

@@ -25,6 +25,9 @@ FORGET_SECONDS = 20.0
 
 _DEAD_SHARE = 0.2
 _MERGE_FAN_IN = 4
+_OLDER_SHARE = 2
+_OLDER_SHARE_IDLE = 4
+"""How many times as large as the newer ones an older segment may be to be merged with them."""
 _MERGED_SEGMENTS = 4
 
 
@@ -46,9 +49,9 @@ S = TypeVar("S", bound=Countable)
 def to_merge(candidates: Sequence[S], segment_rows: int, *, eager: bool) -> list[S]:
     """Choose segments to be rewritten as one, newest run first, or one with many dead rows.
 
-    The run grows while the next older segment is no larger than twice what is in it, so a row
-    is rewritten a number of times logarithmic in the size of the collection. While writes
-    come in, only runs of several segments are worth the work.
+    The run grows while the next older segment is no larger than twice what is in it (four times
+    when no writes come in), so a row is rewritten a number of times logarithmic in the size of the
+    collection. While writes come in, only runs of several segments are worth the work.
 
     Parameters
     ----------
@@ -60,11 +63,12 @@ def to_merge(candidates: Sequence[S], segment_rows: int, *, eager: bool) -> list
         No writes come in.
     """
     most = _MERGED_SEGMENTS * segment_rows
+    share = _OLDER_SHARE_IDLE if eager else _OLDER_SHARE
     run: list[S] = []
     rows = 0
     for segment in reversed(candidates):
         live = segment.live
-        if run and (live > 2 * rows or rows + live > most):
+        if run and (live > share * rows or rows + live > most):
             break
         run.insert(0, segment)
         rows += live

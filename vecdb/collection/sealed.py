@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.config import COLLECTION_EF, COLLECTION_RECALL
-from vecdb.index import ByteCodes, HnswIndex, RowFilter, rank_exactly
+from vecdb.index import ByteCodes, HnswIndex, Queries, RowFilter, rank_exactly
 from vecdb.storage import FileRows, IdBatch, RowSource, SegmentFile, Step
 from vecdb.types import Matrix, Metric, PointId
 
@@ -36,7 +36,7 @@ class SealedRows:
         return self._codes.memory_bytes
 
     def search(
-        self, queries: Matrix, k: int, allowed: RowFilter | None, ef: int | None, threads: int
+        self, queries: Queries, k: int, allowed: RowFilter | None, ef: int | None, threads: int
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Return row numbers and distances of the nearest rows, as `HnswIndex.search` does."""
         if self.index is not None:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.errors import QuarantinedError
-from vecdb.index import RowFilter
+from vecdb.index import Queries, RowFilter
 from vecdb.payload import Predicate, decode_payload, decode_payloads, parse_filter
 from vecdb.types import (
     Filter,
@@ -55,7 +55,7 @@ class Rows(Protocol):
         """Whether a graph index is searched, and not every row."""
 
     def search(
-        self, queries: Matrix, k: int, allowed: RowFilter | None, ef: int | None, threads: int
+        self, queries: Queries, k: int, allowed: RowFilter | None, ef: int | None, threads: int
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Return row numbers and distances (nq, k), best first, padded with -1 and infinity."""
 
@@ -222,8 +222,9 @@ class Snapshot:
     ) -> list[HitColumns]:
         """Return the nearest live points of each query that match, best first."""
         self.check_whole()
+        asked = Queries(queries, self.metric)
         found = [
-            (part, *part.rows.search(queries, k, part.allowed(condition), ef, threads))
+            (part, *part.rows.search(asked, k, part.allowed(condition), ef, threads))
             for part in self.parts
             if part.live
         ]

@@ -4,6 +4,7 @@ from vecdb.index.byte_codes import ByteCodes
 from vecdb.index.flat import FlatIndex, exact_search, rank_exactly
 from vecdb.index.hnsw import HnswIndex
 from vecdb.index.ivf import IvfIndex
+from vecdb.index.queries import Queries
 from vecdb.index.row_filter import RowFilter
 from vecdb.index.validate import as_matrix, as_metric
 from vecdb.index.warm import warm_up
@@ -13,6 +14,7 @@ __all__ = [
     "FlatIndex",
     "HnswIndex",
     "IvfIndex",
+    "Queries",
     "RowFilter",
     "as_matrix",
     "as_metric",

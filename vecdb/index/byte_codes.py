@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from vecdb.config import THREADS, K
 from vecdb.index.base import CORRECTIONS, METRIC_NUMBERS, Distances, Ids, over_threads
+from vecdb.index.queries import Queries
 from vecdb.index.row_filter import RowFilter
-from vecdb.index.rows import aligned_empty, frozen, prepared_queries
+from vecdb.index.rows import aligned_empty, frozen
 from vecdb.kernels.byte_scan import FACTS, encode_bytes, scan_bytes
 from vecdb.types import Matrix, Metric
 
@@ -58,7 +59,7 @@ class ByteCodes:
         return 0 if codes is None else sum(array.nbytes for array in codes)
 
     def search(
-        self, queries: Matrix, vectors: Matrix, k: int, filter: RowFilter | None = None,
+        self, queries: Queries, vectors: Matrix, k: int, filter: RowFilter | None = None,
         *, threads: int = 1,
     ) -> tuple[Ids, Distances]:  # fmt: skip
         """Find the nearest rows by comparing with all of them.
@@ -66,7 +67,7 @@ class ByteCodes:
         Parameters
         ----------
         queries
-            float32 (nq, dim), checked.
+            Of the metric, and of the vectors' dimension.
         vectors
             float32 (n, dim), C-contiguous and checked: the rows there are now.
         k
@@ -86,14 +87,14 @@ class ByteCodes:
         count, metric = len(vectors), self._metric
         out_rows = np.empty((len(queries), k), np.int64)
         out_distances = np.empty((len(queries), k), np.float32)
-        queries, vectors = frozen(prepared_queries(queries, metric)), frozen(vectors)
+        prepared, vectors = queries.prepared, frozen(vectors)
         codes, facts, inverse_norms = self._codes_of(vectors)
         scales = inverse_norms if metric is Metric.COSINE else _NO_SCALES
         bits = _NO_BITS if filter is None else frozen(filter.bits)
 
         def work(first: int, last: int) -> None:
             scan_bytes(
-                METRIC_NUMBERS[metric], queries[first:last], vectors, codes, facts, inverse_norms,
+                METRIC_NUMBERS[metric], prepared[first:last], vectors, codes, facts, inverse_norms,
                 scales, count, bits, filter is not None, CORRECTIONS[metric],
                 np.zeros((1, codes.shape[1]), np.int8), np.empty(count, np.float32),
                 np.empty(count, np.int64), np.empty((1, max(min(k, count), 1)), np.int64),

@@ -19,6 +19,7 @@ from vecdb.index.base import (
 )
 from vecdb.index.files import PathLike, load_arrays, save_arrays
 from vecdb.index.layout import check_arrays, read_header, rows_in
+from vecdb.index.queries import Queries
 from vecdb.index.rows import RowTable, frozen, padded, prepared_queries
 from vecdb.index.validate import as_mask, as_matrix, as_metric
 from vecdb.kernels.bitset import Bits, pack_mask
@@ -99,7 +100,7 @@ def exact_search(
 
 
 def rank_exactly(
-    metric: str, queries: Matrix, vectors: Matrix, rows: Ids, distances: Distances
+    metric: Metric, queries: Queries, vectors: Matrix, rows: Ids, distances: Distances
 ) -> None:
     """Compute the distances of rows that an index found again, from the vectors themselves.
 
@@ -108,16 +109,15 @@ def rank_exactly(
     metric
         cosine, dot or l2.
     queries
-        float32 (nq, dim), checked.
+        Of that metric.
     vectors
         float32 (n, dim), as given; may be read-only.
     rows, distances
         int64 and float32 (nq, k), -1 behind the last; put in the new order in place.
     """
-    measure = Metric(metric)
     rescore(
-        METRIC_NUMBERS[measure], prepared_queries(queries, measure), frozen(vectors),
-        CORRECTIONS[measure], rows, distances,
+        METRIC_NUMBERS[metric], queries.prepared, frozen(vectors), CORRECTIONS[metric], rows,
+        distances,
     )  # fmt: skip
 
 

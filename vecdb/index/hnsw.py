@@ -28,6 +28,7 @@ from vecdb.index.graph_carve import Workers, no_step
 from vecdb.index.hnsw_state import HnswState
 from vecdb.index.hnswlib_import import read_hnswlib
 from vecdb.index.placed_graph import PlacedGraph
+from vecdb.index.queries import Queries, query_matrix
 from vecdb.index.reranks import RERANKS, one_of
 from vecdb.index.validate import as_matrix, as_metric
 from vecdb.types import MatrixLike, VectorLike
@@ -166,7 +167,7 @@ class HnswIndex:
         self._graph.remove(ids)
 
     def search(
-        self, queries: VectorLike | MatrixLike, k: int = 10, ef: int | None = None,
+        self, queries: VectorLike | MatrixLike | Queries, k: int = 10, ef: int | None = None,
         threads: int = 1, filter: Any = None, target_recall: float | None = None,
     ) -> tuple[Ids, Distances]:  # fmt: skip
         """Find the nearest vectors of each query.
@@ -174,7 +175,7 @@ class HnswIndex:
         Parameters
         ----------
         queries
-            float32 (nq, dim) or (dim,).
+            float32 (nq, dim) or (dim,), or `Queries` of that dimension and metric.
         k
             How many to return for each query.
         ef
@@ -208,7 +209,7 @@ class HnswIndex:
         target = None if target_recall is None else check_target(target_recall)
         k, threads = K.check(k), THREADS.check(threads)
         ef = k if ef is None and target is not None else max(HNSW_EF.check(ef), k)
-        checked = as_matrix(queries, self.dim, self.metric, name="queries")
+        checked = query_matrix(queries, self.dim, self.metric)
         rows = self._graph.rows
         allowed, count = rows.allowed(filter)
         if isinstance(self._graph, PlacedGraph):

@@ -273,7 +273,7 @@ class PlacedGraph(ABC):
     ) -> NDArray[np.bool_]:
         """Tell which searches among `count` allowed rows should have gone further."""
         k = found.shape[1]
-        short: NDArray[np.bool_] = np.less(found[:, min(k, count) - 1], 0)
+        short: NDArray[np.bool_] = found[:, min(k, count) - 1] < 0
         if count < len(self.rows):
             short |= effort[:, 1] < self._enough(effort[:, 0], reach, k, count)
         return short

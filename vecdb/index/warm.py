@@ -11,6 +11,7 @@ from vecdb.index.calibration import LEAST_ROWS
 from vecdb.index.flat import FlatIndex, exact_search, rank_exactly
 from vecdb.index.hnsw import HnswIndex
 from vecdb.index.ivf import IvfIndex
+from vecdb.index.queries import Queries
 from vecdb.index.row_filter import RowFilter
 from vecdb.types import Metric
 
@@ -33,7 +34,8 @@ def warm_up(report: Callable[[str], object] | None = None) -> None:
     mask = np.arange(_ROWS) % 5 > 0
     tell("kernels of exact search")
     exact_search("cosine", vectors[:5], vectors, 3, mask)
-    ByteCodes(Metric.COSINE).search(vectors[:1], vectors, 3, RowFilter(mask))
+    asked = Queries(vectors[:1], Metric.COSINE)
+    ByteCodes(Metric.COSINE).search(asked, vectors, 3, RowFilter(mask))
     FlatIndex(17).build(vectors)
     graph = HnswIndex(17, m=4, ef_construction=10)
     tell("kernels that build graphs")
@@ -48,7 +50,7 @@ def warm_up(report: Callable[[str], object] | None = None) -> None:
     tell("kernels that search graphs of codes")
     rows, distances = coded.search(vectors[:1], 1, ef=2)
     coded.search(vectors[:1], 1, ef=2, filter=np.arange(_ROWS) < 5)
-    rank_exactly("cosine", vectors[:1], vectors, rows, distances)
+    rank_exactly(Metric.COSINE, asked, vectors, rows, distances)
     compact = HnswIndex(17, quantization="sq8")
     compact.build(vectors[:-1])
     compact.add(vectors[-1:])
