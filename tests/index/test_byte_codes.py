@@ -13,6 +13,7 @@ from tests import naive
 from tests.index.samples import METRICS, assert_true_distances, awkward_vectors, clustered
 from vecdb.errors import InvalidParameterError
 from vecdb.index import ByteCodes, HnswIndex, Queries, RowFilter
+from vecdb.index.rows import frozen
 from vecdb.kernels.byte_scan import FACTS, NORM, REST, STEP, encode_bytes
 from vecdb.types import Metric
 
@@ -67,10 +68,9 @@ def test_cosine_takes_vectors_of_any_length(magnitude: float) -> None:
 @settings(max_examples=60, deadline=None)
 def test_the_facts_of_a_row_bound_what_its_code_leaves_out(vectors: np.ndarray) -> None:
     count, dim = vectors.shape
-    codes, facts = np.zeros((count, 64 * (-(-dim // 64))), np.uint8), np.zeros((count, FACTS))
-    inverse_norms = np.zeros(count, np.float32)
-    facts = facts.astype(np.float32)
-    encode_bytes(vectors, 0, count, codes, facts, inverse_norms)
+    codes = np.zeros((count, 64 * (-(-dim // 64))), np.uint8)
+    facts, inverse_norms = np.zeros((count, FACTS), np.float32), np.zeros(count, np.float32)
+    encode_bytes(frozen(vectors), 0, count, codes, facts, inverse_norms)
     decoded = (codes[:, :dim].astype(np.float64) - 128) * facts[:, [STEP]]
     apart = np.linalg.norm(vectors.astype(np.float64) - decoded, axis=1)
     norms = np.linalg.norm(vectors.astype(np.float64), axis=1)
