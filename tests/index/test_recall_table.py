@@ -10,6 +10,9 @@ import pytest
 from tests.index.samples import MANY, METRICS, clustered, recall
 from vecdb.errors import CorruptFileError, InvalidParameterError
 from vecdb.index import FlatIndex, HnswIndex, IvfIndex, calibration, recall_table
+from vecdb.index.float_graph import FloatGraph
+from vecdb.index.graph_carve import Workers
+from vecdb.index.ids import Ids
 from vecdb.index.recall_table import RecallTable, measure, without_themselves
 from vecdb.kernels.jit import COMPILED
 
@@ -199,3 +202,25 @@ def test_a_query_is_taken_out_of_its_own_results() -> None:
     distances = np.array([[0, 1, 2], [0, 0, 5], [1, 2, 3]], np.float32)
     kept = without_themselves(np.array([5, 7, 9]), rows, distances)
     assert kept.tolist() == [[1, 2], [0, 5], [1, 2]]
+
+
+@pytest.mark.skipif(not COMPILED, reason="too many rows for kernels run as Python")
+def test_rows_that_serve_as_queries_are_linked_after_the_measurement(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Links are chosen by the rows there are: with a query among them it is found more easily."""
+    seen: list[tuple[int, bool]] = []
+    measured = FloatGraph._measured
+
+    def watched(graph: FloatGraph, held: Ids, workers: Workers) -> RecallTable:
+        links = graph._graph.links[:, graph._state.column :]
+        seen.append((len(held), bool((links[held] >= 0).any() or np.isin(links, held).any())))
+        return measured(graph, held, workers)
+
+    monkeypatch.setattr(FloatGraph, "_measured", watched)
+    vectors = clustered(3_000, 16)
+    index = HnswIndex(16)
+    index.build(vectors)
+    found, _ = index.search(vectors, 1, ef=64)
+    assert seen == [(120, False)]
+    assert (found[:, 0] == np.arange(3_000)).mean() > 0.99

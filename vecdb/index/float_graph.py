@@ -16,7 +16,7 @@ from vecdb.index.hnsw_state import HnswState, draw_levels, from_arrays
 from vecdb.index.recall_table import RecallTable, measure, without_themselves
 from vecdb.index.rows import LiveRows, RowTable, frozen, prepared_queries
 from vecdb.index.scratch import thread_heap, thread_scratch
-from vecdb.kernels.bitset import Bits
+from vecdb.kernels.bitset import Bits, pack_mask
 from vecdb.kernels.graph import search_graph, search_graph_from_within
 from vecdb.kernels.graph_filtered import search_graph_filtered
 from vecdb.types import Matrix
@@ -93,24 +93,37 @@ class FloatGraph:
         state = self._state
         first = len(state.table)
         state.table.append(vectors, ids)
+        count = len(state.table)
         state.unlinked(first, draw_levels(self.seed, first, len(vectors), state.m))
-        link_rows(state, first, self.ef_construction, workers)
+        new, held = np.arange(first, count), np.empty(0, np.int64)
+        due = state.recalls.is_due(count)
+        if due:
+            held = draw_sample(new, self.seed)
+        link_rows(state, np.setdiff1d(new, held), first, self.ef_construction, workers)
         self._adopt(state)
-        if state.recalls.is_due(len(state.table)):
-            state.recalls = self._measured(workers)
+        if due:
+            state.recalls = self._measured(held, workers)
+        if len(held):
+            link_rows(state, np.sort(held), count - len(held), self.ef_construction, workers)
+            self._adopt(state)
 
-    def _measured(self, workers: Workers) -> RecallTable:
-        """Measure what searches find, with rows of the lowest layer as queries."""
+    def _measured(self, held: Ids, workers: Workers) -> RecallTable:
+        """Measure what searches find with rows as queries that are not linked yet, if any are held.
+
+        Otherwise with rows of the lowest layer, each as if it were not there. Such a search has
+        lost more than one row: others were linked by way of it.
+        """
         state, graph, table = self._state, self._graph, self._state.table
-        count = len(table)
-        # Rows with equal vectors are one node: what a search finds of its copies says little.
-        alone = (state.twins[:count] < 0) & (graph.links[:count, state.column] >= 0)
-        low = state.levels[:count] == 0
-        sample = draw_sample(np.flatnonzero(table.alive & alone & low), self.seed, least=1)
+        count, correction = len(table), CORRECTIONS[self._state.table.metric]
+        sample = held if len(held) else self._draw_within()
         if len(sample) == 0:
             return RecallTable.none(count)
-        correction = CORRECTIONS[table.metric]
-        rows = np.empty((len(sample), TRUTH + 1), np.int64)
+        allowed = None
+        if len(held):
+            mask = table.alive.copy()
+            mask[held] = False
+            allowed = pack_mask(mask)
+        rows = np.empty((len(sample), TRUTH + (len(held) == 0)), np.int64)
         true = np.empty(rows.shape, np.float32)
         found = np.empty((len(sample), TRUTH), np.int64)
         distances = np.empty(found.shape, np.float32)
@@ -118,11 +131,12 @@ class FloatGraph:
 
         def compare(first: int, last: int) -> None:
             rows[first:last], true[first:last] = self._scan(
-                queries[first:last], TRUTH + 1, None, 1
+                queries[first:last], rows.shape[1], allowed, 1
             )  # fmt: skip
 
         in_stretches(workers, len(sample), _MEASURED, lambda: compare)
-        true = without_themselves(sample, rows, true)
+        if not len(held):
+            true = without_themselves(sample, rows, true)
         measured = 0
 
         def search(ef: int, k: int, asked: int) -> Distances:
@@ -130,11 +144,12 @@ class FloatGraph:
             nonlocal measured
 
             def walk(first: int, last: int) -> None:
-                scratch = thread_scratch(count, ef, state.m0)
-                search_graph_from_within(
-                    graph, state.entry, state.top, sample[first:last], ef, correction, scratch,
-                    found[first:last], distances[first:last],
-                )  # fmt: skip
+                part, scratch = slice(first, last), thread_scratch(count, ef, state.m0)
+                rest = ef, correction, scratch, found[part], distances[part]
+                if len(held):
+                    search_graph(graph, state.entry, state.top, queries[part], *rest)
+                else:
+                    search_graph_from_within(graph, state.entry, state.top, sample[part], *rest)
 
             if measured != ef:
                 in_stretches(workers, asked, _MEASURED, lambda: walk)
@@ -143,6 +158,15 @@ class FloatGraph:
 
         efforts = [2**i for i in range(4, LARGEST_EF.bit_length())]
         return measure(count, true, search, efforts, _LONG)
+
+    def _draw_within(self) -> Ids:
+        """Draw from the rows in the graph those that serve as queries."""
+        state, table = self._state, self._state.table
+        count = len(table)
+        # Rows with equal vectors are one node: what a search finds of its copies says little.
+        alone = (state.twins[:count] < 0) & (self._graph.links[:count, state.column] >= 0)
+        low = state.levels[:count] == 0
+        return draw_sample(np.flatnonzero(table.alive & alone & low), self.seed, least=1)
 
     def remove(self, ids: Any) -> None:
         """Remove rows, so that they are not found any more; their nodes still lead to others."""

@@ -192,8 +192,8 @@ class HnswIndex:
             takes was measured when the graph was built and as it grew, with rows that were not in
             it or as if they were not; where the longest search measured was not enough, that is
             taken. Queries that are less like the rows than these are like each other may find
-            less. With quantization="none" more is found than asked for: links were chosen with the
-            rows there.
+            less. A graph with quantization="none" that grew by small additions finds more than
+            asked for: its links were chosen with the rows there.
 
         Returns
         -------

@@ -9,6 +9,7 @@ import numpy as np
 
 from vecdb.index.graph_carve import Workers
 from vecdb.index.hnsw_state import HnswState
+from vecdb.index.ids import Ids
 from vecdb.index.scratch import make_scratch
 from vecdb.kernels.graph_build import Insertion, insert_rows
 from vecdb.kernels.jit import COMPILED
@@ -21,25 +22,26 @@ _ALONE = 1_000
 rows inserted at the same time see nothing of each other and may be left with no way to them."""
 
 
-def link_rows(state: HnswState, first: int, ef: int, workers: Workers) -> None:
-    """Insert the rows from `first` on, which have their vectors and empty lists, into the graph.
+def link_rows(state: HnswState, new: Ids, linked: int, ef: int, workers: Workers) -> None:
+    """Insert new rows, which have their vectors and empty lists, into a graph of `linked` others.
 
     With one thread the graph depends only on the rows. Without the JIT one thread is used, since
     the locks of the graph work only in compiled code.
     """
-    last = len(state.table)
-    skipped = _raise_entry(state, first, ef)
+    skipped = _raise_entry(state, new, linked, ef)
     graph, levels = state.graph(writeable=True), state.levels
-    locks = np.zeros(last, np.int32)
+    locks = np.zeros(len(state.table), np.int32)
     memories = [_memory(state, ef) for _ in range(workers.threads if COMPILED else 1)]
 
     def insert(memory: Insertion, start: int, stop: int) -> None:
         insert_rows(
-            graph, levels, start, stop, skipped, state.entry, state.top, state.m, ef, locks, memory
-        )
+            graph, levels, new[start:stop], skipped, state.entry, state.top, state.m, ef, locks,
+            memory,
+        )  # fmt: skip
 
-    shared = min(last, max(first, _ALONE))
-    insert(memories[0], first, shared)
+    last = len(new)
+    shared = min(last, max(0, _ALONE - linked))
+    insert(memories[0], 0, shared)
     starts = itertools.count(shared, _STRETCH)
 
     def work(memory: Insertion) -> None:
@@ -57,22 +59,22 @@ def link_rows(state: HnswState, first: int, ef: int, workers: Workers) -> None:
             part.result()
 
 
-def _raise_entry(state: HnswState, first: int, ef: int) -> int:
+def _raise_entry(state: HnswState, rows: Ids, linked: int, ef: int) -> int:
     """Insert the first row that is on a higher layer than all others; return it, or -1.
 
     No other insertion then changes the entry point, so threads need not agree on one.
     """
-    new = state.levels[first : len(state.table)]
-    highest = first + int(np.argmax(new))
+    at = int(np.argmax(state.levels[rows]))
+    highest = int(rows[at])
     level = int(state.levels[highest])
-    if first > 0 and level <= state.top:
+    if linked > 0 and level <= state.top:
         return -1
-    if first > 0:
+    if linked > 0:
         insert_rows(
-            state.graph(writeable=True), state.levels, highest, highest + 1, -1, state.entry,
+            state.graph(writeable=True), state.levels, rows[at : at + 1], -1, state.entry,
             state.top, state.m, ef, np.zeros(len(state.table), np.int32), _memory(state, ef),
         )  # fmt: skip
-    if first == 0 or state.graph().links[highest, state.column] >= 0:
+    if linked == 0 or state.graph().links[highest, state.column] >= 0:
         state.entry, state.top = highest, level
     return highest  # without a link it is a twin of another node, and cannot be entered by
 

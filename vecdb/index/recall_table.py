@@ -1,7 +1,7 @@
 """What searches find at each effort, `ef` or `nprobe`, measured with rows of the index as queries.
 
-A row that serves as a query is looked for as if it were not in the index, so that what is measured
-holds for queries that are like the rows, and not among them.
+A row that serves as a query is not in the index yet, or is looked for as if it were not, so that
+what is measured holds for queries that are like the rows, and not among them.
 """
 
 from __future__ import annotations

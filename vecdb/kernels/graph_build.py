@@ -197,10 +197,10 @@ def _insert(
 
 @kernel
 def insert_rows(
-    graph: Any, levels: Any, first: Any, last: Any, skipped: Any, entry: Any, top: Any, m: Any,
-    ef: Any, locks: Any, memory: Any,
+    graph: Any, levels: Any, new: Any, skipped: Any, entry: Any, top: Any, m: Any, ef: Any,
+    locks: Any, memory: Any,
 ) -> None:  # fmt: skip
-    """Link the rows `first` to `last` - 1 into the graph, except `skipped`.
+    """Link new rows into the graph, except `skipped`.
 
     Parameters
     ----------
@@ -208,6 +208,8 @@ def insert_rows(
         Holds the rows' vectors; all their links are -1.
     levels : uint8 (capacity,)
         The highest layer of each row, at most `top` except for the row that will be the entry.
+    new : int64 (n,)
+        The rows.
     skipped : int
         A row that is in the graph already, or -1.
     entry, top : int
@@ -221,6 +223,6 @@ def insert_rows(
     memory : Insertion
         This thread's working memory.
     """
-    for node in range(first, last):
+    for node in new:
         if node != skipped:
             _insert(graph, node, np.int64(levels[node]), entry, top, m, ef, locks, memory)
