@@ -8,11 +8,12 @@ from typing import Protocol, TypeVar
 INDEXED_ROWS = 2_000
 """Below this many rows comparing with all of them, by their codes, is as fast as a graph."""
 
-COMPARED_BYTES = 12 << 20
-"""Vectors with which a search compares, by codes of a quarter of the size, in about the time that
-it takes to walk a graph; as many again may be in a sealed segment that waits for its graph. Once
-the growing segment is larger it is sealed, unless earlier ones still wait for their graph, or
-nobody searches: an ingest alone is faster with few large segments."""
+COMPARED_BYTES = 18 << 20
+"""Vectors with which a search compares, by codes of a quarter of the size; as many again may be in
+a sealed segment that waits for its graph. With less there would be more segments sooner, each of
+which costs a search as much as thousands of rows. Once the growing segment is larger it is sealed,
+unless earlier ones still wait for their graph, or nobody searches: an ingest alone is faster with
+few large segments."""
 
 SEARCHED_SECONDS = 10.0
 """How long after a search somebody is taken to be searching."""
