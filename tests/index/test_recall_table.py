@@ -224,3 +224,18 @@ def test_rows_that_serve_as_queries_are_linked_after_the_measurement(
     found, _ = index.search(vectors, 1, ef=64)
     assert seen == [(120, False)]
     assert (found[:, 0] == np.arange(3_000)).mean() > 0.99
+
+
+@pytest.mark.skipif(not COMPILED, reason="too many rows for kernels run as Python")
+def test_removed_rows_do_not_make_a_graph_seem_better_than_it_is() -> None:
+    """A walk goes through them, so what it is compared with has to have them as well."""
+    vectors = clustered(9_000, 16)
+    index = HnswIndex(16)
+    index.build(vectors[:3_000])
+    index.remove(np.arange(0, 3_000, 2))
+    index.add(vectors[3_000:])
+    table = index.arrays()["calibration"]
+    untouched = HnswIndex(16)
+    untouched.build(vectors[:3_000])
+    untouched.add(vectors[3_000:])
+    np.testing.assert_array_equal(table, untouched.arrays()["calibration"])

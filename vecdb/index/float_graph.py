@@ -120,9 +120,9 @@ class FloatGraph:
             return RecallTable.none(count)
         allowed = None
         if len(held):
-            mask = table.alive.copy()
-            mask[held] = False
-            allowed = pack_mask(mask)
+            linked = np.ones(count, np.bool_)  # removed rows are, too, and a walk finds them
+            linked[held] = False
+            allowed = pack_mask(linked)
         rows = np.empty((len(sample), TRUTH + (len(held) == 0)), np.int64)
         true = np.empty(rows.shape, np.float32)
         found = np.empty((len(sample), TRUTH), np.int64)
