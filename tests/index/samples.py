@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import strategies as st
 
-from tests.naive import distances
+from tests.naive import distances, nearest
 from vecdb.index import HnswIndex
 from vecdb.kernels.code_simd import BLOCK
 from vecdb.kernels.coded_rows import coded_rows, ids_of
@@ -61,6 +61,21 @@ def assert_true_distances(
         assert np.isinf(its_found[~real]).all()
         assert (np.diff(its_found[real]) >= 0).all()
         assert len(set(its_rows[real].tolist())) == real.sum()
+
+
+def assert_exact(
+    metric: str, queries: np.ndarray, vectors: np.ndarray, k: int, mask: np.ndarray | None,
+    answer: tuple[np.ndarray, np.ndarray],
+) -> None:  # fmt: skip
+    """Compare rows and distances with those of the plain form of an exact search."""
+    rows, found = answer
+    _, expected = nearest(metric, queries, vectors, k, mask)
+    assert_true_distances(metric, queries, vectors, rows, found)
+    finite = np.isfinite(expected)
+    np.testing.assert_array_equal(np.isfinite(found), finite)
+    scale = 1 + np.abs(distances(metric, queries, vectors)).max()
+    np.testing.assert_allclose(found[finite], expected[finite], atol=2e-6 * scale)
+    assert mask is None or mask[rows[rows >= 0]].all()
 
 
 def recall(found: np.ndarray, truth: np.ndarray) -> float:

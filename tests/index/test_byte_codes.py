@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests import naive
-from tests.index.samples import METRICS, assert_true_distances, awkward_vectors, clustered
+from tests.index.samples import METRICS, assert_exact, awkward_vectors, clustered
 from vecdb.errors import InvalidParameterError
 from vecdb.index import ByteCodes, HnswIndex, Queries, RowFilter
 from vecdb.index.rows import frozen
@@ -31,14 +31,8 @@ def test_it_finds_what_the_plain_form_finds(
     first = data.draw(st.integers(0, len(vectors)))  # the rest is appended after a search
     asked = Queries(wanted, Metric(metric))
     codes.search(asked, vectors[:first], k)
-    rows, found = codes.search(asked, vectors, k, allowed, threads=2)
-    _, expected = naive.nearest(metric, wanted, vectors, k, mask)
-    assert_true_distances(metric, wanted, vectors, rows, found)
-    finite = np.isfinite(expected)
-    np.testing.assert_array_equal(np.isfinite(found), finite)
-    scale = 1 + np.abs(naive.distances(metric, wanted, vectors)).max()
-    np.testing.assert_allclose(found[finite], expected[finite], atol=2e-6 * scale)
-    assert mask is None or mask[rows[rows >= 0]].all()
+    answer = codes.search(asked, vectors, k, allowed, threads=2)
+    assert_exact(metric, wanted, vectors, k, mask, answer)
 
 
 @pytest.mark.parametrize("metric", METRICS)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests import naive
-from tests.index.samples import METRICS, assert_true_distances, awkward_vectors, clustered
+from tests.index.samples import METRICS, assert_exact, awkward_vectors, clustered
 from vecdb.index import FlatIndex, exact_search
 
 
@@ -18,18 +18,13 @@ def test_exact_search_finds_what_the_plain_form_finds(
 ) -> None:
     mask = data.draw(st.none() | st.just(np.arange(len(vectors)) % 3 != 1))
     wanted = vectors[np.arange(queries) % len(vectors)][::-1].copy() + np.float32(0.01)
-    rows, found = exact_search(metric, wanted, vectors, k, mask)
-    _, expected = naive.nearest(metric, wanted, vectors, k, mask)
-    assert_true_distances(metric, wanted, vectors, rows, found)
-    finite = np.isfinite(expected)
-    np.testing.assert_array_equal(np.isfinite(found), finite)
-    scale = 1 + np.abs(naive.distances(metric, wanted, vectors)).max()
-    np.testing.assert_allclose(found[finite], expected[finite], atol=2e-6 * scale)
-    assert mask is None or mask[rows[rows >= 0]].all()
+    assert_exact(
+        metric, wanted, vectors, k, mask, exact_search(metric, wanted, vectors, k, mask)
+    )  # fmt: skip
     index = FlatIndex(vectors.shape[1], metric)
     index.build(vectors)
-    again = index.search(wanted, k, filter=mask)[1]
-    np.testing.assert_allclose(again[finite], expected[finite], atol=2e-6 * scale)
+    again = index.search(wanted, k, filter=mask)
+    assert_exact(metric, wanted, vectors, k, mask, again)
 
 
 @pytest.mark.parametrize("metric", METRICS)
