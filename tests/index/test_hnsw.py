@@ -143,12 +143,14 @@ def test_threads_build_as_good_a_graph(metric: str) -> None:
     exact.build(vectors)
     truth, _ = exact.search(queries, 10)
     found = {}
-    for threads in (1, 4):
-        index = HnswIndex(24, metric, m=8, ef_construction=60)
-        index.build(vectors, threads=threads)
-        found[threads] = recall(index.search(queries, 10, ef=30)[0], truth)
-    # Under dot the recall of graphs that differ by chance alone has a spread of 0.01.
-    assert found[4] > found[1] - 0.05
+    for threads, builds in ((1, 1), (4, 4)):  # those of several threads differ by chance
+        recalls = []
+        for _ in range(builds):
+            index = HnswIndex(24, metric, m=8, ef_construction=60)
+            index.build(vectors, threads=threads)
+            recalls.append(recall(index.search(queries, 10, ef=30)[0], truth))
+        found[threads] = np.mean(recalls)
+    assert found[4] > found[1] - 0.03
 
 
 def test_few_matches_are_scanned_and_many_walked_for(monkeypatch: pytest.MonkeyPatch) -> None:
