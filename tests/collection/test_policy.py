@@ -30,6 +30,22 @@ def test_points_in_memory_are_sealed_early_only_while_somebody_searches(
         assert not points.maintenance.seal_is_due()
 
 
+def test_what_searches_keep_of_a_sealed_segment_leaves_the_memory_limit_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sealing could not give it back: one tiny segment after the other would be sealed for it."""
+    monkeypatch.setattr("vecdb.housekeeping._seal", lambda _: False)
+    with Database(tmp_path / "data", durability="os", max_memory_bytes=1 << 20) as db:
+        points = db.create_collection("c", dim=512)
+        vectors = np.random.default_rng(0).random((400, 512), np.float32)
+        points.upsert(range(400), vectors=vectors)
+        points.maintenance.seal()
+        assert points.search(vector=vectors[7], k=1)[0].id == 7
+        assert points.usage.memory_bytes == 0
+        points.upsert([400], vectors=vectors[:1])
+        assert not points.seal_if_due()
+
+
 @dataclass(frozen=True)
 class Sized:
     live: int

@@ -32,8 +32,11 @@ class SealedRows:
 
     @property
     def memory_bytes(self) -> int:
-        """How much memory the rows take: they are mapped, only codes of theirs are not."""
-        return self._codes.memory_bytes
+        """How much memory the rows take: none, since they are mapped.
+
+        Codes of theirs are not counted: sealing would not give them back, and a graph does.
+        """
+        return 0
 
     def search(
         self, queries: Queries, k: int, allowed: RowFilter | None, ef: int | None, threads: int
