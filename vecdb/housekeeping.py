@@ -16,7 +16,7 @@ from vecdb.errors import ResourceExhaustedError, VecdbError
 
 _POLL_SECONDS = 0.25
 _RETRY_SECONDS = 10.0
-_NICENESS = 10
+_NICENESS = 5
 
 _log = logging.getLogger(__name__)
 
