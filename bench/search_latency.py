@@ -26,7 +26,7 @@ import numpy as np
 
 import vecdb
 from bench.machine import versions, write_report
-from vecdb.index import exact_search
+from vecdb.index import FlatIndex
 
 BATCH = 1_000
 Search = Callable[[np.ndarray, int, int | None], list[int]]
@@ -195,7 +195,9 @@ def main(
         for share in numbers(shares, float):
             count = max(k, round(share * len(vectors)))
             below = None if share >= 1 else count
-            truth, _ = exact_search("cosine", asked, vectors[:count], k, threads=2)
+            exact = FlatIndex(vectors.shape[1])
+            exact.build(vectors[:count])
+            truth, _ = exact.search(asked, k, threads=2)
             for ef in numbers(efs, int):
                 click.echo(f"ef {ef or 'default'}, {count} of {len(vectors)} points kept")
                 results += measure(searches, asked, truth, ef, below, passes, loops)

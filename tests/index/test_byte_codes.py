@@ -58,6 +58,24 @@ def test_cosine_takes_vectors_of_any_length(magnitude: float) -> None:
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+def test_l2_keeps_its_digits_far_from_the_origin() -> None:
+    rng = np.random.default_rng(0)
+    vectors = (rng.integers(-8, 8, (50, 20)) / 8 + 4096).astype(np.float32)
+    rows, found = ByteCodes(Metric.L2).search(Queries(vectors[:5], Metric.L2), vectors, 3)
+    expected_rows, expected = naive.nearest("l2", vectors[:5], vectors, 3)
+    np.testing.assert_array_equal(rows, expected_rows)
+    np.testing.assert_array_equal(found, expected.astype(np.float32))
+
+
+def test_the_greatest_k_returns_everything_in_order() -> None:
+    vectors = clustered(300, 8)
+    rows, found = ByteCodes(Metric.L2).search(Queries(vectors[:2], Metric.L2), vectors, 10_000)
+    expected_rows, _ = naive.nearest("l2", vectors[:2], vectors, 300)
+    np.testing.assert_array_equal(rows[:, :300], expected_rows)
+    assert (rows[:, 300:] == -1).all()
+    assert np.isinf(found[:, 300:]).all()
+
+
 @given(vectors=awkward_vectors())
 @settings(max_examples=60, deadline=None)
 def test_the_facts_of_a_row_bound_what_its_code_leaves_out(vectors: np.ndarray) -> None:

@@ -7,7 +7,13 @@ from hypothesis import strategies as st
 
 from tests import naive
 from tests.index.samples import METRICS, assert_exact, awkward_vectors, clustered
-from vecdb.index import FlatIndex, exact_search
+from vecdb.index import FlatIndex
+
+
+def flat(vectors: np.ndarray, metric: str) -> FlatIndex:
+    index = FlatIndex(vectors.shape[1], metric)
+    index.build(vectors)
+    return index
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -18,13 +24,8 @@ def test_exact_search_finds_what_the_plain_form_finds(
 ) -> None:
     mask = data.draw(st.none() | st.just(np.arange(len(vectors)) % 3 != 1))
     wanted = vectors[np.arange(queries) % len(vectors)][::-1].copy() + np.float32(0.01)
-    assert_exact(
-        metric, wanted, vectors, k, mask, exact_search(metric, wanted, vectors, k, mask)
-    )  # fmt: skip
-    index = FlatIndex(vectors.shape[1], metric)
-    index.build(vectors)
-    again = index.search(wanted, k, filter=mask)
-    assert_exact(metric, wanted, vectors, k, mask, again)
+    answer = flat(vectors, metric).search(wanted, k, filter=mask)
+    assert_exact(metric, wanted, vectors, k, mask, answer)
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -42,24 +43,23 @@ def test_a_query_has_the_same_answer_in_any_batch_and_on_any_threads(metric: str
 
 def test_cosine_needs_no_unit_norm() -> None:
     vectors, queries = clustered(60, 10), clustered(4, 10, seed=1)
-    rows, _ = exact_search("cosine", queries, vectors, 7)
+    rows, _ = flat(vectors, "cosine").search(queries, 7)
     np.testing.assert_array_equal(rows, naive.nearest("cosine", queries, vectors, 7)[0])
 
 
 def test_l2_keeps_its_digits_far_from_the_origin() -> None:
     rng = np.random.default_rng(0)
     vectors = (rng.integers(-8, 8, (50, 20)) / 8 + 4096).astype(np.float32)
-    rows, found = exact_search("l2", vectors[:5], vectors, 3)
+    rows, found = flat(vectors, "l2").search(vectors[:5], 3)
     expected_rows, expected = naive.nearest("l2", vectors[:5], vectors, 3)
     np.testing.assert_array_equal(rows, expected_rows)
     np.testing.assert_array_equal(found, expected.astype(np.float32))
 
 
 def test_no_vectors_and_no_match_are_answered_with_padding() -> None:
-    empty = np.empty((0, 6), np.float32)
+    nothing = np.zeros(9, np.bool_)
     for rows, found in (
-        exact_search("l2", clustered(3, 6), empty, 4),
-        exact_search("l2", clustered(3, 6), clustered(9, 6), 4, np.zeros(9, np.bool_)),
+        flat(clustered(9, 6), "l2").search(clustered(3, 6), 4, filter=nothing),
         FlatIndex(6).search(clustered(3, 6), 4),
     ):
         assert (rows == -1).all()
@@ -69,7 +69,7 @@ def test_no_vectors_and_no_match_are_answered_with_padding() -> None:
 
 def test_the_greatest_k_returns_everything_in_order() -> None:
     vectors = clustered(300, 8)
-    rows, found = exact_search("l2", vectors[:2], vectors, 10_000)
+    rows, found = flat(vectors, "l2").search(vectors[:2], 10_000)
     expected_rows, _ = naive.nearest("l2", vectors[:2], vectors, 300)
     np.testing.assert_array_equal(rows[:, :300], expected_rows)
     assert (rows[:, 300:] == -1).all()

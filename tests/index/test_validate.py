@@ -16,7 +16,7 @@ from vecdb.errors import (
     LengthMismatchError,
     VecdbError,
 )
-from vecdb.index import FlatIndex, HnswIndex, IvfIndex, as_matrix, as_metric, exact_search
+from vecdb.index import ByteCodes, FlatIndex, HnswIndex, IvfIndex, Queries, as_matrix, as_metric
 from vecdb.types import Metric
 
 INDEXES = [FlatIndex, HnswIndex, IvfIndex]
@@ -154,7 +154,7 @@ def test_k_is_checked(make: Callable[..., Any], k: Any) -> None:
         lambda: FlatIndex(4).search(X, filter=np.zeros(0)),
         lambda: HnswIndex.from_hnswlib(X),
         lambda: as_metric("L2"),
-        lambda: exact_search("cosine", X, X, 0),
+        lambda: ByteCodes(Metric.COSINE).search(Queries(X, Metric.COSINE), X, 0),
     ],
 )
 def test_parameters_are_checked(call: Callable[[], Any]) -> None:

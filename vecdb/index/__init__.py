@@ -1,7 +1,7 @@
 """Indexes over arrays of vectors: exact, graph and inverted lists."""
 
 from vecdb.index.byte_codes import ByteCodes
-from vecdb.index.flat import FlatIndex, exact_search, rank_exactly
+from vecdb.index.flat import FlatIndex, rank_exactly
 from vecdb.index.hnsw import HnswIndex
 from vecdb.index.ivf import IvfIndex
 from vecdb.index.queries import Queries
@@ -18,7 +18,6 @@ __all__ = [
     "RowFilter",
     "as_matrix",
     "as_metric",
-    "exact_search",
     "rank_exactly",
     "warm_up",
 ]

@@ -94,8 +94,8 @@ class ByteCodes:
 
         def work(first: int, last: int) -> None:
             scan_bytes(
-                METRIC_NUMBERS[metric], prepared[first:last], vectors, codes, facts, inverse_norms,
-                scales, count, bits, filter is not None, CORRECTIONS[metric],
+                METRIC_NUMBERS[metric], prepared[first:last], vectors, codes, facts, scales, count,
+                bits, filter is not None, CORRECTIONS[metric],
                 np.zeros((1, codes.shape[1]), np.int8), np.empty(count, np.float32),
                 np.empty(count, np.int64), np.empty((1, max(min(k, count), 1)), np.int64),
                 out_rows[first:last], out_distances[first:last],

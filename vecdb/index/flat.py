@@ -21,8 +21,8 @@ from vecdb.index.files import PathLike, load_arrays, save_arrays
 from vecdb.index.layout import check_arrays, read_header, rows_in
 from vecdb.index.queries import Queries
 from vecdb.index.rows import RowTable, frozen, padded, prepared_queries
-from vecdb.index.validate import as_mask, as_matrix, as_metric
-from vecdb.kernels.bitset import Bits, pack_mask
+from vecdb.index.validate import as_matrix, as_metric
+from vecdb.kernels.bitset import Bits
 from vecdb.kernels.scan import rescore, scan_rows
 from vecdb.types import Matrix, MatrixLike, Metric, VectorLike
 
@@ -32,14 +32,12 @@ FILE_KIND = "index.flat"
 LAYOUT_VERSION = 1
 """Of the arrays; a newer one is refused."""
 
-_NO_SCALES = frozen(np.empty(0, np.float32))
 _NO_BITS = frozen(np.empty(0, np.uint8))
-_TINY = np.float32(1e-30)
 
 
 def scan(
     metric: Metric, queries: Matrix, rows: Matrix, count: int, k: int, *,
-    allowed: Bits | None = None, scales: NDArray[np.float32] = _NO_SCALES, threads: int = 1,
+    allowed: Bits | None = None, threads: int = 1,
 ) -> tuple[Ids, Distances]:  # fmt: skip
     """Compare prepared queries with the first `count` rows; return row numbers and distances."""
     out_rows = np.empty((len(queries), k), np.int64)
@@ -50,53 +48,12 @@ def scan(
     def work(first: int, last: int) -> None:
         scan_rows(
             METRIC_NUMBERS[metric], queries[first:last], rows, count, queries.shape[1],
-            frozen(scales), bits, allowed is not None, k, CORRECTIONS[metric],
-            out_rows[first:last], out_distances[first:last],
+            bits, allowed is not None, k, CORRECTIONS[metric], out_rows[first:last],
+            out_distances[first:last],
         )  # fmt: skip
 
     over_threads(threads, len(queries), work)
     return out_rows, out_distances
-
-
-def exact_search(
-    metric: str, queries: VectorLike | MatrixLike, vectors: Matrix, k: int = 10, mask: Any = None,
-    *, threads: int = 1,
-) -> tuple[Ids, Distances]:  # fmt: skip
-    """Find the nearest rows of an array by comparing with all of them.
-
-    Parameters
-    ----------
-    metric
-        cosine, dot or l2.
-    queries
-        Vectors, shape (nq, dim) or (dim,).
-    vectors
-        float32 (n, dim), C-contiguous and already checked; n may be 0. Under cosine they need
-        not have unit norm.
-    k
-        How many rows to return for each query.
-    mask
-        bool (n,): the rows that may be returned; None for all.
-    threads
-        Over how many threads the queries are spread.
-
-    Returns
-    -------
-    rows, distances
-        int64 and float32 (nq, k): row numbers and distances as of `Index`, best first, padded with
-        -1 and infinity.
-    """
-    kind = as_metric(metric)
-    k, threads = K.check(k), THREADS.check(threads)
-    checked = as_matrix(queries, vectors.shape[1], kind, name="queries")
-    scales = _NO_SCALES
-    if kind is Metric.COSINE:
-        checked = checked / np.linalg.norm(checked, axis=1, keepdims=True)
-        scales = _reciprocal_norms(vectors)
-    allowed = None if mask is None else pack_mask(as_mask(mask, len(vectors)))
-    return scan(
-        kind, checked, vectors, len(vectors), k, allowed=allowed, scales=scales, threads=threads
-    )
 
 
 def rank_exactly(
@@ -119,13 +76,6 @@ def rank_exactly(
         METRIC_NUMBERS[metric], queries.prepared, frozen(vectors), CORRECTIONS[metric], rows,
         distances,
     )  # fmt: skip
-
-
-def _reciprocal_norms(vectors: Matrix) -> NDArray[np.float32]:
-    """Return 1 / norm of each row, float32 (n,)."""
-    norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
-    inverse: NDArray[np.float32] = 1 / np.maximum(norms, _TINY)
-    return inverse
 
 
 class FlatIndex:

@@ -25,7 +25,6 @@ from vecdb.types import Matrix, Metric
 _ITERATIONS = 8
 _CHUNK = 8192
 _NO_BITS = frozen(np.empty(0, np.uint8))
-_NO_SCALES = frozen(np.empty(0, np.float32))
 _MOST_SORTED = 256
 """Lists that are sorted by inserting them one by one; more are popped from a heap."""
 
@@ -301,9 +300,8 @@ class InvertedCodes:
         def work(first: int, last: int) -> None:
             scan_rows(
                 METRIC_NUMBERS[self.metric], request.queries[first:last], rows, len(rows),
-                rows.shape[1], _NO_SCALES, allowed, True, request.k,
-                CORRECTIONS[self.metric], request.rows[first:last],
-                request.distances[first:last],
+                rows.shape[1], allowed, True, request.k, CORRECTIONS[self.metric],
+                request.rows[first:last], request.distances[first:last],
             )  # fmt: skip
 
         over_threads(request.threads, len(request.queries), work)

@@ -8,7 +8,7 @@ import numpy as np
 
 from vecdb.index.byte_codes import ByteCodes
 from vecdb.index.calibration import LEAST_ROWS
-from vecdb.index.flat import FlatIndex, exact_search, rank_exactly
+from vecdb.index.flat import FlatIndex, rank_exactly
 from vecdb.index.hnsw import HnswIndex
 from vecdb.index.ivf import IvfIndex
 from vecdb.index.queries import Queries
@@ -33,10 +33,11 @@ def warm_up(report: Callable[[str], object] | None = None) -> None:
     vectors = rng.standard_normal((_ROWS, 17)).astype(np.float32)
     mask = np.arange(_ROWS) % 5 > 0
     tell("kernels of exact search")
-    exact_search("cosine", vectors[:5], vectors, 3, mask)
     asked = Queries(vectors[:1], Metric.COSINE)
     ByteCodes(Metric.COSINE).search(asked, vectors, 3, RowFilter(mask))
-    FlatIndex(17).build(vectors)
+    flat = FlatIndex(17)
+    flat.build(vectors)
+    flat.search(vectors[:5], 3, filter=mask)
     graph = HnswIndex(17, m=4, ef_construction=10)
     tell("kernels that build graphs")
     graph.build(vectors)

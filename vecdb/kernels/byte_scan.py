@@ -25,7 +25,7 @@ STEP, REST, NORM = range(3)
 FACTS = 3
 
 _TOP_LEVEL = 127
-_LEAST_STEP = np.float32(1e-37)
+_LEAST_INVERTED = np.float32(1e-37)
 _EPSILON = np.float32(6e-8)
 _TERMS = 64
 """A sum of n products in float32 is wrong by at most about ``(n + _TERMS) * _EPSILON |q| |x|``."""
@@ -40,7 +40,7 @@ def _levels(values: Any, row: Any, dim: Any, shift: Any, out: Any, line: Any) ->
         most = max(most, abs(values[row, i]))
         square += np.float64(values[row, i]) * np.float64(values[row, i])
     step = most / np.float32(_TOP_LEVEL)
-    inverse = np.float32(1.0) / step if step > _LEAST_STEP else np.float32(0.0)
+    inverse = np.float32(1.0) / step if step > _LEAST_INVERTED else np.float32(0.0)
     rest = np.float64(0.0)
     total = np.int64(0)
     for i in range(dim):
@@ -65,7 +65,7 @@ def encode_bytes(
     codes : uint8 (at least last, dim rounded up to a multiple of 64)
     facts : float32 (at least last, FACTS)
     inverse_norms : float32 (at least last,)
-        0 for a row of zeros.
+        0 for a row of zeros, or so nearly that it would be infinite.
     """
     dim = vectors.shape[1]
     for row in range(first, last):
@@ -75,12 +75,12 @@ def encode_bytes(
         facts[row, STEP] = step
         facts[row, REST] = rest
         facts[row, NORM] = norm
-        inverse_norms[row] = np.float32(1.0) / norm if norm > 0 else np.float32(0.0)
+        inverse_norms[row] = np.float32(1.0) / norm if norm > _LEAST_INVERTED else np.float32(0.0)
 
 
 @inline
 def _bounds(
-    metric: Any, product: Any, error: Any, norms: Any, rounded: Any, inverse_norms: Any, row: Any
+    metric: Any, product: Any, error: Any, norms: Any, rounded: Any, scales: Any, row: Any
 ) -> Any:
     """Return the least and the greatest that a row's cheap distance can be."""
     if metric == L2:
@@ -90,16 +90,15 @@ def _bounds(
         error = np.float32(2.0) * error + rounded * squares
         return middle - error, middle + error
     if metric == COSINE:
-        inverse = inverse_norms[row]
-        return (-product - error) * inverse, (-product + error) * inverse
+        return (-product - error) * scales[row], (-product + error) * scales[row]
     return -product - error, -product + error
 
 
 @kernel
 def scan_bytes(
-    metric: Any, queries: Any, vectors: Any, codes: Any, facts: Any, inverse_norms: Any,
-    scales: Any, count: Any, allowed: Any, restricted: Any, correction: Any, levels: Any,
-    least: Any, near: Any, pools: Any, out_rows: Any, out_distances: Any,
+    metric: Any, queries: Any, vectors: Any, codes: Any, facts: Any, scales: Any, count: Any,
+    allowed: Any, restricted: Any, correction: Any, levels: Any, least: Any, near: Any, pools: Any,
+    out_rows: Any, out_distances: Any,
 ) -> None:  # fmt: skip
     """Find the k nearest allowed rows of every query.
 
@@ -111,10 +110,10 @@ def scan_bytes(
         Of unit norm under cosine.
     vectors : float32 (at least count, dim)
         As given, whatever the metric.
-    codes, facts, inverse_norms
+    codes, facts
         What `encode_bytes` wrote of the vectors.
     scales : float32 (at least count,) or (0,)
-        Factors of the rows' cheap distances: inverse norms, under cosine.
+        The inverse norms that it wrote, under cosine; empty otherwise.
     count : int
         How many rows are compared.
     allowed : uint8 bitset
@@ -149,7 +148,7 @@ def scan_bytes(
             error = norm * facts[row, REST] + rest * (known + facts[row, REST])
             error = error * (np.float32(1.0) + rounded) + rounded * norm * known
             low, high = _bounds(
-                metric, product, error, (norm, known), rounded, inverse_norms, row
+                metric, product, error, (norm, known), rounded, scales, row
             )  # fmt: skip
             least[seen] = low
             near[seen] = row

@@ -56,7 +56,11 @@ def offer_block(
     metric: Any, queries: Any, q: Any, rows: Any, dim: Any, scales: Any, block: Any, filled: Any,
     pools: Any, p: Any, size: Any,
 ) -> Any:  # fmt: skip
-    """Offer the rows named by ``block[:filled]`` to pool `p` of query `q`; return its new size."""
+    """Offer the rows named by ``block[:filled]`` to pool `p` of query `q`; return its new size.
+
+    `scales`, unless empty, are factors of the rows' cheap distances: inverse norms, for cosine over
+    vectors as given.
+    """
     scaled = scales.shape[0] > 0
     last = filled - 1
     for i in range(0, filled, 4):
@@ -76,11 +80,10 @@ def offer_block(
 
 @inline
 def _scan_for_four(
-    metric: Any, queries: Any, q: Any, rows: Any, dim: Any, scales: Any, block: Any, filled: Any,
-    pools: Any, sizes: Any,
+    metric: Any, queries: Any, q: Any, rows: Any, dim: Any, block: Any, filled: Any, pools: Any,
+    sizes: Any,
 ) -> None:  # fmt: skip
     """Offer the rows of a block to the pools of queries `q` to `q` + 3."""
-    scaled = scales.shape[0] > 0
     capacity = pools.shape[1]
     last = filled - 1
     for i in range(0, filled, 2):
@@ -89,9 +92,6 @@ def _scan_for_four(
         eight = distances_four_by_two(metric, queries, q, rows, a, b, dim)
         for j in range(4):
             first, second = eight[2 * j], eight[2 * j + 1]
-            if scaled:
-                first *= scales[a]
-                second *= scales[b]
             sizes[q + j] = offer(pools[q + j], sizes[q + j], capacity, first, a)
             if i < last:
                 sizes[q + j] = offer(pools[q + j], sizes[q + j], capacity, second, b)
@@ -99,8 +99,8 @@ def _scan_for_four(
 
 @allocating_kernel
 def scan_rows(
-    metric: Any, queries: Any, rows: Any, count: Any, dim: Any, scales: Any, allowed: Any,
-    restricted: Any, k: Any, correction: Any, out_rows: Any, out_distances: Any,
+    metric: Any, queries: Any, rows: Any, count: Any, dim: Any, allowed: Any, restricted: Any,
+    k: Any, correction: Any, out_rows: Any, out_distances: Any,
 ) -> None:  # fmt: skip
     """Find the `k` nearest allowed rows of every query by comparing with all of them.
 
@@ -112,8 +112,6 @@ def scan_rows(
     rows : float32 (at least count, at least dim)
     count, dim : int
         How many rows, and how many floats of each, are compared.
-    scales : float32 (count,) or (0,)
-        Factors of the rows' cheap distances: inverse norms, for cosine over raw vectors.
     allowed : uint8 bitset
         The rows that may be returned, when `restricted` is true; unread otherwise.
     k : int
@@ -128,6 +126,7 @@ def scan_rows(
     pools = np.empty((nq, min(k, max(count, 1))), np.int64)
     sizes = np.zeros(nq, np.int64)
     block = np.empty(_BLOCK, np.int64)
+    no_scales = np.empty(0, np.float32)
     row = 0
     while row < count:
         filled, row = _fill_block(block, row, count, allowed, restricted)
@@ -135,12 +134,10 @@ def scan_rows(
             break
         fours = nq // 4 * 4
         for q in range(0, fours, 4):
-            _scan_for_four(
-                metric, queries, q, rows, dim, scales, block, filled, pools, sizes
-            )  # fmt: skip
+            _scan_for_four(metric, queries, q, rows, dim, block, filled, pools, sizes)
         for q in range(fours, nq):
             sizes[q] = offer_block(
-                metric, queries, q, rows, dim, scales, block, filled, pools, q, sizes[q]
+                metric, queries, q, rows, dim, no_scales, block, filled, pools, q, sizes[q]
             )
     for q in range(nq):
         unpack_pool(pools[q], sizes[q], correction, out_rows, out_distances, q)
