@@ -210,14 +210,14 @@ def test_rows_that_serve_as_queries_are_linked_after_the_measurement(
 ) -> None:
     """Links are chosen by the rows there are: with a query among them it is found more easily."""
     seen: list[tuple[int, bool]] = []
-    measured = FloatGraph._measured
+    measured = FloatGraph._measured_with
 
     def watched(graph: FloatGraph, held: Ids, workers: Workers) -> RecallTable:
         links = graph._graph.links[:, graph._state.column :]
         seen.append((len(held), bool((links[held] >= 0).any() or np.isin(links, held).any())))
         return measured(graph, held, workers)
 
-    monkeypatch.setattr(FloatGraph, "_measured", watched)
+    monkeypatch.setattr(FloatGraph, "_measured_with", watched)
     vectors = clustered(3_000, 16)
     index = HnswIndex(16)
     index.build(vectors)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from vecdb.kernels.graph import search_graph, search_graph_from_within
 from vecdb.kernels.graph_filtered import search_graph_filtered
 from vecdb.types import Matrix
 
+_NO_ROWS = np.empty(0, np.int64)
 _MEASURED = 8
 """Rows that serve as queries between two steps of the work."""
 _LONG = 120
@@ -95,78 +97,97 @@ class FloatGraph:
         state.table.append(vectors, ids)
         count = len(state.table)
         state.unlinked(first, draw_levels(self.seed, first, len(vectors), state.m))
-        new, held = np.arange(first, count), np.empty(0, np.int64)
-        due = state.recalls.is_due(count)
-        if due:
-            held = draw_sample(new, self.seed)
-        link_rows(state, np.setdiff1d(new, held), first, self.ef_construction, workers)
-        self._adopt(state)
-        if due:
-            state.recalls = self._measured(held, workers)
+        new = np.arange(first, count)
+        held = draw_sample(new, self.seed) if state.recalls.is_due(count) else _NO_ROWS
         if len(held):
-            link_rows(state, np.sort(held), count - len(held), self.ef_construction, workers)
-            self._adopt(state)
+            self._link(np.setdiff1d(new, held), first, workers)
+            state.recalls = self._measured_with(held, workers)
+            self._link(np.sort(held), count - len(held), workers)
+            return
+        self._link(new, first, workers)
+        if state.recalls.is_due(count):
+            state.recalls = self._measured_within(workers)
 
-    def _measured(self, held: Ids, workers: Workers) -> RecallTable:
-        """Measure what searches find with rows as queries that are not linked yet, if any are held.
+    def _link(self, new: Ids, linked: int, workers: Workers) -> None:
+        link_rows(self._state, new, linked, self.ef_construction, workers)
+        self._adopt(self._state)
 
-        Otherwise with rows of the lowest layer, each as if it were not there. Such a search has
-        lost more than one row: others were linked by way of it.
+    def _measured_with(self, held: Ids, workers: Workers) -> RecallTable:
+        """Measure what searches find, with rows as queries that are not linked yet."""
+        state, graph = self._state, self._graph
+        linked = np.ones(len(state.table), np.bool_)  # removed rows are, too, and a walk finds them
+        linked[held] = False
+        queries = self._vectors_of(held)
+        _, true = self._compared(queries, TRUTH, pack_mask(linked), workers)
+
+        def walk(part: slice, ef: int, *rest: Any) -> None:
+            search_graph(graph, state.entry, state.top, queries[part], ef, *rest)
+
+        return self._measured(true, walk, workers)
+
+    def _measured_within(self, workers: Workers) -> RecallTable:
+        """Measure what searches find, with rows of the lowest layer, each as if it were not there.
+
+        Such a search has lost more than one row: others were linked by way of it.
         """
-        state, graph, table = self._state, self._graph, self._state.table
-        count, correction = len(table), CORRECTIONS[self._state.table.metric]
-        sample = held if len(held) else self._draw_within()
+        state, graph, count = self._state, self._graph, len(self._state.table)
+        # Rows with equal vectors are one node: what a search finds of its copies says little.
+        alone = (state.twins[:count] < 0) & (graph.links[:count, state.column] >= 0)
+        low = state.levels[:count] == 0
+        sample = draw_sample(np.flatnonzero(state.table.alive & alone & low), self.seed, least=1)
         if len(sample) == 0:
             return RecallTable.none(count)
-        allowed = None
-        if len(held):
-            linked = np.ones(count, np.bool_)  # removed rows are, too, and a walk finds them
-            linked[held] = False
-            allowed = pack_mask(linked)
-        rows = np.empty((len(sample), TRUTH + (len(held) == 0)), np.int64)
-        true = np.empty(rows.shape, np.float32)
-        found = np.empty((len(sample), TRUTH), np.int64)
-        distances = np.empty(found.shape, np.float32)
-        queries = frozen(table.vectors[sample, : state.column])
+        rows, true = self._compared(self._vectors_of(sample), TRUTH + 1, None, workers)
+
+        def walk(part: slice, ef: int, *rest: Any) -> None:
+            search_graph_from_within(graph, state.entry, state.top, sample[part], ef, *rest)
+
+        return self._measured(without_themselves(sample, rows, true), walk, workers)
+
+    def _vectors_of(self, rows: Ids) -> Matrix:
+        return frozen(self._state.table.vectors[rows, : self._state.column])
+
+    def _compared(
+        self, queries: Matrix, k: int, allowed: Bits | None, workers: Workers
+    ) -> tuple[Ids, Distances]:
+        """Compare queries with all allowed rows, in pieces between which work can be given up."""
+        rows = np.empty((len(queries), k), np.int64)
+        distances = np.empty(rows.shape, np.float32)
 
         def compare(first: int, last: int) -> None:
-            rows[first:last], true[first:last] = self._scan(
-                queries[first:last], rows.shape[1], allowed, 1
-            )  # fmt: skip
+            part = slice(first, last)
+            rows[part], distances[part] = self._scan(queries[part], k, allowed, 1)
 
-        in_stretches(workers, len(sample), _MEASURED, lambda: compare)
-        if not len(held):
-            true = without_themselves(sample, rows, true)
+        in_stretches(workers, len(queries), _MEASURED, lambda: compare)
+        return rows, distances
+
+    def _measured(
+        self, true: Distances, walk: Callable[..., None], workers: Workers
+    ) -> RecallTable:
+        """Measure what ``walk(part, ef, correction, scratch, rows, distances)`` finds of queries.
+
+        `true` are the distances (queries, `TRUTH`) of the nearest rows.
+        """
+        state, count = self._state, len(self._state.table)
+        correction = CORRECTIONS[state.table.metric]
+        found, distances = np.empty(true.shape, np.int64), np.empty(true.shape, np.float32)
         measured = 0
 
         def search(ef: int, k: int, asked: int) -> Distances:
             """Return the first `k` of what is found with an ef, whatever k is."""
             nonlocal measured
 
-            def walk(first: int, last: int) -> None:
+            def work(first: int, last: int) -> None:
                 part, scratch = slice(first, last), thread_scratch(count, ef, state.m0)
-                rest = ef, correction, scratch, found[part], distances[part]
-                if len(held):
-                    search_graph(graph, state.entry, state.top, queries[part], *rest)
-                else:
-                    search_graph_from_within(graph, state.entry, state.top, sample[part], *rest)
+                walk(part, ef, correction, scratch, found[part], distances[part])
 
             if measured != ef:
-                in_stretches(workers, asked, _MEASURED, lambda: walk)
+                in_stretches(workers, asked, _MEASURED, lambda: work)
                 measured = ef
             return distances[:asked, :k]
 
         efforts = [2**i for i in range(4, LARGEST_EF.bit_length())]
         return measure(count, true, search, efforts, _LONG)
-
-    def _draw_within(self) -> Ids:
-        """Draw from the rows in the graph those that serve as queries."""
-        state, table = self._state, self._state.table
-        count = len(table)
-        # Rows with equal vectors are one node: what a search finds of its copies says little.
-        alone = (state.twins[:count] < 0) & (self._graph.links[:count, state.column] >= 0)
-        low = state.levels[:count] == 0
-        return draw_sample(np.flatnonzero(table.alive & alone & low), self.seed, least=1)
 
     def remove(self, ids: Any) -> None:
         """Remove rows, so that they are not found any more; their nodes still lead to others."""
