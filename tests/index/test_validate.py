@@ -155,8 +155,20 @@ def test_k_is_checked(make: Callable[..., Any], k: Any) -> None:
         lambda: HnswIndex.from_hnswlib(X),
         lambda: as_metric("L2"),
         lambda: ByteCodes(Metric.COSINE).search(Queries(X, Metric.COSINE), X, 0),
+        lambda: HnswIndex(4, "cosine").search(Queries(X, Metric.L2)),
     ],
 )
 def test_parameters_are_checked(call: Callable[[], Any]) -> None:
     with pytest.raises(InvalidParameterError):
         call()
+
+
+def test_queries_that_were_checked_for_other_vectors_are_refused() -> None:
+    index = HnswIndex(4)
+    index.build(X)
+    with pytest.raises(DimensionMismatchError, match="queries have dimension 3"):
+        index.search(Queries(X[:, :3].copy(), Metric.COSINE))
+    with pytest.raises(InvalidParameterError, match="checked for metric=l2: must be for cosine"):
+        index.search(Queries(X, Metric.L2))
+    given, checked = index.search(X[:2], 3), index.search(Queries(X[:2], Metric.COSINE), 3)
+    np.testing.assert_array_equal(given[0], checked[0])

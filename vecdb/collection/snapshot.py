@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,8 @@ from vecdb.types import (
 )
 
 Mask = NDArray[np.bool_]
+
+Answer = TypeVar("Answer")
 
 _CACHED = 16
 
@@ -140,24 +142,29 @@ class MatchedRows:
         if known is None:
             return np.empty(0, np.bool_)
         with self._lock:
-            self._masks[condition.key] = known
-            if len(self._masks) > _CACHED:
-                self._masks.popitem(last=False)
+            _remember(self._masks, condition.key, known)
         return known[: rows.count]
 
     def allowed(self, rows: Rows, alive: Mask, condition: Condition | None) -> RowFilter:
         """Return which of `rows` live and match; made anew when others live."""
         key = "" if condition is None else condition.key
         with self._lock:
-            known = self._filters.pop(key, None)
-        if known is None or known[0] is not alive:
-            mask = alive if condition is None else alive & self.mask(rows, condition)
-            known = alive, RowFilter(mask)
+            known = self._filters.get(key)
+            if known is not None and known[0] is alive:
+                self._filters.move_to_end(key)
+                return known[1]
+        allowed = RowFilter(alive if condition is None else alive & self.mask(rows, condition))
         with self._lock:
-            self._filters[key] = known
-            if len(self._filters) > _CACHED:
-                self._filters.popitem(last=False)
-        return known[1]
+            _remember(self._filters, key, (alive, allowed))
+        return allowed
+
+
+def _remember(answers: OrderedDict[str, Answer], key: str, answer: Answer) -> None:
+    """Keep the newest answer, and let go of the one that was not asked for the longest."""
+    answers[key] = answer
+    answers.move_to_end(key)
+    if len(answers) > _CACHED:
+        answers.popitem(last=False)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -185,6 +192,10 @@ class Part:
         """Return which rows may be found, or None for all of them."""
         if condition is None and self.live == self.rows.count:
             return None
+        return self.matched.allowed(self.rows, self.alive, condition)
+
+    def matching(self, condition: Condition) -> RowFilter:
+        """Return which rows live and match."""
         return self.matched.allowed(self.rows, self.alive, condition)
 
 
@@ -274,8 +285,7 @@ class Snapshot:
         self.check_whole()
         if condition is None:
             return self.live
-        counted = (part.allowed(condition) for part in self.parts if part.live)
-        return sum(allowed.count for allowed in counted if allowed is not None)
+        return sum(part.matching(condition).count for part in self.parts if part.live)
 
     def matching_ids(self, condition: Condition) -> list[PointId]:
         """Return the ids of the live points that match."""
@@ -284,9 +294,7 @@ class Snapshot:
 
     def _matching_ids(self, condition: Condition) -> Iterator[PointId]:
         for part in self.parts:
-            allowed = part.allowed(condition)
-            if allowed is not None:
-                yield from part.rows.ids_at(allowed.rows())
+            yield from part.rows.ids_at(part.matching(condition).rows())
 
 
 def described(damaged: Sequence[Quarantine]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any
 
+from vecdb.errors import InvalidParameterError
 from vecdb.index.rows import prepared_queries
 from vecdb.index.validate import as_matrix
 from vecdb.types import Matrix, Metric
@@ -23,7 +24,7 @@ class Queries:
 
     def __init__(self, vectors: Matrix, metric: Metric) -> None:
         self.vectors = vectors
-        self._metric = metric
+        self.metric = metric
 
     def __len__(self) -> int:
         """Return how many there are."""
@@ -32,7 +33,7 @@ class Queries:
     @cached_property
     def prepared(self) -> Matrix:
         """The queries as `prepared_queries` makes them."""
-        return prepared_queries(self.vectors, self._metric)
+        return prepared_queries(self.vectors, self.metric)
 
 
 def query_matrix(queries: Any, dim: int, metric: Metric) -> Matrix:
@@ -42,7 +43,15 @@ def query_matrix(queries: Any, dim: int, metric: Metric) -> Matrix:
     ------
     DimensionMismatchError, EmptyBatchError, InvalidVectorError
         As `as_matrix`.
+    InvalidParameterError
+        If they were checked for another metric.
     """
     if isinstance(queries, Queries):
-        return queries.vectors
+        if queries.metric is not metric:
+            raise InvalidParameterError(
+                f"queries were checked for metric={queries.metric!s}: must be for {metric!s}"
+            )
+        if queries.vectors.shape[1] == dim:
+            return queries.vectors
+        queries = queries.vectors
     return as_matrix(queries, dim, metric, name="queries")
