@@ -76,11 +76,11 @@ CACHE_FOLDER: str | None = _cache_folder() if COMPILED else None
 """Where compiled kernels are kept; None when they are compiled anew in each process."""
 
 
-def _compiler(*, allocates: bool) -> Callable[[F], Any]:
+def _compiler(*, allocates: bool, inlined: bool = False) -> Callable[[F], Any]:
     # Without numba's memory management nothing counts references: an array taken out of a tuple
     # would cost an atomic increment and decrement each time, as much as all else in a short loop.
     compiler: Callable[[F], Any] = numba.njit(  # type: ignore[call-overload]
-        nogil=True, fastmath=True, error_model="numpy", _nrt=allocates
+        nogil=True, fastmath=True, error_model="numpy", _nrt=allocates, forceinline=inlined
     )
     return compiler
 
@@ -113,5 +113,11 @@ def allocating_kernel(function: F) -> F:
 
 
 def inline(function: F) -> F:
-    """Compile `function` into each kernel that calls it; it is never called from Python."""
-    return function if not COMPILED else cast("F", _compiler(allocates=False)(function))
+    """Compile `function` into each kernel that calls it; it is never called from Python.
+
+    LLVM alone would leave the larger ones calls, and a call hands over the whole of its tuples of
+    arrays, a hundred words, on the stack.
+    """
+    if not COMPILED:
+        return function
+    return cast("F", _compiler(allocates=False, inlined=True)(function))
