@@ -126,9 +126,9 @@ def _check_flat_graph(index: HnswIndex, arrays: dict[str, np.ndarray]) -> None:
         lists = arrays["rows"].view(np.int32)[:, first : first + 2 * index.m]
         assert lists.shape[1] == 2 * index.m
     else:
-        own = [arrays["rows"][:, : 2 * width]]
+        own = [arrays["rows"][:, :width], arrays["residuals"].view(np.uint8)]
         degree = -(-2 * index.m // BLOCK) * BLOCK
-        rows = coded_rows(arrays["rows"], width, degree)
+        rows = coded_rows(arrays["rows"], arrays["residuals"], width, degree)
         places = [ids_of(rows, j // BLOCK) + j % BLOCK for j in range(degree)]
         lists = rows.ids[:, places]
     twins = _check_twins(arrays["twins"], np.hstack(own))

@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.index.base import Arrays, Distances, Ids, metric_of_number, over_threads
-from vecdb.index.coded_links import link_all, read_only, root_of
+from vecdb.index.coded_links import NO_RESIDUALS, link_all, read_only, root_of
 from vecdb.index.coded_memory import reserve_rows
 from vecdb.index.coded_seeds import SEEDS
 from vecdb.index.coded_space import Floats
 from vecdb.index.graph_carve import Workers
 from vecdb.index.layout import check_arrays, read_header, rows_in
 from vecdb.index.placed_graph import NO_BITS, PlacedGraph
-from vecdb.index.rows import frozen
+from vecdb.index.rows import aligned_empty, frozen
 from vecdb.index.scratch import make_lanes, thread_lanes
 from vecdb.kernels.bitset import Bits
 from vecdb.kernels.code_simd import BLOCK
@@ -33,12 +33,15 @@ from vecdb.kernels.rotation import rotated_dim
 from vecdb.kernels.walk import Reach, ended_by_ef
 from vecdb.types import Metric
 
-LAYOUT_VERSION = 2
+LAYOUT_VERSION = 3
 """Of the arrays; a newer one is refused."""
+
+_RANKED_AT_LEAST = 8
+"""Kept by code beyond k, to be ranked anew: an eighth of k, and not fewer than these."""
 
 
 class CodedGraph(PlacedGraph):
-    """Rows of 16-bit coordinates with links and the codes of the rows they lead to.
+    """Rows of two bytes a coordinate with links and the codes of the rows they lead to.
 
     Parameters
     ----------
@@ -49,6 +52,7 @@ class CodedGraph(PlacedGraph):
     def __init__(self, dim: int, metric: Metric, m: int, ef_construction: int, seed: int) -> None:
         super().__init__(dim, metric, m, ef_construction, seed, -(-2 * m // BLOCK) * BLOCK)
         self._memory: NDArray[np.uint8] = np.empty((0, 64), np.uint8)
+        self._residuals: NDArray[np.int8] = aligned_empty((0, rotated_dim(dim)), np.int8)
         self._coded: CodedRows | None = None
         self._root = self._root_rows(np.zeros((1, 64), np.uint8))
 
@@ -57,11 +61,15 @@ class CodedGraph(PlacedGraph):
         return type(self)(self.dim, self.metric, self.m, self.ef_construction, self.seed)
 
     def _writable(self) -> CodedRows:
-        return coded_rows(self._memory, rotated_dim(self.dim), self.degree)
+        return coded_rows(self._memory, self._residuals, rotated_dim(self.dim), self.degree)
 
     def _reserve(self, used: int, needed: int) -> None:
         stride = row_bytes(rotated_dim(self.dim), self.degree)
         self._memory = reserve_rows(self._memory, used, needed, stride)
+        residuals = reserve_rows(
+            self._residuals.view(np.uint8), used, needed, rotated_dim(self.dim)
+        )
+        self._residuals = residuals.view(np.int8)
         self._coded = read_only(self._writable())
 
     def _store(self, places: Ids, coordinates: Floats, offsets: Floats) -> None:
@@ -87,7 +95,7 @@ class CodedGraph(PlacedGraph):
         insert_rows(coded, read_only(coded), self._root, self._twins, places, reach, memory)
 
     def _root_rows(self, memory: NDArray[np.uint8]) -> CodedRows:
-        return coded_rows(frozen(memory), rotated_dim(self.dim), SEEDS)
+        return coded_rows(frozen(memory), NO_RESIDUALS, rotated_dim(self.dim), SEEDS)
 
     def _walk(
         self, queries: Floats, scales: Floats, reach: Reach, allowed: Bits | None,
@@ -96,13 +104,15 @@ class CodedGraph(PlacedGraph):
         coded, root, twins = self._coded, self._root, frozen(self._twins)
         bits = NO_BITS if allowed is None else frozen(allowed)
         found, distances = out
+        k = found.shape[1]
+        keep = k + max(k // 8, _RANKED_AT_LEAST)
         effort = np.empty((len(queries), 2), np.int64)
 
         def work(first: int, last: int) -> None:
             part = slice(first, last)
-            lanes = thread_lanes(len(self.rows), reach.ef, found.shape[1], queries.shape[1])
+            lanes = thread_lanes(len(self.rows), reach.ef, keep, queries.shape[1])
             search_coded(
-                coded, root, twins, queries[part], reach, bits, allowed is not None,
+                coded, root, twins, queries[part], reach, keep, bits, allowed is not None,
                 scales[part], lanes, found[part], distances[part], effort[part],
             )  # fmt: skip
 
@@ -121,8 +131,9 @@ class CodedGraph(PlacedGraph):
             pools = np.empty((last - first, found.shape[1]), np.int64)
             scan_coded(
                 self._coded, len(self.rows), queries[part], bits, allowed is not None,
-                scales[part], pools, np.empty(last - first, np.int64), np.empty(64, np.int64),
-                found[part], distances[part],
+                scales[part], pools, np.empty(last - first, np.int64),
+                np.empty((last - first, queries.shape[1]), np.int8), np.empty((last - first, 3)),
+                np.empty(64, np.int64), found[part], distances[part],
             )  # fmt: skip
 
         over_threads(threads, len(queries), work)
@@ -132,6 +143,7 @@ class CodedGraph(PlacedGraph):
         return {
             "header": self._header(LAYOUT_VERSION),
             "rows": self._memory[: len(self.rows)],
+            "residuals": self._residuals[: len(self.rows)],
             "root": self._root.bytes,
             **self._common_arrays(),
         }
@@ -160,10 +172,12 @@ class CodedGraph(PlacedGraph):
             arrays,
             {
                 "rows": (np.uint8, (count, row_bytes(width, graph.degree))),
+                "residuals": (np.int8, (count, width)),
                 "root": (np.uint8, (1, row_bytes(width, SEEDS))),
             },
         )
         graph._take_over(arrays, count, inserted, given)
-        graph._memory, graph._root = arrays["rows"], graph._root_rows(arrays["root"])
+        graph._memory, graph._residuals = arrays["rows"], arrays["residuals"]
+        graph._root = graph._root_rows(arrays["root"])
         graph._coded = read_only(graph._writable())
         return graph

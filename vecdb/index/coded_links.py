@@ -13,6 +13,8 @@ from vecdb.index.rows import frozen
 from vecdb.kernels.coded_rows import CodedRows, coded_rows, link_root, link_rows, row_bytes
 
 _STRETCH = 256
+NO_RESIDUALS: NDArray[np.int8] = frozen(np.empty((1, 0), np.int8))
+"""Of rows of which no distance is needed: those that only lead to others."""
 
 
 def link_all(coded: CodedRows, neighbours: NDArray[np.int32], workers: Workers) -> None:
@@ -39,10 +41,12 @@ def root_of(coded: CodedRows, seeds: NDArray[np.int64], degree: int) -> NDArray[
     """Return the row (1, bytes) at the origin that leads to the seeds, at most `degree`."""
     memory = code_memory(1, row_bytes(coded.width, degree))
     own, other, apart = np.empty((3, 1, coded.width), np.float32)
-    link_root(coded_rows(memory, coded.width, degree), coded, seeds, (own, other, apart))
+    link_root(
+        coded_rows(memory, NO_RESIDUALS, coded.width, degree), coded, seeds, (own, other, apart)
+    )
     return memory
 
 
 def read_only(coded: CodedRows) -> CodedRows:
     """Return the rows as searching kernels take them."""
-    return coded_rows(frozen(coded.bytes), coded.width, coded.degree)
+    return coded_rows(frozen(coded.bytes), frozen(coded.residuals), coded.width, coded.degree)

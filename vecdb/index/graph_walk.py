@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.index.coded_links import link_all, read_only, root_of
+from vecdb.index.coded_links import NO_RESIDUALS, link_all, read_only, root_of
 from vecdb.index.graph_carve import Workers, in_stretches
 from vecdb.index.rows import aligned_empty, frozen
 from vecdb.index.scratch import make_lanes
@@ -45,7 +45,8 @@ class CodedWalk:
         links = np.pad(links, ((0, 0), (0, -links.shape[1] % BLOCK)), constant_values=-1)
         self.space = space
         memory = aligned_empty((count, row_bytes(width, links.shape[1])), np.uint8)
-        coded = coded_rows(memory, width, links.shape[1])
+        codes_only = np.empty((count, 0), np.int8)
+        coded = coded_rows(memory, codes_only, width, links.shape[1])
         offsets = lifts.copy()  # writeable, as kernels take offsets
 
         def make_storing() -> Callable[[int, int], None]:
@@ -57,7 +58,7 @@ class CodedWalk:
         link_all(coded, links, workers)
         self.coded = read_only(coded)
         start = root_of(coded, np.array([entry]), BLOCK)
-        self.root = coded_rows(frozen(start), width, BLOCK)
+        self.root = coded_rows(frozen(start), NO_RESIDUALS, width, BLOCK)
 
     def searcher(self, ef: int, met: int) -> Callable[[NDArray[np.int32]], NDArray[np.int64]]:
         """Make a function that searches for rows, with working memory of its own.
@@ -73,7 +74,7 @@ class CodedWalk:
             found = np.empty((len(rows), met), np.int64)
             scales = np.tile(np.array([1, 0], np.float32), (len(rows), 1))
             search_coded(
-                self.coded, self.root, twins, frozen(self.space[rows]), reach, nothing, False,
+                self.coded, self.root, twins, frozen(self.space[rows]), reach, met, nothing, False,
                 scales, lanes, found, np.empty(found.shape, np.float32),
                 np.empty((len(rows), 3), np.int64),
             )  # fmt: skip

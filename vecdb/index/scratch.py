@@ -9,12 +9,11 @@ from numpy.typing import NDArray
 
 from vecdb.index.coded_seeds import SEEDS
 from vecdb.kernels.code_simd import BLOCK, PLANES, WORD
-from vecdb.kernels.coded_search import SCALARS, Lanes
+from vecdb.kernels.coded_search import CODED_STATE, SCALARS, Lanes
 from vecdb.kernels.compact_search import COMPACT_LANES, COMPACT_SCALARS, COMPACT_STATE, CompactLanes
 from vecdb.kernels.frontier import Frontier, frontier_room
 from vecdb.kernels.graph import Scratch
 from vecdb.kernels.pool import LARGEST_KEY
-from vecdb.kernels.walk import STATE
 
 
 class _Memory(threading.local):
@@ -43,17 +42,18 @@ def make_frontier(ef: int, lanes: int) -> Frontier:
     )  # fmt: skip
 
 
-def make_lanes(rows: int, ef: int, k: int, width: int) -> Lanes:
+def make_lanes(rows: int, ef: int, keep: int, width: int) -> Lanes:
     """Allocate what a search over `rows` coded rows needs."""
     return Lanes(
         np.zeros((1, rows // 8 + 1), np.uint8),
         np.empty((1, 4 * ef + 64), np.int32),
         make_frontier(ef, 1),
-        np.empty((1, k), np.int64),
+        np.empty((1, keep), np.int64),
+        np.empty(keep, np.int64),
         np.empty((1, BLOCK), np.int64),
         np.empty((1, width), np.int8),
         np.empty((1, width // WORD * PLANES), np.int64),
-        np.zeros((1, STATE), np.int64),
+        np.zeros((1, CODED_STATE), np.int64),
         np.zeros((1, SCALARS), np.float32),
     )
 
@@ -103,11 +103,11 @@ def thread_heap(entries: int) -> NDArray[np.int64]:
     return _memory.heap
 
 
-def thread_lanes(rows: int, ef: int, k: int, width: int) -> Lanes:
+def thread_lanes(rows: int, ef: int, keep: int, width: int) -> Lanes:
     """Return this thread's lanes, made anew if they are too small."""
     lanes = _memory.lanes
-    if _is_too_small(lanes, rows, ef, k, width):
-        lanes = make_lanes(*_enlarged(lanes, rows, ef, k, width))
+    if _is_too_small(lanes, rows, ef, keep, width):
+        lanes = make_lanes(*_enlarged(lanes, rows, ef, keep, width))
         _memory.lanes = lanes
     return lanes
 
@@ -123,22 +123,22 @@ def thread_compact_lanes(rows: int, ef: int, keep: int, width: int, degree: int)
     return lanes
 
 
-def _is_too_small(lanes: Lanes | CompactLanes, rows: int, ef: int, k: int, width: int) -> bool:
+def _is_too_small(lanes: Lanes | CompactLanes, rows: int, ef: int, keep: int, width: int) -> bool:
     return bool(
         lanes.visited.shape[1] <= rows // 8
         or lanes.candidates.opened.shape[1] < frontier_room(ef)
-        or lanes.best.shape[1] < k
+        or lanes.best.shape[1] < keep
         or lanes.levels.shape[1] < width
     )
 
 
 def _enlarged(
-    lanes: Lanes | CompactLanes, rows: int, ef: int, k: int, width: int
+    lanes: Lanes | CompactLanes, rows: int, ef: int, keep: int, width: int
 ) -> tuple[int, int, int, int]:
     """Return the sizes asked for, or those that there are where these are larger."""
     return (
         max(rows, 8 * lanes.visited.shape[1] - 8),
         max(ef, (lanes.candidates.opened.shape[1] - frontier_room(0)) // 2),
-        max(k, lanes.best.shape[1]),
+        max(keep, lanes.best.shape[1]),
         max(width, lanes.levels.shape[1]),
     )

@@ -17,10 +17,8 @@ from numba.core import cgutils
 from vecdb.kernels.emit import (
     BYTE,
     F32,
-    I16,
     I32,
     I64,
-    REORDER,
     llvm,
     load,
     or_python,
@@ -36,12 +34,9 @@ BLOCK = 32
 PLANES = 4
 """Bits of a query's coordinate: two's complement, from -7 to 7."""
 
-_LANES = 16
-_LANES_F32 = ir.VectorType(F32, _LANES)
 _WORDS = ir.VectorType(I64, 8)
 _GROUPS = BLOCK // 8
 _CODE_BYTES = 8 * BLOCK
-_LANES_I32 = ir.VectorType(I32, _LANES)
 _EIGHT_F32 = ir.VectorType(F32, 8)
 _EIGHT_I32 = ir.VectorType(I32, 8)
 
@@ -86,95 +81,6 @@ def _plane_word_in_python(levels: Any, row: int, word: int, bit: int) -> np.int6
 
 plane_word = or_python(_type_plane_word, _plane_word_in_python)
 """One bit of each of 64 levels, int8, of a row: (levels, row, word, bit)."""
-
-
-def _type_l2_to_levels(
-    _: Any, rows: Any, row: Any, queries: Any, q: Any, dim: Any, scale: Any
-) -> Any:
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        base = row_address(context, builder, sig.args[0], args[0], args[1])
-        query = row_address(context, builder, sig.args[2], args[2], args[3])
-        wide = f"v{_LANES}f32"
-        fma = llvm(builder, f"fma.{wide}", _LANES_F32, *[_LANES_F32] * 3)
-        add_up = llvm(builder, f"vector.reduce.fadd.{wide}", F32, F32, _LANES_F32)
-        zero = ir.Constant(_LANES_F32, [0.0] * _LANES)
-        sums = [cgutils.alloca_once_value(builder, zero) for _ in range(4)]
-        shrink = splat(builder, builder.fneg(args[5]), _LANES)
-        with cgutils.for_range(builder, builder.sdiv(args[4], I64(4 * _LANES))) as loop:
-            for part, total in enumerate(sums):
-                first = builder.add(builder.mul(loop.index, I64(4 * _LANES)), I64(part * _LANES))
-                place = builder.mul(first, I64(2))
-                levels = load(builder, base, place, ir.VectorType(I16, _LANES), align=2)
-                numbers = builder.sitofp(builder.sext(levels, _LANES_I32), _LANES_F32)
-                asked = load(builder, query, builder.mul(first, I64(4)), _LANES_F32)
-                apart = builder.call(fma, [numbers, shrink, asked])
-                so_far = builder.load(total, typ=_LANES_F32)
-                builder.store(builder.call(fma, [apart, apart, so_far]), total)
-        a, b, c, d = (builder.load(total, typ=_LANES_F32) for total in sums)
-        all_lanes = builder.fadd(builder.fadd(a, b), builder.fadd(c, d))
-        return builder.call(add_up, [F32(0.0), all_lanes], fastmath=REORDER)
-
-    index = types.intp
-    return types.float32(rows, index, queries, index, index, types.float32), codegen
-
-
-def _l2_to_levels_in_python(
-    rows: Any, row: int, queries: Any, q: int, dim: int, scale: Any
-) -> np.float32:
-    apart = queries[q, :dim] - rows[row, : 2 * dim].view(np.int16) * np.float32(scale)
-    return np.float32(apart @ apart)
-
-
-l2_to_levels = or_python(_type_l2_to_levels, _l2_to_levels_in_python)
-"""Squared distance of a query to the int16 levels at the start of a byte row, times a scale; `dim`
-is a multiple of 64: (rows, row, queries, q, dim, scale)."""
-
-
-def _type_l2_of_levels(_: Any, rows: Any, a: Any, b: Any, dim: Any, scale: Any, other: Any) -> Any:
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        left, right = (row_address(context, builder, sig.args[0], args[0], r) for r in args[1:3])
-        wide = f"v{_LANES}f32"
-        fma = llvm(builder, f"fma.{wide}", _LANES_F32, *[_LANES_F32] * 3)
-        add_up = llvm(builder, f"vector.reduce.fadd.{wide}", F32, F32, _LANES_F32)
-        zero = ir.Constant(_LANES_F32, [0.0] * _LANES)
-        sums = [cgutils.alloca_once_value(builder, zero) for _ in range(4)]
-        scales = splat(builder, args[4], _LANES), splat(builder, builder.fneg(args[5]), _LANES)
-        with cgutils.for_range(builder, builder.sdiv(args[3], I64(4 * _LANES))) as loop:
-            for part, total in enumerate(sums):
-                first = builder.add(builder.mul(loop.index, I64(4 * _LANES)), I64(part * _LANES))
-                place = builder.mul(first, I64(2))
-                x, y = (
-                    builder.sitofp(
-                        builder.sext(
-                            load(builder, base, place, ir.VectorType(I16, _LANES), align=2),
-                            _LANES_I32,
-                        ),
-                        _LANES_F32,
-                    )
-                    for base in (left, right)
-                )
-                apart = builder.call(fma, [y, scales[1], builder.fmul(x, scales[0])])
-                so_far = builder.load(total, typ=_LANES_F32)
-                builder.store(builder.call(fma, [apart, apart, so_far]), total)
-        a, b, c, d = (builder.load(total, typ=_LANES_F32) for total in sums)
-        all_lanes = builder.fadd(builder.fadd(a, b), builder.fadd(c, d))
-        return builder.call(add_up, [F32(0.0), all_lanes], fastmath=REORDER)
-
-    index, f32 = types.intp, types.float32
-    return types.float32(rows, index, index, index, f32, f32), codegen
-
-
-def _l2_of_levels_in_python(
-    rows: Any, a: int, b: int, dim: int, scale: Any, other: Any
-) -> np.float32:
-    left, right = (rows[r, : 2 * dim].view(np.int16) for r in (a, b))
-    apart = left * np.float32(scale) - right * np.float32(other)
-    return np.float32(apart @ apart)
-
-
-l2_of_levels = or_python(_type_l2_of_levels, _l2_of_levels_in_python)
-"""Squared distance of the int16 levels of two byte rows, each times its scale; `dim` is a multiple
-of 64: (rows, a, b, dim, scale of a, scale of b)."""
 
 
 def _type_estimate_block(

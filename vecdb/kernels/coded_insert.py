@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.kernels.coded_rows import (
+    ask_for,
     clear_links,
     decode_row,
     link_row,
@@ -25,7 +26,7 @@ from vecdb.kernels.jit import inline, kernel
 from vecdb.kernels.link_choice import make_link_choice
 from vecdb.kernels.pool import key_row, offer
 
-choose_links, place_for = make_link_choice(squared_distance, neighbour_at)
+choose_links, place_for = make_link_choice(squared_distance, neighbour_at, ask_for)
 
 
 class Insertion(NamedTuple):

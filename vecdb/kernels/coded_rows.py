@@ -1,17 +1,20 @@
 """The rows of a graph that carry their neighbours' codes (SymphonyQG, Gou et al. 2025).
 
 Everything is squared Euclidean distance in a rotated space of `width` coordinates, plus an offset
-for each row (see `CodedRows.offset`). A row is bytes::
+for each row (see `offset_of`). A row is bytes::
 
-    | own coordinates, `width` int16 | block, ... | scale, offset: float32 | padding to 64 bytes |
+    | own code, `width` bytes | block, ... | scale, base, offset: float32 | padding to 64 bytes |
 
 with a block for each 32 neighbours::
 
     | codes, width / 64 times 32 words | f_add, 32 float32 | f_scale, 32 float32 | 32 ids |
 
 so that expanding a node is one sequential read. A neighbour's code is RaBitQ's (Gao & Long 2024),
-one bit for each coordinate, relative to the node it hangs on. A node's own coordinates are 16-bit
-levels, times the row's scale, which is as good as exact: they are 3e-5 of the largest apart.
+one bit for each coordinate, relative to the node it hangs on. A node's own code is the first byte
+of each coordinate (`vecdb.kernels.two_bytes`), which tells distances to a part in a thousand;
+`base` is what its distances have in common, the offset left out. The second bytes, with which
+distances are as good as exact, stand in an array of their own, because they are read only for the
+few rows that a search may return.
 """
 
 from __future__ import annotations
@@ -21,21 +24,30 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.kernels.code_simd import BLOCK, WORD, l2_of_levels, sign_word
+from vecdb.kernels.byte_simd import l2_to_bytes
+from vecdb.kernels.code_simd import BLOCK, WORD, sign_word
 from vecdb.kernels.jit import inline, kernel
+from vecdb.kernels.simd import prefetch
+from vecdb.kernels.two_bytes import (
+    decode_coordinates,
+    l2_between,
+    product_with_code,
+    residuals_equal,
+    split_row,
+)
 
-_LEVEL = 32767
 _CACHE_LINE = 64
 
 
 class CodedRows(NamedTuple):
-    """One memory, seen as several types, each (capacity, stride / its size)."""
+    """One memory, seen as several types, each (capacity, stride / its size), and residuals."""
 
     bytes: NDArray[np.uint8]
-    levels: NDArray[np.int16]
     ids: NDArray[np.int32]
     floats: NDArray[np.float32]
     words: NDArray[np.int64]
+    residuals: NDArray[np.int8]
+    """(capacity, width), or (capacity, 0) when there are none."""
     width: int
     """Coordinates of the rotated space, a multiple of 64."""
     degree: int
@@ -49,36 +61,38 @@ def block_bytes(width: int) -> int:
 
 def row_bytes(width: int, degree: int) -> int:
     """Return the length of a row."""
-    used = 2 * width + degree // BLOCK * block_bytes(width) + 8
+    used = width + degree // BLOCK * block_bytes(width) + 12
     return -(-used // _CACHE_LINE) * _CACHE_LINE
 
 
-def coded_rows(memory: NDArray[np.uint8], width: int, degree: int) -> CodedRows:
+def coded_rows(
+    memory: NDArray[np.uint8], residuals: NDArray[np.int8], width: int, degree: int
+) -> CodedRows:
     """Return `memory` (capacity, `row_bytes`) as kernels take it."""
     return CodedRows(
-        memory, memory.view(np.int16), memory.view(np.int32), memory.view(np.float32),
-        memory.view(np.int64), width, degree,
+        memory, memory.view(np.int32), memory.view(np.float32), memory.view(np.int64), residuals,
+        width, degree,
     )  # fmt: skip
 
 
 @inline
 def tail_of(rows: Any) -> Any:
-    """Return where the scale stands among a row's floats; the offset is behind it."""
+    """Return where the scale stands among a row's floats; the base and the offset are behind it."""
     per_block = rows.width // WORD * 8 * BLOCK + 12 * BLOCK
-    return (2 * rows.width + rows.degree // BLOCK * per_block) >> 2
+    return (rows.width + rows.degree // BLOCK * per_block) >> 2
 
 
 @inline
 def offset_of(rows: Any, row: Any) -> Any:
     """Return the offset of a row."""
-    return rows.floats[row, tail_of(rows) + 1]
+    return rows.floats[row, tail_of(rows) + 2]
 
 
 @inline
 def ids_of(rows: Any, block: Any) -> Any:
     """Return where the ids of a block stand among a row's int32."""
     per_block = rows.width // WORD * 8 * BLOCK + 12 * BLOCK
-    return (2 * rows.width + block * per_block + rows.width // WORD * 8 * BLOCK + 8 * BLOCK) >> 2
+    return (rows.width + block * per_block + rows.width // WORD * 8 * BLOCK + 8 * BLOCK) >> 2
 
 
 @inline
@@ -88,11 +102,47 @@ def neighbour_at(rows: Any, row: Any, j: Any) -> Any:
 
 
 @inline
+def distance_by_code(
+    rows: Any, row: Any, levels: Any, lane: Any, surplus: Any, step: Any, norm: Any
+) -> Any:
+    """Return the squared distance of a query by a row's code, its offset left out.
+
+    `step`, `norm` and `surplus` are what `quantise_query` returned with the levels.
+    """
+    tail = tail_of(rows)
+    product = product_with_code(rows, row, levels, lane, surplus)
+    shared = rows.floats[row, tail] * step * product
+    return max(norm + rows.floats[row, tail + 1] - np.float32(2.0) * shared, np.float32(0.0))
+
+
+@inline
+def distance_to(rows: Any, row: Any, queries: Any, q: Any) -> Any:
+    """Return the distance of a query by code and residual, with the offset."""
+    scale = rows.floats[row, tail_of(rows)]
+    near = l2_to_bytes(rows.bytes, rows.residuals, row, True, queries, q, rows.width, scale)
+    return near + offset_of(rows, row)
+
+
+@inline
+def doubt_of(rows: Any, row: Any, distance: Any, step: Any) -> Any:
+    """Return by how much a row may be nearer than its code says.
+
+    `distance` is what that is, with the offset. What a code leaves out lies any way to ``q - x``,
+    since rows and queries are rotated at random; along it that has a deviation of a level by the
+    root of 12, for the row and for the query. Four of these are allowed for, and the whole of what
+    the two have in common.
+    """
+    scale = rows.floats[row, tail_of(rows)]
+    apart = np.sqrt(max(distance - offset_of(rows, row), np.float32(0.0)))
+    deviation = np.sqrt((scale * scale + step * step) * np.float32(1.0 / 12.0))
+    common = np.float32(rows.width) * scale * step * np.float32(1.0 / 6.0)
+    return np.float32(8.0) * apart * deviation + common
+
+
+@inline
 def decode_row(rows: Any, row: Any, out: Any, line: Any) -> None:
     """Write the coordinates of a row into ``out[line]``."""
-    scale = rows.floats[row, tail_of(rows)]
-    for i in range(rows.width):
-        out[line, i] = np.float32(rows.levels[row, i]) * scale
+    decode_coordinates(rows, row, rows.floats[row, tail_of(rows)], out, line)
 
 
 @inline
@@ -157,17 +207,27 @@ def clear_links(rows: Any, row: Any) -> None:
 def squared_distance(rows: Any, a: Any, b: Any) -> Any:
     """Return the squared distance of two rows with both offsets: what the graph is built by."""
     tail = tail_of(rows)
-    near = l2_of_levels(rows.bytes, a, b, rows.width, rows.floats[a, tail], rows.floats[b, tail])
-    return near + rows.floats[a, tail + 1] + rows.floats[b, tail + 1]
+    near = l2_between(rows, a, rows.floats[a, tail], b, rows.floats[b, tail])
+    return near + offset_of(rows, a) + offset_of(rows, b)
+
+
+@inline
+def ask_for(rows: Any, row: Any, refined: Any) -> None:
+    """Ask for what a comparison reads of a row, the residual among it if `refined`."""
+    lines = rows.width // _CACHE_LINE
+    prefetch(rows.bytes, row, 0, lines)
+    prefetch(rows.bytes, row, 4 * tail_of(rows), 1)
+    if refined and rows.residuals.shape[1] > 0:
+        prefetch(rows.residuals, row, 0, lines)
 
 
 @inline
 def rows_equal(rows: Any, a: Any, b: Any) -> Any:
     """Tell whether two rows have the same coordinates and offset."""
     tail = tail_of(rows)
-    equal = rows.floats[a, tail] == rows.floats[b, tail]
-    equal = equal and rows.floats[a, tail + 1] == rows.floats[b, tail + 1]
-    for j in range(rows.width >> 2):
+    equal = residuals_equal(rows, a, b) and rows.floats[a, tail] == rows.floats[b, tail]
+    equal = equal and offset_of(rows, a) == offset_of(rows, b)
+    for j in range(rows.width >> 3):
         equal = equal and rows.words[a, j] == rows.words[b, j]
     return equal
 
@@ -188,16 +248,12 @@ def store_coordinates(rows: Any, places: Any, coordinates: Any, offsets: Any) ->
     tail = tail_of(rows)
     for i in range(coordinates.shape[0]):
         row = places[i]
-        most = np.float32(0.0)
-        for j in range(rows.width):
-            most = max(most, abs(coordinates[i, j]))
-        scale = most / np.float32(_LEVEL)
-        inverse = np.float32(1.0) / scale if scale > np.float32(1e-37) else np.float32(0.0)
-        for j in range(rows.width):
-            level = np.floor(coordinates[i, j] * inverse + np.float32(0.5))
-            rows.levels[row, j] = np.int16(max(min(level, _LEVEL), -_LEVEL))
-        rows.floats[row, tail] = scale
-        rows.floats[row, tail + 1] = offsets[i]
+        step, codes, rests, _ = split_row(rows, row, coordinates, i)
+        rows.floats[row, tail] = np.float32(256.0) * step
+        rows.floats[row, tail + 1] = np.float32(
+            np.float64(step) * np.float64(step) * np.float64(codes - rests)
+        )
+        rows.floats[row, tail + 2] = offsets[i]
 
 
 @kernel
@@ -252,8 +308,7 @@ def decode_rows(rows: Any, places: Any, out: Any) -> None:
 
     With one column more it receives their offsets.
     """
-    tail = tail_of(rows)
     for i in range(out.shape[0]):
         decode_row(rows, places[i], out, i)
         if out.shape[1] > rows.width:
-            out[i, rows.width] = rows.floats[places[i], tail + 1]
+            out[i, rows.width] = offset_of(rows, places[i])

@@ -1,4 +1,8 @@
-"""Exact search over the rows of a coded graph: a row's own coordinates are nearly exact."""
+"""Comparison with all rows of a coded graph.
+
+Codes tell which rows cannot be among the nearest; the others are compared with by all that is kept
+of them.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +11,12 @@ from typing import Any
 import numpy as np
 
 from vecdb.kernels.bitset import has_bit
-from vecdb.kernels.code_simd import l2_to_levels
-from vecdb.kernels.coded_rows import tail_of
+from vecdb.kernels.coded_rows import ask_for, distance_by_code, distance_to, doubt_of, offset_of
 from vecdb.kernels.jit import inline, kernel
 from vecdb.kernels.pool import key_distance, key_row, offer
-from vecdb.kernels.simd import prefetch
+from vecdb.kernels.two_bytes import quantise_query
 
 _BLOCK = 64
-_LINE = 64
 
 
 @inline
@@ -28,7 +30,7 @@ def _next_allowed(row: Any, count: Any, allowed: Any, restricted: Any) -> Any:
 @kernel
 def scan_coded(
     rows: Any, count: Any, queries: Any, allowed: Any, restricted: Any, scales: Any, pools: Any,
-    sizes: Any, block: Any, out_rows: Any, out_distances: Any,
+    sizes: Any, levels: Any, queried: Any, block: Any, out_rows: Any, out_distances: Any,
 ) -> None:  # fmt: skip
     """Compare all allowed rows with every query.
 
@@ -46,6 +48,8 @@ def scan_coded(
         What a query's squared distances are multiplied by, and what is added, for the result.
     pools : int64 (nq, k)
     sizes : int64 (nq,)
+    levels : int8 (nq, width)
+    queried : float64 (nq, 3)
     block : int64 (64,)
         Working memory.
     out_rows : int64 (nq, k)
@@ -54,23 +58,29 @@ def scan_coded(
         Their distances; infinity where there are fewer.
     """
     nq, k = out_rows.shape
-    tail = tail_of(rows)
-    lines = 2 * rows.width // _LINE
     sizes[:] = 0
+    for q in range(nq):
+        step, norm, surplus = quantise_query(queries, q, rows.width, levels, q)
+        queried[q, 0], queried[q, 1], queried[q, 2] = step, norm, surplus
     row = _next_allowed(0, count, allowed, restricted)
     while row < count:
         filled = 0
         while row < count and filled < _BLOCK:
-            prefetch(rows.bytes, row, 0, min(lines, 8))
+            ask_for(rows, row, sizes[0] < k)
             block[filled] = row
             filled += 1
             row = _next_allowed(row + 1, count, allowed, restricted)
         for q in range(nq):
+            step, norm = np.float32(queried[q, 0]), np.float32(queried[q, 1])
+            surplus = np.int64(queried[q, 2])
             for i in range(filled):
                 its = block[i]
-                scale, offset = rows.floats[its, tail], rows.floats[its, tail + 1]
-                distance = l2_to_levels(rows.bytes, its, queries, q, rows.width, scale) + offset
-                sizes[q] = offer(pools[q], sizes[q], k, distance, its)
+                if sizes[q] == k:
+                    near = distance_by_code(rows, its, levels, q, surplus, step, norm)
+                    near += offset_of(rows, its)
+                    if near - doubt_of(rows, its, near, step) > key_distance(pools[q, k - 1]):
+                        continue
+                sizes[q] = offer(pools[q], sizes[q], k, distance_to(rows, its, queries, q), its)
     for q in range(nq):
         for i in range(k):
             if i < sizes[q]:

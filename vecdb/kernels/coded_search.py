@@ -2,10 +2,11 @@
 
 A node is met when a neighbour's codes say about how far it is; it may be met several times, with
 several estimates. It is expanded when no candidate (`vecdb.kernels.frontier`) seems nearer: its own
-distance, then known exactly, decides over the result. A search ends when what is left seems
+code then tells its distance much better. A search ends when what is left seems
 farther than the k-th best that was found, times a factor: queries whose nearest rows stand out take
 few steps, and others as many as they need. What is only a little farther is still compared with,
-though not expanded: that costs a third.
+though not expanded: that costs a third. The best by their own codes are ranked anew at the end, by
+all that is kept of their rows.
 
 A search would wait for memory half of the time. So it chooses its next node before it looks at the
 neighbours of the one at hand, and the row of that is on its way meanwhile.
@@ -24,20 +25,29 @@ from vecdb.kernels.code_simd import (
     PLANES,
     WORD,
     estimate_block,
-    l2_to_levels,
     lowest_bit,
     plane_word,
 )
-from vecdb.kernels.coded_rows import ids_of, tail_of
+from vecdb.kernels.coded_rows import (
+    ask_for,
+    distance_by_code,
+    distance_to,
+    doubt_of,
+    ids_of,
+    offset_of,
+)
 from vecdb.kernels.frontier import Frontier
 from vecdb.kernels.jit import inline, kernel
 from vecdb.kernels.pool import key_distance, key_row, offer
 from vecdb.kernels.simd import prefetch
+from vecdb.kernels.two_bytes import quantise_query
 from vecdb.kernels.walk import (
     FOUND,
     MATCHED,
     NODE,
     QUERY,
+    SEEN,
+    STATE,
     begin_query,
     forget,
     is_allowed,
@@ -52,8 +62,14 @@ from vecdb.kernels.walk import (
 _TOP_LEVEL = 7
 _LINE = 64
 
-_STEP, _HALF, _NORM = range(3)
-SCALARS = 3
+_NARROW = 512
+"""Residuals of rows up to this width come with the rows: to wait for them at the end costs as much
+as to compare with a row, and more than to fetch them for nothing."""
+
+_SURPLUS = STATE
+CODED_STATE = STATE + 1
+_STEP, _HALF, _FINE_STEP, _NORM = range(4)
+SCALARS = 4
 
 
 class Lanes(NamedTuple):
@@ -68,41 +84,43 @@ class Lanes(NamedTuple):
     """(lanes, n): those rows, as far as there is room."""
     candidates: Frontier
     best: NDArray[np.int64]
-    """(lanes, at least k): the keys of compared rows that may be returned, by distance."""
+    """(lanes, at least keep): the keys of compared rows that may be returned, by code."""
+    ranked: NDArray[np.int64]
+    """(at least keep,): keys by distance."""
     fresh: NDArray[np.int64]
     """(lanes, 32): keys of neighbours."""
     levels: NDArray[np.int8]
-    """(lanes, width): a query's coordinates, quantised."""
+    """(lanes, width): a query's coordinates, quantised to 8 bits."""
     planes: NDArray[np.int64]
-    """(lanes, width / 16): their bits, plane by plane within a word."""
+    """(lanes, width / 16): the bits of 4-bit ones, plane by plane within a word."""
     state: NDArray[np.int64]
-    """(lanes, `vecdb.kernels.walk.STATE`)."""
+    """(lanes, CODED_STATE)."""
     scalars: NDArray[np.float32]
     """(lanes, SCALARS)."""
 
 
 @inline
 def _prepare(queries: Any, q: Any, width: Any, lanes: Any, lane: Any) -> None:
-    """Quantise a query to 4 bits a coordinate, and take them apart into bit planes."""
-    levels, planes = lanes.levels, lanes.planes
+    """Quantise a query to 4 bits a coordinate, taken apart into bit planes, and then to 8."""
+    levels, planes, scalars = lanes.levels, lanes.planes, lanes.scalars
     most = np.float32(0.0)
     for i in range(width):
         most = max(most, abs(queries[q, i]))
     step = most / np.float32(_TOP_LEVEL)
     inverse = np.float32(1.0) / step if step > np.float32(1e-37) else np.float32(0.0)
     total = np.int32(0)
-    norm = np.float32(0.0)
     for i in range(width):
-        norm += queries[q, i] * queries[q, i]
         level = np.int32(np.floor(queries[q, i] * inverse + np.float32(0.5)))
         total += level
         levels[lane, i] = np.int8(level)
     for word in range(width // WORD):
         for bit in range(PLANES):
             planes[lane, word * PLANES + bit] = plane_word(levels, lane, word, bit)
-    lanes.scalars[lane, _STEP] = step
-    lanes.scalars[lane, _HALF] = np.float32(0.5) * step * np.float32(total)
-    lanes.scalars[lane, _NORM] = norm
+    scalars[lane, _STEP] = step
+    scalars[lane, _HALF] = np.float32(0.5) * step * np.float32(total)
+    fine, norm, surplus = quantise_query(queries, q, width, levels, lane)
+    scalars[lane, _FINE_STEP], scalars[lane, _NORM] = fine, norm
+    lanes.state[lane, _SURPLUS] = surplus
 
 
 @inline
@@ -132,20 +150,19 @@ def _offer_neighbours(
 
 
 @inline
-def _compare(
-    rows: Any, queries: Any, row: Any, lanes: Any, lane: Any, k: Any, returned: Any
-) -> Any:
-    """Compare with a row, keep it if it may be returned, and return its squared distance.
+def _compare(rows: Any, row: Any, lanes: Any, lane: Any, keep: Any, returned: Any) -> Any:
+    """Compare with a row's code, keep it if it may be returned, and return its squared distance.
 
     The row's offset is left out of what is returned.
     """
-    state, tail = lanes.state, tail_of(rows)
-    base = l2_to_levels(
-        rows.bytes, row, queries, state[lane, QUERY], rows.width, rows.floats[row, tail]
-    )
+    state, scalars = lanes.state, lanes.scalars
+    base = distance_by_code(
+        rows, row, lanes.levels, lane, state[lane, _SURPLUS], scalars[lane, _FINE_STEP],
+        scalars[lane, _NORM],
+    )  # fmt: skip
     if returned:
-        distance = base + rows.floats[row, tail + 1]
-        state[lane, FOUND] = offer(lanes.best[lane], state[lane, FOUND], k, distance, row)
+        distance = base + offset_of(rows, row)
+        state[lane, FOUND] = offer(lanes.best[lane], state[lane, FOUND], keep, distance, row)
     return base
 
 
@@ -155,16 +172,18 @@ def _take(rows: Any, lanes: Any, lane: Any, reach: Any, k: Any) -> Any:
     row = next_node(lanes, lane, reach, k, True)
     if row >= 0:
         prefetch(rows.bytes, row, 0, rows.bytes.shape[1] // _LINE)
+        if rows.width <= _NARROW:
+            prefetch(rows.residuals, row, 0, rows.residuals.shape[1] // _LINE)
     return row
 
 
 @inline
 def _compare_rest(
-    rows: Any, twins: Any, queries: Any, allowed: Any, restricted: Any, lanes: Any, lane: Any,
-    k: Any, limit: Any,
+    rows: Any, twins: Any, allowed: Any, restricted: Any, lanes: Any, lane: Any, keep: Any,
+    limit: Any,
 ) -> None:  # fmt: skip
     """Compare with the candidates that seem nearer than a limit, and do not expand them."""
-    opened, tail = lanes.candidates.opened[lane], tail_of(rows)
+    opened = lanes.candidates.opened[lane]
     count = 0
     for i in range(frontier.open_count(lanes.candidates, lane)):
         row = key_row(opened[i])
@@ -173,12 +192,48 @@ def _compare_rest(
         if restricted and not is_allowed(allowed, twins, row):
             continue
         visit(lanes, lane, row)
-        prefetch(rows.bytes, row, 0, 2 * rows.width // _LINE)
-        prefetch(rows.bytes, row, 4 * tail, 1)
+        ask_for(rows, row, rows.width <= _NARROW)
         opened[count] = row
         count += 1
     for i in range(count):
-        _compare(rows, queries, opened[i], lanes, lane, k, True)
+        _compare(rows, opened[i], lanes, lane, keep, True)
+
+
+@inline
+def _rank(
+    rows: Any, twins: Any, queries: Any, allowed: Any, restricted: Any, lanes: Any, lane: Any,
+    k: Any, keep: Any,
+) -> Any:  # fmt: skip
+    """Rank the best k rows by all that is kept of them, into `lanes.ranked`; return how many.
+
+    Not compared with is what could not be among them, were its code off by all that is likely.
+    """
+    best, ranked, found = lanes.best[lane], lanes.ranked, lanes.state[lane, FOUND]
+    q, step = lanes.state[lane, QUERY], lanes.scalars[lane, _FINE_STEP]
+    if rows.residuals.shape[1] == 0:
+        for i in range(min(found, k)):
+            ranked[i] = best[i]
+        return min(found, k)
+    if rows.width > _NARROW:
+        for i in range(found):
+            prefetch(rows.residuals, key_row(best[i]), 0, rows.width // _LINE)
+    size = 0
+    for i in range(found):
+        row, distance = key_row(best[i]), key_distance(best[i])
+        if size == k and distance - doubt_of(rows, row, distance, step) > key_distance(
+            ranked[k - 1]
+        ):
+            return size
+        size = offer(ranked, size, k, distance_to(rows, row, queries, q), row)
+    if found < keep:
+        return size
+    # The doubt goes beyond those that were kept: whatever was compared with may belong here.
+    size = 0
+    for i in range(min(lanes.state[lane, SEEN], lanes.seen.shape[1])):
+        row = np.int64(lanes.seen[lane, i])
+        if not restricted or is_allowed(allowed, twins, row):
+            size = offer(ranked, size, k, distance_to(rows, row, queries, q), row)
+    return size
 
 
 @inline
@@ -198,14 +253,12 @@ def _start(
 
 
 @inline
-def _go_on(
-    rows: Any, queries: Any, lanes: Any, lane: Any, reach: Any, k: Any, returned: Any
-) -> Any:
+def _go_on(rows: Any, lanes: Any, lane: Any, reach: Any, k: Any, keep: Any, returned: Any) -> Any:
     """Expand the lane's node and take the next one; return whether there is one."""
     node = lanes.state[lane, NODE]
     following = _take(rows, lanes, lane, reach, k)
     lanes.state[lane, MATCHED] += returned
-    base = _compare(rows, queries, node, lanes, lane, k, returned)
+    base = _compare(rows, node, lanes, lane, keep, returned)
     limit = limit_of(lanes, lane, k, reach.stop * reach.margin)
     _offer_neighbours(rows, node, lanes, lane, base, reach.ef, limit)
     if following < 0:
@@ -218,7 +271,7 @@ def _go_on(
 def search_one(rows: Any, root: Any, queries: Any, reach: Any, k: Any, lanes: Any) -> Any:
     """Search for ``queries[0]``; return how many of the first of ``lanes.best[0]`` are found."""
     _start(rows, root, queries, 0, lanes, 0, reach, k)
-    while _go_on(rows, queries, lanes, 0, reach, k, True):
+    while _go_on(rows, lanes, 0, reach, k, k, True):
         pass
     forget(lanes, 0)
     return lanes.state[0, FOUND]
@@ -226,8 +279,8 @@ def search_one(rows: Any, root: Any, queries: Any, reach: Any, k: Any, lanes: An
 
 @kernel
 def search_coded(
-    rows: Any, root: Any, twins: Any, queries: Any, reach: Any, allowed: Any, restricted: Any,
-    scales: Any, lanes: Any, out_rows: Any, out_distances: Any, effort: Any,
+    rows: Any, root: Any, twins: Any, queries: Any, reach: Any, keep: Any, allowed: Any,
+    restricted: Any, scales: Any, lanes: Any, out_rows: Any, out_distances: Any, effort: Any,
 ) -> None:  # fmt: skip
     """Find the nearest rows of each query.
 
@@ -241,6 +294,8 @@ def search_coded(
     queries : float32 (nq, width)
         Rotated as the rows were.
     reach : Reach
+    keep : int
+        How many of the best by code are kept to be ranked anew; at least k.
     allowed : uint8 bitset
         The rows that may be returned, when `restricted` is true; unread otherwise.
     restricted : bool
@@ -261,13 +316,13 @@ def search_coded(
         while going:
             node = lanes.state[0, NODE]
             returned = not restricted or is_allowed(allowed, twins, node)
-            going = _go_on(rows, queries, lanes, 0, reach, k, returned)
+            going = _go_on(rows, lanes, 0, reach, k, keep, returned)
         if reach.margin > 1:
             limit = limit_of(lanes, 0, k, reach.stop * reach.margin)
-            _compare_rest(rows, twins, queries, allowed, restricted, lanes, 0, k, limit)
+            _compare_rest(rows, twins, allowed, restricted, lanes, 0, keep, limit)
+        count = _rank(rows, twins, queries, allowed, restricted, lanes, 0, k, keep)
         report(lanes, 0, effort)
         write_found(
-            twins, allowed, restricted, lanes.best[0], lanes.state[0, FOUND], q, scales, out_rows,
-            out_distances,
+            twins, allowed, restricted, lanes.ranked, count, q, scales, out_rows, out_distances,
         )  # fmt: skip
         forget(lanes, 0)

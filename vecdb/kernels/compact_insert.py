@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.kernels.compact_rows import (
+    ask_for,
     decode_row,
     neighbour_at,
     rows_equal,
@@ -19,7 +20,7 @@ from vecdb.kernels.jit import kernel
 from vecdb.kernels.link_choice import make_link_choice
 from vecdb.kernels.pool import key_row, offer
 
-choose_links, place_for = make_link_choice(squared_distance, neighbour_at)
+choose_links, place_for = make_link_choice(squared_distance, neighbour_at, ask_for)
 
 
 class CompactInsertion(NamedTuple):

@@ -23,11 +23,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.kernels.byte_simd import ZERO, l2_to_bytes
+from vecdb.kernels.byte_simd import l2_to_bytes
 from vecdb.kernels.jit import inline, kernel
+from vecdb.kernels.simd import prefetch
+from vecdb.kernels.two_bytes import decode_coordinates, l2_between, residuals_equal, split_row
 
-_LEVEL = 127 * 256 + 127
-"""The largest level: its upper byte, rounded, is 127."""
 _CACHE_LINE = 64
 _FLOATS = 4
 
@@ -104,41 +104,33 @@ def distance_to(rows: Any, row: Any, queries: Any, q: Any) -> Any:
 
 
 @inline
-def coordinate(rows: Any, row: Any, i: Any, scale: Any) -> Any:
-    """Return a coordinate of a row, by all that is kept of it."""
-    level = np.float32(rows.bytes[row, i]) - np.float32(ZERO)
-    if rows.residuals.shape[1] > 0:
-        level += np.float32(rows.residuals[row, i]) * np.float32(1 / 256)
-    return level * scale
-
-
-@inline
 def decode_row(rows: Any, row: Any, out: Any, line: Any) -> None:
     """Write the coordinates of a row into ``out[line]``."""
-    scale = scale_of(rows, row)
-    for i in range(rows.width):
-        out[line, i] = coordinate(rows, row, i, scale)
+    decode_coordinates(rows, row, scale_of(rows, row), out, line)
 
 
 @inline
 def squared_distance(rows: Any, a: Any, b: Any) -> Any:
     """Return the squared distance of two rows with both offsets: what the graph is built by."""
-    left, right = scale_of(rows, a), scale_of(rows, b)
-    total = np.float32(0.0)
-    for i in range(rows.width):
-        apart = coordinate(rows, a, i, left) - coordinate(rows, b, i, right)
-        total += apart * apart
-    return total + offset_of(rows, a) + offset_of(rows, b)
+    near = l2_between(rows, a, scale_of(rows, a), b, scale_of(rows, b))
+    return near + offset_of(rows, a) + offset_of(rows, b)
+
+
+@inline
+def ask_for(rows: Any, row: Any, refined: Any) -> None:
+    """Ask for what a comparison reads of a row, the residual among it if `refined`."""
+    lines = rows.width // _CACHE_LINE
+    prefetch(rows.bytes, row, 0, lines + 1)
+    if refined and rows.residuals.shape[1] > 0:
+        prefetch(rows.residuals, row, 0, lines)
 
 
 @inline
 def rows_equal(rows: Any, a: Any, b: Any) -> Any:
     """Tell whether two rows have the same coordinates and offset."""
-    equal = True
+    equal = residuals_equal(rows, a, b)
     for j in range((rows.width >> 2) + _FLOATS):
         equal = equal and rows.ids[a, j] == rows.ids[b, j]
-    for i in range(rows.residuals.shape[1]):
-        equal = equal and rows.residuals[a, i] == rows.residuals[b, i]
     return equal
 
 
@@ -158,31 +150,14 @@ def store_codes(rows: Any, places: Any, coordinates: Any, offsets: Any, products
         Whether distances stand for inner products.
     """
     first = rows.width >> 2
-    refined = rows.residuals.shape[1] > 0
     for i in range(coordinates.shape[0]):
         row = places[i]
-        most = np.float32(0.0)
-        for j in range(rows.width):
-            most = max(most, abs(coordinates[i, j]))
-        step = most / np.float32(_LEVEL)
-        inverse = np.float32(1.0) / step if step > np.float32(1e-37) else np.float32(0.0)
-        codes, rests, wholes = np.int64(0), np.int64(0), np.int64(0)
-        for j in range(rows.width):
-            level = np.floor(coordinates[i, j] * inverse + np.float32(0.5))
-            level = np.int32(max(min(level, np.float32(_LEVEL)), np.float32(-_LEVEL)))
-            upper = (level + 128) >> 8
-            lower = level - 256 * upper
-            rows.bytes[row, j] = np.uint8(upper + ZERO)
-            if refined:
-                rows.residuals[row, j] = np.int8(lower)
-            codes += upper * upper
-            rests += lower * lower
-            wholes += level * level
+        step, codes, rests, wholes = split_row(rows, row, coordinates, i)
         square = np.float64(step) * np.float64(step)
+        error = codes - wholes if products else rests
         rows.floats[row, first] = np.float32(256.0) * step
-        error = 65536.0 * codes - wholes if products else np.float64(rests)
-        rows.floats[row, first + 1] = np.float32(square * (65536.0 * codes - error))
-        rows.floats[row, first + 2] = np.float32(square * error)
+        rows.floats[row, first + 1] = np.float32(square * np.float64(codes - error))
+        rows.floats[row, first + 2] = np.float32(square * np.float64(error))
         rows.floats[row, first + 3] = offsets[i]
 
 

@@ -7,13 +7,11 @@ from typing import Any
 import numpy as np
 
 from vecdb.kernels.bitset import has_bit
-from vecdb.kernels.compact_rows import distance_to
+from vecdb.kernels.compact_rows import ask_for, distance_to
 from vecdb.kernels.jit import kernel
 from vecdb.kernels.pool import key_distance, key_row, offer
-from vecdb.kernels.simd import prefetch
 
 _BLOCK = 32
-_LINE = 64
 
 
 @kernel
@@ -45,16 +43,13 @@ def scan_compact(
         Their distances; infinity where there are fewer.
     """
     nq, k = out_rows.shape
-    lines = rows.width // _LINE
     sizes[:] = 0
     row = 0
     while row < count:
         filled = 0
         while row < count and filled < _BLOCK:
             if not restricted or has_bit(allowed, row):
-                prefetch(rows.bytes, row, 0, lines + 1)
-                if rows.residuals.shape[1] > 0:
-                    prefetch(rows.residuals, row, 0, lines)
+                ask_for(rows, row, True)
                 block[filled] = row
                 filled += 1
             row += 1

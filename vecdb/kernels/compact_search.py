@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.kernels import frontier
-from vecdb.kernels.byte_simd import ZERO, dot_bytes
-from vecdb.kernels.compact_rows import base_of, distance_to, neighbour_at, scale_of
+from vecdb.kernels.compact_rows import ask_for, base_of, distance_to, neighbour_at, scale_of
 from vecdb.kernels.frontier import Frontier
 from vecdb.kernels.jit import inline, kernel
 from vecdb.kernels.pool import key_row, offer, pack_key
 from vecdb.kernels.simd import prefetch
+from vecdb.kernels.two_bytes import product_with_code, quantise_query
 from vecdb.kernels.walk import (
     FOUND,
     MATCHED,
@@ -43,10 +43,9 @@ from vecdb.kernels.walk import (
 COMPACT_LANES = 4
 """Queries that take turns."""
 
-_TOP_LEVEL = 127
 _LINE = 64
 
-_WAITING, _SUM = STATE, STATE + 1
+_WAITING, _SURPLUS = STATE, STATE + 1
 _STEP, _NORM = range(2)
 COMPACT_STATE = STATE + 2
 COMPACT_SCALARS = 2
@@ -80,21 +79,9 @@ class CompactLanes(NamedTuple):
 @inline
 def _prepare(queries: Any, q: Any, width: Any, lanes: Any, lane: Any) -> None:
     """Quantise a query to a byte a coordinate."""
-    most = np.float32(0.0)
-    norm = np.float32(0.0)
-    for i in range(width):
-        most = max(most, abs(queries[q, i]))
-        norm += queries[q, i] * queries[q, i]
-    step = most / np.float32(_TOP_LEVEL)
-    inverse = np.float32(1.0) / step if step > np.float32(1e-37) else np.float32(0.0)
-    total = np.int32(0)
-    for i in range(width):
-        level = np.int32(np.floor(queries[q, i] * inverse + np.float32(0.5)))
-        total += level
-        lanes.levels[lane, i] = np.int8(level)
-    lanes.scalars[lane, _STEP] = step
-    lanes.scalars[lane, _NORM] = norm
-    lanes.state[lane, _SUM] = ZERO * total
+    step, norm, surplus = quantise_query(queries, q, width, lanes.levels, lane)
+    lanes.scalars[lane, _STEP], lanes.scalars[lane, _NORM] = step, norm
+    lanes.state[lane, _SURPLUS] = surplus
 
 
 @inline
@@ -103,7 +90,7 @@ def _ask_for(rows: Any, lanes: Any, lane: Any, count: Any, node: Any) -> Any:
     if is_visited(lanes, lane, node):
         return count
     visit(lanes, lane, node)
-    prefetch(rows.bytes, node, 0, rows.width // _LINE + 1)
+    ask_for(rows, node, False)
     lanes.waiting[lane, count] = node
     return count + 1
 
@@ -128,7 +115,7 @@ def _compare(
 ) -> None:  # fmt: skip
     """Compare with the nodes that are waited for, and make those that are near candidates."""
     candidates, state = lanes.candidates, lanes.state
-    norm, total = lanes.scalars[lane, _NORM], state[lane, _SUM]
+    norm, surplus = lanes.scalars[lane, _NORM], state[lane, _SURPLUS]
     worth = np.float32(-2.0) * lanes.scalars[lane, _STEP]
     limit = limit_of(lanes, lane, k, reach.stop)
     for first in range(0, state[lane, _WAITING], frontier.MOST_AT_ONCE):
@@ -136,8 +123,8 @@ def _compare(
         nearer = min(limit, candidates.limits[lane])
         for w in range(first, min(first + frontier.MOST_AT_ONCE, state[lane, _WAITING])):
             node = np.int64(lanes.waiting[lane, w])
-            product = dot_bytes(rows.bytes, node, lanes.levels, lane, rows.width) - total
-            shared = scale_of(rows, node) * np.float32(product)
+            product = product_with_code(rows, node, lanes.levels, lane, surplus)
+            shared = scale_of(rows, node) * product
             distance = max(norm + base_of(rows, node) + worth * shared, np.float32(0.0))
             if not restricted or is_allowed(allowed, twins, node):
                 found = offer(lanes.best[lane], state[lane, FOUND], keep, distance, node)

@@ -5,8 +5,8 @@ Yashunin 2018, algorithm 4), and the list is filled with the nearest of those pr
 neighbours, pruned or not, take it up: in an unused place, or in that of a link which it makes
 superfluous. Rows that only those kept by the rule link to are found too seldom.
 
-`between` and `neighbour` are the layout's functions: the squared distance of two rows, and the
-link of a row at a place, -1 for none.
+`between`, `neighbour` and `ask_for` are the layout's functions: the squared distance of two rows,
+the link of a row at a place, -1 for none, and the request for what `between` reads of a row.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from vecdb.kernels.jit import inline
 from vecdb.kernels.pool import key_row
 
 
-def make_link_choice(between: Any, neighbour: Any) -> tuple[Any, Any]:
+def make_link_choice(between: Any, neighbour: Any, ask_for: Any) -> tuple[Any, Any]:
     """Make `choose_links` and `place_for` for a layout of rows.
 
     Functions that are handed over when kernels run would keep these from being cached.
@@ -50,14 +50,17 @@ def make_link_choice(between: Any, neighbour: Any) -> tuple[Any, Any]:
     @inline
     def place_for(rows: Any, owner: Any, row: Any, forced: Any) -> Any:
         """Return the place among the links of `owner` that `row` should take, -1 for none."""
+        for j in range(rows.degree):
+            node = neighbour(rows, owner, j)
+            if node < 0:
+                return j
+            ask_for(rows, node, True)
         to_row = between(rows, owner, row)
         farthest, superfluous = -1, -1
         farthest_at, superfluous_at = np.float32(-1.0), np.float32(-1.0)
         hidden = False
         for j in range(rows.degree):
             node = neighbour(rows, owner, j)
-            if node < 0:
-                return j
             to_node = between(rows, owner, node)
             to_both = between(rows, row, node)
             if to_node > farthest_at:
