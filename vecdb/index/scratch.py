@@ -11,9 +11,8 @@ from vecdb.index.coded_seeds import SEEDS
 from vecdb.kernels.code_simd import BLOCK, PLANES, WORD
 from vecdb.kernels.coded_search import CODED_STATE, SCALARS, Lanes
 from vecdb.kernels.compact_search import COMPACT_LANES, COMPACT_SCALARS, COMPACT_STATE, CompactLanes
-from vecdb.kernels.frontier import Frontier, frontier_room
+from vecdb.kernels.frontier import ef_of_room, frontier_room, make_frontier
 from vecdb.kernels.graph import Scratch
-from vecdb.kernels.pool import LARGEST_KEY
 
 
 class _Memory(threading.local):
@@ -31,15 +30,6 @@ def make_scratch(rows: int, ef: int, links: int) -> Scratch:
     return Scratch(
         np.zeros(rows // 8 + 1, np.uint8), np.empty(ef + 1, np.int64), np.empty(links, np.int64)
     )
-
-
-def make_frontier(ef: int, lanes: int) -> Frontier:
-    """Allocate what the candidates of walks of `ef` need."""
-    room = frontier_room(ef)
-    return Frontier(
-        np.empty((lanes, room), np.int64), np.full((lanes, room), LARGEST_KEY, np.int64),
-        np.zeros((lanes, 2), np.int64), np.empty(lanes, np.float32),
-    )  # fmt: skip
 
 
 def make_lanes(rows: int, ef: int, keep: int, width: int) -> Lanes:
@@ -138,7 +128,7 @@ def _enlarged(
     """Return the sizes asked for, or those that there are where these are larger."""
     return (
         max(rows, 8 * lanes.visited.shape[1] - 8),
-        max(ef, (lanes.candidates.opened.shape[1] - frontier_room(0)) // 2),
+        max(ef, ef_of_room(lanes.candidates.opened.shape[1])),
         max(keep, lanes.best.shape[1]),
         max(width, lanes.levels.shape[1]),
     )

@@ -245,6 +245,53 @@ lowest_key = or_python(_type_lowest_key, _lowest_key_in_python)
 up to a multiple of 8 must exist and be no lower: (keys, count)."""
 
 
+_BLOCK_GROUPS = 8
+
+
+def _type_block_minimum(_: Any, keys: Any, start: Any) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        base = row_address(context, builder, sig.args[0], args[0], args[1])
+        smaller = llvm(builder, "smin.v8i64", _WORDS, _WORDS, _WORDS)
+        some = [load(builder, base, I64(64 * i), _WORDS, align=8) for i in range(_BLOCK_GROUPS)]
+        while len(some) > 1:
+            pairs = zip(some[::2], some[1::2], strict=True)
+            some = [builder.call(smaller, [x, y]) for x, y in pairs]
+        smallest = llvm(builder, "vector.reduce.smin.v8i64", I64, _WORDS)
+        return builder.call(smallest, some)
+
+    return types.int64(keys, types.intp), codegen
+
+
+def _block_minimum_in_python(keys: Any, start: int) -> np.int64:
+    return np.int64(keys[start : start + 8 * _BLOCK_GROUPS].min())
+
+
+block_minimum = or_python(_type_block_minimum, _block_minimum_in_python)
+"""The lowest of the 64 int64 keys from place `start` on: (keys, start)."""
+
+
+def _type_place_in_block(_: Any, keys: Any, start: Any, key: Any) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        base = row_address(context, builder, sig.args[0], args[0], args[1])
+        asked = splat(builder, args[2], 8)
+        there = I64(0)
+        for group in range(_BLOCK_GROUPS):
+            some = load(builder, base, I64(64 * group), _WORDS, align=8)
+            equal = builder.bitcast(builder.icmp_signed("==", some, asked), BYTE)
+            there = builder.or_(there, builder.shl(builder.zext(equal, I64), I64(8 * group)))
+        return builder.cttz(there, ir.IntType(1)(1))
+
+    return types.int64(keys, types.intp, types.int64), codegen
+
+
+def _place_in_block_in_python(keys: Any, start: int, key: int) -> int:
+    return int((keys[start : start + 8 * _BLOCK_GROUPS] == key).argmax())
+
+
+place_in_block = or_python(_type_place_in_block, _place_in_block_in_python)
+"""Where `key` stands among the 64 int64 keys from place `start` on; it must: (keys, start, key)."""
+
+
 def _type_lowest_bit(_: Any, bits: Any) -> Any:
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return builder.cttz(args[0], ir.IntType(1)(1))

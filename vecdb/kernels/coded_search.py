@@ -185,7 +185,9 @@ def _compare_rest(
     """Compare with the candidates that seem nearer than a limit, and do not expand them."""
     opened = lanes.candidates.opened[lane]
     count = 0
-    for i in range(frontier.open_count(lanes.candidates, lane)):
+    for i in range(frontier.open_places(lanes.candidates, lane)):
+        if frontier.is_empty(opened[i]):
+            continue
         row = key_row(opened[i])
         if key_distance(opened[i]) > limit or is_visited(lanes, lane, row):
             continue

@@ -100,8 +100,10 @@ def next_node(lanes: Any, lane: Any, reach: Any, k: Any, expanded_only: Any) -> 
     """
     candidates = lanes.candidates
     limit = limit_of(lanes, lane, k, reach.stop)
-    while frontier.open_count(candidates, lane) > 0:
+    while True:
         place = frontier.place_of_nearest(candidates, lane)
+        if place < 0:
+            return np.int64(-1)
         key = candidates.opened[lane, place]
         row = key_row(key)
         if expanded_only and is_visited(lanes, lane, row):
@@ -117,7 +119,6 @@ def next_node(lanes: Any, lane: Any, reach: Any, k: Any, expanded_only: Any) -> 
             visit(lanes, lane, row)
         lanes.state[lane, HOPS] += 1
         return row
-    return np.int64(-1)
 
 
 @inline
