@@ -199,6 +199,16 @@ def test_a_search_expands_about_ef_nodes() -> None:
     assert furthest.hops == pytest.approx(1600, rel=0.3)
 
 
+def test_a_curve_that_hardly_grew_says_nothing_of_how_it_goes_on() -> None:
+    grown = TABLE.copy()
+    grown[2] = [16, 16, 16.008]  # one query of many went a step further
+    table = Calibration(384, grown)
+    for k in (1, 3, 10, 30, 100, 1000):
+        plans = [table.for_ef(ef, k) for ef in (300, 10_000, 10**9)]
+        assert [plan.reach.ef >= k for plan in plans] == [True] * 3
+        assert plans[0].hops <= plans[1].hops <= plans[2].hops < 2**32
+
+
 def test_codes_of_more_coordinates_need_less_that_is_compared_beside_them() -> None:
     margins = [Calibration(dim, TABLE).for_target(0.9, 100).reach.margin for dim in (8, 384, 1536)]
     assert margins[0] == margins[1] > margins[2] > 1

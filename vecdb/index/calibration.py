@@ -54,6 +54,10 @@ _LONG = 120
 ENOUGH = 0.9995
 """Recall beyond which nothing is measured."""
 _LEAST_MISSES = 1e-4
+_LEAST_KNOWN = 0.1
+"""Growth of the logarithm of the hops that says how it goes on: less is the luck of a query."""
+_MOST_LOG_HOPS = math.log(2**31)
+"""There are no more rows."""
 _ROOM, _ROOM_PER_HOP = 64, 1.5
 """No search expands more nodes than this, and this for each that is expected."""
 _WIDER_BY, _WIDER_DIM = 0.05, 768
@@ -180,7 +184,7 @@ class Calibration:
         return plan._replace(reach=plan.reach._replace(least=least))
 
     def _plan(self, stop: float, k: float) -> Plan:
-        hops = math.exp(between_ks([math.log(curve.hops(stop)) for curve in self._curves], k))
+        hops = math.exp(between_ks([curve.log_hops(stop) for curve in self._curves], k))
         hops *= max(1.0, k / KS[-1])
         return Plan(_reach(self.dim, stop, hops, k), hops)
 
@@ -198,7 +202,9 @@ class _Curve:
         self._log_finds = neg_log_misses(table[1 + len(KS) + which, :end])
         known = self._log_hops[-1] - self._log_hops[0]
         # By how much the stop grows, beyond what was measured, for each e-fold of the hops.
-        self._slope = (self._stops[-1] - self._stops[0]) / known if known > 0 else 1.0
+        self._slope = 1.0
+        if known > _LEAST_KNOWN:
+            self._slope = (self._stops[-1] - self._stops[0]) / known
 
     def stop_for_misses(self, misses: float) -> float:
         """Return the stop at which such a share of the nearest is missed."""
@@ -212,12 +218,12 @@ class _Curve:
             return self._stops[-1] + beyond * self._slope
         return interpolated(wanted, self._log_hops, self._stops)
 
-    def hops(self, stop: float) -> float:
-        """Return how many nodes are expanded at a stop."""
+    def log_hops(self, stop: float) -> float:
+        """Return the logarithm of how many nodes are expanded at a stop."""
         beyond = stop - self._stops[-1]
         if beyond > 0:
-            return math.exp(self._log_hops[-1] + beyond / self._slope)
-        return math.exp(interpolated(stop, self._stops, self._log_hops))
+            return min(self._log_hops[-1] + beyond / self._slope, _MOST_LOG_HOPS)
+        return interpolated(stop, self._stops, self._log_hops)
 
 
 def _reach(dim: int, stop: float, hops: float, k: float) -> Reach:

@@ -34,7 +34,7 @@ from vecdb.kernels.walk import Reach, ended_by_ef
 from vecdb.types import Metric
 
 LAYOUT_VERSION = 3
-"""Of the arrays; a newer one is refused."""
+"""Of the arrays; any other is refused, and a collection then builds the graph again."""
 
 _RANKED_AT_LEAST = 8
 """Kept by code beyond k, to be ranked anew: an eighth of k, and not fewer than these."""
@@ -162,7 +162,7 @@ class CodedGraph(PlacedGraph):
         NewerFormatError, CorruptFileError
             If the arrays cannot be used.
         """
-        numbers = read_header(arrays, LAYOUT_VERSION, 8)
+        numbers = read_header(arrays, LAYOUT_VERSION, 8, oldest=LAYOUT_VERSION)
         dim, metric_number, m, ef_construction, seed, inserted, given = numbers
         count, width = rows_in(arrays, "rows"), rotated_dim(dim)
         graph = cls(dim, metric_of_number(metric_number), m, ef_construction, seed)

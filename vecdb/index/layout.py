@@ -13,29 +13,31 @@ from vecdb.errors import CorruptFileError, NewerFormatError
 Expected = Mapping[str, tuple[DTypeLike, tuple[int, ...]]]
 
 
-def read_header(arrays: Mapping[str, NDArray[Any]], layout: int, length: int) -> list[int]:
-    """Return the numbers of the array ``header`` behind the first, which is the layout's number.
+def read_header(
+    arrays: Mapping[str, NDArray[Any]], newest: int, length: int, oldest: int = 1
+) -> list[int]:
+    """Return the numbers of the array ``header`` behind the first, which is the layout's version.
 
     Raises
     ------
     NewerFormatError
-        If the number is above `layout`.
+        If the version is above `newest`.
     CorruptFileError
-        If it is below, or if there is no header of `length` numbers.
+        If it is below `oldest`, or if there is no header of `length` numbers.
     """
     header = arrays.get("header")
     if header is None or header.dtype != np.int64 or header.ndim != 1 or not header.size:
         raise CorruptFileError("the arrays have no header of int64 numbers")
     numbers: list[int] = header.tolist()
     version = numbers.pop(0)
-    if version > layout:
+    if version > newest:
         raise NewerFormatError(
-            f"the arrays have layout {version}; this vecdb reads layouts up to {layout}"
+            f"the arrays have layout {version}; this vecdb reads layouts up to {newest}"
         )
-    if version < layout:
+    if version < oldest:
         raise CorruptFileError(
-            f"the arrays have layout {version}, of an older vecdb; this one reads layout {layout}: "
-            "build the index again"
+            f"the arrays have layout {version}; this vecdb reads layouts from {oldest} on: build "
+            "the index again"
         )
     if header.size != length:
         raise CorruptFileError(f"the header has {header.size} numbers: must be {length}")

@@ -64,10 +64,11 @@ def make_frontier(ef: int, lanes: int) -> Frontier:
     """Allocate what the candidates of walks of `ef` need."""
     room = frontier_room(ef)
     blocks = -(-room // (_BLOCK * _GROUP)) * _GROUP
-    return Frontier(
-        *(np.full((lanes, length), _EMPTY, np.int64) for length in (room, blocks, room)),
-        np.zeros((lanes, 2), np.int64), np.empty(lanes, np.float32),
-    )  # fmt: skip
+    opened, nearest, closed = (
+        np.full((lanes, length), _EMPTY, np.int64) for length in (room, blocks, room)
+    )
+    limits = np.empty(lanes, np.float32)
+    return Frontier(opened, nearest, closed, np.zeros((lanes, 2), np.int64), limits)
 
 
 @inline
