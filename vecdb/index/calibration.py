@@ -47,6 +47,9 @@ _LEAST_TARGET, _GREATEST_TARGET = 0.5, 0.999
 _ROWS_PER_SAMPLE = 25
 """With it and `_LARGEST_SAMPLE` calibrating takes a few hundredths of the time of building."""
 _LARGEST_SAMPLE = 400
+LARGEST_CODED_SAMPLE = 1_000
+"""Of a graph of codes, whose searches are short: the luck of a sample is most of what a recall at
+k = 1 is off by."""
 _LONG_SAMPLE = 100
 """Queries whose long searches are measured."""
 _LONG = 120
@@ -263,7 +266,7 @@ def interpolated(x: float, xs: list[float], values: list[float]) -> float:
     return values[above - 1] + share * (values[above] - values[above - 1])
 
 
-def draw_sample(live: Ids, seed: int, least: int | None = None) -> Ids:
+def draw_sample(live: Ids, seed: int, least: int | None = None, most: int = _LARGEST_SAMPLE) -> Ids:
     """Choose the rows that serve as queries, in random order; none when there are few.
 
     Parameters
@@ -274,10 +277,12 @@ def draw_sample(live: Ids, seed: int, least: int | None = None) -> Ids:
         Decides over the choice.
     least
         How many rows there must be; by default `LEAST_ROWS`.
+    most
+        How many are chosen at most.
     """
     if len(live) < (LEAST_ROWS if least is None else least):
         return np.empty(0, np.int64)
-    size = min(max(len(live) // _ROWS_PER_SAMPLE, 1), _LARGEST_SAMPLE)
+    size = min(max(len(live) // _ROWS_PER_SAMPLE, 1), most)
     return np.random.default_rng(seed).choice(live, size, replace=False).astype(np.int64)
 
 

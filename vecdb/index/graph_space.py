@@ -72,7 +72,7 @@ class GraphSpace(NamedTuple):
 
 def _largest(space: Matrix) -> np.float32:
     """Return the largest coordinate, or what may be divided by."""
-    return np.float32(max(float(np.abs(space).max()), 1e-18))
+    return np.float32(max(float(space.max()), -float(space.min()), 1e-18))
 
 
 def _taken(space: Matrix, rows: NDArray[np.int32]) -> Matrix:

@@ -9,7 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.index.base import METRIC_NUMBERS, Arrays, Distances, Ids
-from vecdb.index.calibration import TRUTH, Calibration, calibrate, draw_sample
+from vecdb.index.calibration import (
+    LARGEST_CODED_SAMPLE,
+    TRUTH,
+    Calibration,
+    calibrate,
+    draw_sample,
+)
 from vecdb.index.coded_seeds import draw_seeds
 from vecdb.index.coded_space import CodedSpace, Floats
 from vecdb.index.graph_bulk import BulkSettings, bulk_graph
@@ -169,7 +175,8 @@ class PlacedGraph(ABC):
 
     def _rebuild(self, space: CodedSpace, workers: Workers) -> None:
         """Link all rows that were not removed."""
-        sample = draw_sample(np.flatnonzero(self.rows.alive), self.seed)
+        live = np.flatnonzero(self.rows.alive)
+        sample = draw_sample(live, self.seed, most=LARGEST_CODED_SAMPLE)
         built = self.rows.alive.copy()
         built[sample] = False
         rows = np.flatnonzero(built)

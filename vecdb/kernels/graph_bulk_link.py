@@ -16,6 +16,10 @@ from vecdb.kernels.jit import inline, kernel
 from vecdb.kernels.pool import EXPANDED, LARGEST_KEY, insert_key, key_distance, key_row, pack_key
 from vecdb.kernels.simd import l2_one_by_four, prefetch
 
+_AHEAD = 4
+"""Candidates: one is compared in less time than its vector takes to come."""
+_FLOATS_OF_LINE = 16
+
 
 @inline
 def lifted(squared: Any, one: Any, other: Any) -> Any:
@@ -122,12 +126,20 @@ def _nearest_rival(vectors: Any, lifts: Any, row: Any, kept: Any, count: Any, en
 
 
 @inline
+def _ask_ahead(vectors: Any, keys: Any, i: Any, size: Any) -> None:
+    """Ask for the vector of a candidate that is soon compared."""
+    if i + _AHEAD < size:
+        prefetch(vectors, key_row(keys[i + _AHEAD]), 0, vectors.shape[1] // _FLOATS_OF_LINE)
+
+
+@inline
 def _prune(
     vectors: Any, lifts: Any, keys: Any, size: Any, most: Any, kept: Any, kept_keys: Any
 ) -> Any:
     """Keep a candidate if it is nearer to the base than to all kept before; return how many."""
     count = 0
     for i in range(size):
+        _ask_ahead(vectors, keys, i, size)
         row, to_base = key_row(keys[i]), key_distance(keys[i])
         if _nearest_rival(vectors, lifts, row, kept, count, to_base) >= to_base:
             kept[count] = row
@@ -209,6 +221,7 @@ def _prune_and_fill(
     """
     most, count = len(links), 0
     for i in range(size):
+        _ask_ahead(vectors, keys, i, size)
         row, to_base = key_row(keys[i]), key_distance(keys[i])
         nearest = np.float32(0.0)
         if count < most:
