@@ -71,8 +71,9 @@ _LEAST_HOPS = 16
 
 _SPREAD = 2
 """Added to k where a filter leaves it to chance how many rows are nearer than the k-th allowed."""
-_BY_CHANCE = 0.25
-"""Share of the misses a target allows that is kept for that, too."""
+_BY_CHANCE, _CHANCE_POWER = 0.5, -0.3
+"""Share of the misses a target allows that is kept for that, too, at k = 1, and how it falls with
+k: of many, some lie farther and others nearer."""
 _PLANS = 64
 """Answers that are remembered: most searches are asked for as the last ones were."""
 
@@ -179,7 +180,8 @@ class Calibration:
         nearest = k / share if target is None else (k + _SPREAD * (1 - share)) / share
         plan = self.for_ef(ef / share, nearest)
         if target is not None:
-            misses = (1 - target) * (1 - _BY_CHANCE * (1 - share))
+            chance = _BY_CHANCE * k**_CHANCE_POWER
+            misses = (1 - target) * (1 - chance * (1 - share))
             enough = self.for_target(1 - misses, nearest)
             plan = enough if enough.hops > plan.hops or ef <= k else plan
         # It is left to chance how soon k allowed ones are found: the more so, the fewer are.
