@@ -35,7 +35,7 @@ def _tight(clusters: int, each: int, dim: int, radius: float) -> np.ndarray:
 def _compare(rows, queries, levels, found, between):  # type: ignore[no-untyped-def]
     step, norm, surplus = quantise_query(queries, 0, rows.width, levels, 0)
     for row in range(found.shape[1]):
-        by_code = distance_by_code(rows, row, levels, 0, surplus, step, norm)
+        by_code = distance_by_code(rows, row, queries, 0, levels, 0, surplus, step, norm)
         found[0, row] = by_code + offset_of(rows, row)
         found[1, row] = doubt_of(rows, row, found[0, row], step)
         found[2, row] = distance_to(rows, row, queries, 0)
@@ -97,6 +97,22 @@ def test_a_comparison_with_all_rows_is_exact_where_codes_are_not(
     _, found = index.search(queries, 10)
     _, true = exact.search(queries, 10)
     np.testing.assert_allclose(found, true, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.skipif(not COMPILED, reason="too many rows for kernels run as Python")
+@pytest.mark.parametrize("radius", [0.3, 0.01, 0.003])
+def test_a_target_is_reached_in_clusters_however_tight(
+    radius: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(placed_graph, "scan_is_cheaper", lambda allowed, hops: allowed == 0)
+    vectors = _tight(15, 400, 64, radius)
+    queries = vectors[::20] + np.float32(radius) * vectors[7::20][::-1] / 8
+    index, exact = HnswIndex(64, "l2", quantization="rabitq"), FlatIndex(64, "l2")
+    index.build(vectors)
+    exact.build(vectors)
+    _, found = index.search(queries, 10, target_recall=0.95)
+    _, true = exact.search(queries, 10)
+    assert (found <= true[:, 9:] * (1 + 1e-3)).mean() > 0.9
 
 
 def test_arrays_of_an_older_layout_are_refused_by_name() -> None:

@@ -37,6 +37,9 @@ from vecdb.kernels.two_bytes import (
 )
 
 _CACHE_LINE = 64
+_CLOSE = 533.0
+"""Squared levels, of a row and a query: nearer than that, codes are off by a tenth of a squared
+distance or more."""
 
 
 class CodedRows(NamedTuple):
@@ -102,41 +105,58 @@ def neighbour_at(rows: Any, row: Any, j: Any) -> Any:
 
 
 @inline
-def distance_by_code(
-    rows: Any, row: Any, levels: Any, lane: Any, surplus: Any, step: Any, norm: Any
-) -> Any:
-    """Return the squared distance of a query by a row's code, its offset left out.
-
-    `step`, `norm` and `surplus` are what `quantise_query` returned with the levels.
-    """
-    tail = tail_of(rows)
-    product = product_with_code(rows, row, levels, lane, surplus)
-    shared = rows.floats[row, tail] * step * product
-    return max(norm + rows.floats[row, tail + 1] - np.float32(2.0) * shared, np.float32(0.0))
+def _exact(rows: Any, row: Any, queries: Any, q: Any) -> Any:
+    """Return the squared distance of a query by code and residual, the offset left out."""
+    scale = rows.floats[row, tail_of(rows)]
+    return l2_to_bytes(rows.bytes, rows.residuals, row, True, queries, q, rows.width, scale)
 
 
 @inline
 def distance_to(rows: Any, row: Any, queries: Any, q: Any) -> Any:
     """Return the distance of a query by code and residual, with the offset."""
-    scale = rows.floats[row, tail_of(rows)]
-    near = l2_to_bytes(rows.bytes, rows.residuals, row, True, queries, q, rows.width, scale)
-    return near + offset_of(rows, row)
+    return _exact(rows, row, queries, q) + offset_of(rows, row)
+
+
+@inline
+def _is_close(squared: Any, scale: Any, step: Any) -> Any:
+    """Tell whether a squared distance is so small that codes tell little of it."""
+    return squared < np.float32(_CLOSE) * (scale * scale + step * step)
+
+
+@inline
+def distance_by_code(
+    rows: Any, row: Any, queries: Any, q: Any, levels: Any, lane: Any, surplus: Any, step: Any,
+    norm: Any,
+) -> Any:  # fmt: skip
+    """Return the squared distance of a query by a row's code, its offset left out.
+
+    Where codes tell little it is that by code and residual. `step`, `norm` and `surplus` are what
+    `quantise_query` returned with the levels.
+    """
+    tail = tail_of(rows)
+    scale = rows.floats[row, tail]
+    shared = scale * step * product_with_code(rows, row, levels, lane, surplus)
+    near = max(norm + rows.floats[row, tail + 1] - np.float32(2.0) * shared, np.float32(0.0))
+    if _is_close(near, scale, step) and rows.residuals.shape[1] > 0:
+        near = _exact(rows, row, queries, q)
+    return near
 
 
 @inline
 def doubt_of(rows: Any, row: Any, distance: Any, step: Any) -> Any:
-    """Return by how much a row may be nearer than its code says.
+    """Return by how much a row may be nearer than `distance_by_code` says.
 
     `distance` is what that is, with the offset. What a code leaves out lies any way to ``q - x``,
     since rows and queries are rotated at random; along it that has a deviation of a level by the
     root of 12, for the row and for the query. Four of these are allowed for, and the whole of what
     the two have in common.
     """
-    scale = rows.floats[row, tail_of(rows)]
-    apart = np.sqrt(max(distance - offset_of(rows, row), np.float32(0.0)))
+    scale, squared = rows.floats[row, tail_of(rows)], distance - offset_of(rows, row)
+    if _is_close(squared, scale, step):
+        return np.float32(0.0)
     deviation = np.sqrt((scale * scale + step * step) * np.float32(1.0 / 12.0))
     common = np.float32(rows.width) * scale * step * np.float32(1.0 / 6.0)
-    return np.float32(8.0) * apart * deviation + common
+    return np.float32(8.0) * np.sqrt(squared) * deviation + common
 
 
 @inline

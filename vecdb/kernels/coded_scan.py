@@ -76,7 +76,7 @@ def scan_coded(
             for i in range(filled):
                 its = block[i]
                 if sizes[q] == k:
-                    near = distance_by_code(rows, its, levels, q, surplus, step, norm)
+                    near = distance_by_code(rows, its, queries, q, levels, q, surplus, step, norm)
                     near += offset_of(rows, its)
                     if near - doubt_of(rows, its, near, step) > key_distance(pools[q, k - 1]):
                         continue

@@ -150,15 +150,17 @@ def _offer_neighbours(
 
 
 @inline
-def _compare(rows: Any, row: Any, lanes: Any, lane: Any, keep: Any, returned: Any) -> Any:
+def _compare(
+    rows: Any, queries: Any, row: Any, lanes: Any, lane: Any, keep: Any, returned: Any
+) -> Any:
     """Compare with a row's code, keep it if it may be returned, and return its squared distance.
 
     The row's offset is left out of what is returned.
     """
     state, scalars = lanes.state, lanes.scalars
     base = distance_by_code(
-        rows, row, lanes.levels, lane, state[lane, _SURPLUS], scalars[lane, _FINE_STEP],
-        scalars[lane, _NORM],
+        rows, row, queries, state[lane, QUERY], lanes.levels, lane, state[lane, _SURPLUS],
+        scalars[lane, _FINE_STEP], scalars[lane, _NORM],
     )  # fmt: skip
     if returned:
         distance = base + offset_of(rows, row)
@@ -179,8 +181,8 @@ def _take(rows: Any, lanes: Any, lane: Any, reach: Any, k: Any) -> Any:
 
 @inline
 def _compare_rest(
-    rows: Any, twins: Any, allowed: Any, restricted: Any, lanes: Any, lane: Any, keep: Any,
-    limit: Any,
+    rows: Any, twins: Any, queries: Any, allowed: Any, restricted: Any, lanes: Any, lane: Any,
+    keep: Any, limit: Any,
 ) -> None:  # fmt: skip
     """Compare with the candidates that seem nearer than a limit, and do not expand them."""
     opened = lanes.candidates.opened[lane]
@@ -198,7 +200,7 @@ def _compare_rest(
         opened[count] = row
         count += 1
     for i in range(count):
-        _compare(rows, opened[i], lanes, lane, keep, True)
+        _compare(rows, queries, opened[i], lanes, lane, keep, True)
 
 
 @inline
@@ -255,12 +257,14 @@ def _start(
 
 
 @inline
-def _go_on(rows: Any, lanes: Any, lane: Any, reach: Any, k: Any, keep: Any, returned: Any) -> Any:
+def _go_on(
+    rows: Any, queries: Any, lanes: Any, lane: Any, reach: Any, k: Any, keep: Any, returned: Any
+) -> Any:
     """Expand the lane's node and take the next one; return whether there is one."""
     node = lanes.state[lane, NODE]
     following = _take(rows, lanes, lane, reach, k)
     lanes.state[lane, MATCHED] += returned
-    base = _compare(rows, node, lanes, lane, keep, returned)
+    base = _compare(rows, queries, node, lanes, lane, keep, returned)
     limit = limit_of(lanes, lane, k, reach.stop * reach.margin)
     _offer_neighbours(rows, node, lanes, lane, base, reach.ef, limit)
     if following < 0:
@@ -273,7 +277,7 @@ def _go_on(rows: Any, lanes: Any, lane: Any, reach: Any, k: Any, keep: Any, retu
 def search_one(rows: Any, root: Any, queries: Any, reach: Any, k: Any, lanes: Any) -> Any:
     """Search for ``queries[0]``; return how many of the first of ``lanes.best[0]`` are found."""
     _start(rows, root, queries, 0, lanes, 0, reach, k)
-    while _go_on(rows, lanes, 0, reach, k, k, True):
+    while _go_on(rows, queries, lanes, 0, reach, k, k, True):
         pass
     forget(lanes, 0)
     return lanes.state[0, FOUND]
@@ -318,10 +322,10 @@ def search_coded(
         while going:
             node = lanes.state[0, NODE]
             returned = not restricted or is_allowed(allowed, twins, node)
-            going = _go_on(rows, lanes, 0, reach, k, keep, returned)
+            going = _go_on(rows, queries, lanes, 0, reach, k, keep, returned)
         if reach.margin > 1:
             limit = limit_of(lanes, 0, k, reach.stop * reach.margin)
-            _compare_rest(rows, twins, allowed, restricted, lanes, 0, keep, limit)
+            _compare_rest(rows, twins, queries, allowed, restricted, lanes, 0, keep, limit)
         count = _rank(rows, twins, queries, allowed, restricted, lanes, 0, k, keep)
         report(lanes, 0, effort)
         write_found(
