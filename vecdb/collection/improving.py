@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 
 from vecdb.collection import policy
@@ -17,12 +16,8 @@ from vecdb.collection.settings import CollectionSettings
 from vecdb.collection.stored import StoredSegment
 from vecdb.collection.versions import Versions
 from vecdb.index import HnswIndex
-from vecdb.storage import FileRef, SegmentFile, Step, Store, write_sections
+from vecdb.storage import FileRef, SegmentFile, Store, write_sections
 from vecdb.types import WorkKind
-
-_WAITED_SECONDS = 0.1
-_gentle_builds = threading.Semaphore(max(1, (os.cpu_count() or 1) // 2))
-"""How many graphs are built in the background at a time: the other cores are for searches."""
 
 _ROWS_PER_STEP = 20
 """Rows for each piece of work of which an index is built, counted on graphs of several sizes."""
@@ -197,21 +192,9 @@ class Improving:
                 left -= rows
                 task.advance(rows)
 
-        with _build_permit(step) if gently else nullcontext():
-            index.build(file.vectors, threads=threads, step=build_step)
+        index.build(file.vectors, threads=threads, step=build_step)
         task.advance(left)
         return write_sections(
             self._store, f"segments/{number:010d}.index", index.arrays(), kind=INDEX_KIND,
             overwrite=True,
         )  # fmt: skip
-
-
-@contextmanager
-def _build_permit(step: Step) -> Iterator[None]:
-    """Wait until few enough graphs are being built; `step` may give up the wait."""
-    while not _gentle_builds.acquire(timeout=_WAITED_SECONDS):
-        step()
-    try:
-        yield
-    finally:
-        _gentle_builds.release()
