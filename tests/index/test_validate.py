@@ -163,6 +163,12 @@ def test_parameters_are_checked(call: Callable[[], Any]) -> None:
         call()
 
 
+def test_one_vector_and_several_are_told_of_in_grammar() -> None:
+    for name, words in (("vector", "vector has dimension 3"), ("vectors", "vectors have")):
+        with pytest.raises(DimensionMismatchError, match=words):
+            as_matrix(np.ones((1, 3), np.float32), 4, Metric.L2, name=name)
+
+
 def test_queries_that_were_checked_for_other_vectors_are_refused() -> None:
     index = HnswIndex(4)
     index.build(X)

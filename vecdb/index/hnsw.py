@@ -311,7 +311,7 @@ def _checked_rerank(rerank: str | None, quantization: str) -> str:
         raise InvalidParameterError("rerank is about codes, which need quantization='sq8'")
     if quantization == "rabitq" and rerank != "memory":
         raise InvalidParameterError(
-            f"rerank={rerank!r} with quantization='rabitq': its codes hang on the vectors, which "
-            "stand in its rows; quantization='sq8' can do without them"
+            f"rerank={rerank!r} with quantization='rabitq': must be 'memory', where all "
+            "of its rows stand; quantization='sq8' can do without some"
         )
     return rerank

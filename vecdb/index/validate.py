@@ -73,12 +73,12 @@ def as_matrix(
     rows = _as_rows(vectors, name)
     if rows.shape[1] != dim and rows.size:
         raise DimensionMismatchError(
-            f"{name} have dimension {rows.shape[1]}, but dimension {dim} is needed"
+            f"{_has(name)} dimension {rows.shape[1]}, but dimension {dim} is needed"
         )
     if rows.shape[0] == 0:
         raise EmptyBatchError(f"{name} are empty: at least one vector is needed")
     if rows.shape[1] == 0:
-        raise DimensionMismatchError(f"{name} have dimension 0, but dimension {dim} is needed")
+        raise DimensionMismatchError(f"{_has(name)} dimension 0, but dimension {dim} is needed")
     matrix = _as_float32(rows)
     if len(matrix) == 1:  # one query: the loops over rows would cost more than the work
         least = greatest = float(np.vdot(matrix, matrix))
@@ -94,6 +94,10 @@ def as_matrix(
                 f"{name}[{zero[0]}] is zero: under the cosine metric a vector must have a direction"
             )
     return matrix
+
+
+def _has(name: str) -> str:
+    return f"{name} {'have' if name.endswith('s') else 'has'}"
 
 
 def _as_rows(vectors: Any, name: str) -> NDArray[Any]:
