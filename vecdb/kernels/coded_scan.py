@@ -50,6 +50,7 @@ def scan_coded(
     sizes : int64 (nq,)
     levels : int8 (nq, width)
     queried : float64 (nq, 3)
+        What `quantise_query` returns of each.
     block : int64 (64,)
         Working memory.
     out_rows : int64 (nq, k)

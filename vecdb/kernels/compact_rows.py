@@ -9,11 +9,10 @@ of which a comparison reads the front, up to the floats, and an expansion the id
 upper byte of 16-bit levels; the lower one, the residual, stands in an array of its own, which is
 read for few rows only, and may lie in a file or be missing.
 
-With x a row, y what its code says and e = y - x, the distance of a query q is taken for
-``|q - y|**2 - error``, where the error is ``|e|**2``. That is 0 for q = x, and off by
-``-2 <q - x, e>``: the less, the nearer the row. Where distances stand for inner products, no query
-is near, and `error` is ``|y|**2 - |x|**2``: that is off by ``-2 <q, e>``, however long the row.
-`base` is ``|y|**2 - error``.
+With x a row, y what its code says and ``e = x - y``, `base` is ``|y|**2 - error``. The error is
+``|e|**2``: `vecdb.kernels.two_bytes` says how far a distance is then off, the less, the nearer the
+row. Where distances stand for inner products, no query is near, and `error` is ``|y|**2 - |x|**2``:
+what the row contributes is then off by ``2 <q, e>``, however long it is.
 """
 
 from __future__ import annotations
