@@ -201,17 +201,25 @@ def json_text(value: object) -> str:
 
 def json_array(objects: Iterable[bytes | None]) -> str:
     """Return objects that are JSON already as one array, with null for None."""
-    return f"[{b','.join(each or b'null' for each in objects).decode()}]"
+    return f"[{b','.join([each or b'null' for each in objects]).decode()}]"
 
 
-def hits_message(hits: HitColumns) -> pb.Hits:
-    """Return one query's results as a message."""
-    return pb.Hits(
-        ids=ids_message(hits.ids),
-        scores=hits.scores,
-        texts=_texts_if_any(hits.texts),
-        payloads=pb.Payloads(json=json_array(hits.payloads)) if any(hits.payloads) else None,
-    )
+def write_hits(hits: HitColumns, message: pb.Hits) -> None:
+    """Write one query's results to an empty message."""
+    # Field by field: a message that is given to another's constructor is copied.
+    kinds = set(map(type, hits.ids))
+    if kinds == {int}:
+        message.ids.numbers.extend(hits.ids)  # type: ignore[arg-type]
+    else:
+        message.ids.CopyFrom(ids_message(hits.ids))
+    message.scores.extend(hits.scores)
+    absent = hits.texts.count(None)
+    if absent == 0:
+        message.texts.values.extend(hits.texts)  # type: ignore[arg-type]
+    elif absent < len(hits.texts):
+        message.texts.CopyFrom(texts_message(hits.texts))
+    if any(hits.payloads):
+        message.payloads.json = json_array(hits.payloads)
 
 
 def hits_value(message: pb.Hits) -> list[Hit]:

@@ -199,7 +199,10 @@ class VecdbService(VecdbServiceServicer):
             filter=_filter(request),
             **_given(request, "k", "ef"),
         )
-        return pb.SearchResponse(results=[codec.hits_message(hits) for hits in results])
+        response = pb.SearchResponse()
+        for hits in results:
+            codec.write_hits(hits, response.results.add())
+        return response
 
     @_gated(CallClass.SEARCH)
     def Get(self, request: pb.GetRequest) -> pb.GetResponse:

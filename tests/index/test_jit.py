@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,7 +36,7 @@ from vecdb.kernels import (
     rotation,
     scan,
 )
-from vecdb.kernels.jit import COMPILED
+from vecdb.kernels.jit import COMPILED, direct_kernel
 from vecdb.types import Metric
 
 pytestmark = pytest.mark.skipif(not COMPILED, reason="without the JIT nothing is cached")
@@ -82,6 +83,25 @@ def test_a_folder_that_cannot_be_made_means_no_cache(tmp_path: Path) -> None:
     assert _folders(XDG_CACHE_HOME=str(in_the_way))[0] == "None"
 
 
+@direct_kernel
+def _total(numbers: Any) -> Any:
+    total = 0.0
+    for i in range(len(numbers)):
+        total += numbers[i]
+    return total
+
+
+def test_a_direct_kernel_refuses_other_types_in_tests_and_takes_read_only_arrays() -> None:
+    numbers = np.ones(3, np.float32)
+    assert _total(numbers) == 3
+    with pytest.raises(TypeError, match=r"_total is given .*float64.*: must be .*float32"):
+        _total(np.ones(3))
+    with pytest.raises(TypeError, match="must be"):
+        _total(np.ones((3, 2), np.float32)[:, 0])
+    numbers.flags.writeable = False
+    assert _total(numbers) == 3
+
+
 def test_each_kernel_is_compiled_for_one_set_of_types(tmp_path: Path) -> None:
     """A second set would be a second wait on somebody's first call."""
     index = HnswIndex(17, m=4, ef_construction=10)
@@ -113,14 +133,12 @@ def test_each_kernel_is_compiled_for_one_set_of_types(tmp_path: Path) -> None:
                 each.search(clustered(40, 17), 2, filter=mask)
             each.remove(np.arange(60))
             each.add(clustered(40, 17, seed=1))
-    kernels = {
-        f"{module.__name__}.{name}": thing
-        for module in MODULES
-        for name, thing in vars(module).items()
-        if getattr(thing, "__module__", "") == module.__name__
-        and getattr(thing, "_cache", None) is not None
-        and type(thing._cache).__name__ == "FunctionCache"
-    }
+    kernels = {}
+    for module in MODULES:
+        for name, thing in vars(module).items():
+            for each in (thing, getattr(thing, "__wrapped__", None)):  # of a direct kernel
+                if type(getattr(each, "_cache", None)).__name__ == "FunctionCache":
+                    kernels[f"{each.__module__}.{name}"] = each
     assert len(kernels) == KERNELS
     counts = {name: len(k.signatures) for name, k in kernels.items()}
     assert counts == dict.fromkeys(counts, 1)

@@ -90,7 +90,7 @@ class ByteCodes:
         prepared, vectors = queries.prepared, frozen(vectors)
         codes, facts, inverse_norms = self._codes_of(vectors)
         scales = inverse_norms if metric is Metric.COSINE else _NO_SCALES
-        bits = _NO_BITS if filter is None else frozen(filter.bits)
+        bits = _NO_BITS if filter is None else filter.bits
 
         def work(first: int, last: int) -> None:
             scan_bytes(
@@ -113,8 +113,7 @@ class ByteCodes:
             if self._coded < count:
                 encode_bytes(vectors, self._coded, count, *self._codes)
                 self._coded = count
-            codes, facts, inverse_norms = self._codes
-            return _Codes(frozen(codes), frozen(facts), frozen(inverse_norms))
+            return self._codes
 
 
 def _with_room(codes: _Codes | None, used: int, needed: int, dim: int) -> _Codes:

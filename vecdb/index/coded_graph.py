@@ -101,8 +101,8 @@ class CodedGraph(PlacedGraph):
         self, queries: Floats, scales: Floats, reach: Reach, allowed: Bits | None,
         out: tuple[Ids, Distances], threads: int,
     ) -> NDArray[np.int64]:  # fmt: skip
-        coded, root, twins = self._coded, self._root, frozen(self._twins)
-        bits = NO_BITS if allowed is None else frozen(allowed)
+        coded, root, twins = self._coded, self._root, self._twins
+        bits = NO_BITS if allowed is None else allowed
         found, distances = out
         k = found.shape[1]
         keep = k + max(k // 8, _RANKED_AT_LEAST)
@@ -123,7 +123,7 @@ class CodedGraph(PlacedGraph):
         self, queries: Floats, scales: Floats, allowed: Bits | None, out: tuple[Ids, Distances],
         threads: int,
     ) -> None:  # fmt: skip
-        bits = NO_BITS if allowed is None else frozen(allowed)
+        bits = NO_BITS if allowed is None else allowed
         found, distances = out
 
         def work(first: int, last: int) -> None:

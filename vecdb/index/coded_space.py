@@ -57,7 +57,7 @@ class CodedSpace:
         normalised = vectors
         if metric is Metric.COSINE:
             normalised = np.empty_like(vectors)
-            store_rows(frozen(vectors), True, normalised, 0)
+            store_rows(vectors, True, normalised, 0)
         centre = normalised.mean(axis=0, dtype=np.float64).astype(np.float32)
         norm = 1.0
         if metric is Metric.DOT:

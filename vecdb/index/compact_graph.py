@@ -109,8 +109,8 @@ class CompactGraph(PlacedGraph):
         self, queries: Floats, scales: Floats, reach: Reach, allowed: Bits | None,
         out: tuple[Ids, Distances], threads: int,
     ) -> NDArray[np.int64]:  # fmt: skip
-        rows, seeds, twins = self._reading(), frozen(self._seeds), frozen(self._twins)
-        bits = NO_BITS if allowed is None else frozen(allowed)
+        rows, seeds, twins = self._reading(), self._seeds, self._twins
+        bits = NO_BITS if allowed is None else allowed
         found, distances = out
         k = found.shape[1]
         keep = k + max(k // 2, _RANKED_AT_LEAST)
@@ -132,7 +132,7 @@ class CompactGraph(PlacedGraph):
         threads: int,
     ) -> None:  # fmt: skip
         rows = self._reading()
-        bits = NO_BITS if allowed is None else frozen(allowed)
+        bits = NO_BITS if allowed is None else allowed
         found, distances = out
 
         def work(first: int, last: int) -> None:

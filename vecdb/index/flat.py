@@ -73,7 +73,7 @@ def rank_exactly(
         int64 and float32 (nq, k), -1 behind the last; put in the new order in place.
     """
     rescore(
-        METRIC_NUMBERS[metric], queries.prepared, frozen(vectors), CORRECTIONS[metric], rows,
+        METRIC_NUMBERS[metric], queries.prepared, vectors, CORRECTIONS[metric], rows,
         distances,
     )  # fmt: skip
 

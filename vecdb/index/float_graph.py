@@ -230,7 +230,7 @@ class FloatGraph:
                 )  # fmt: skip
             else:
                 search_graph_filtered(
-                    graph, state.entry, state.top, queries[part], ef, frozen(allowed), wanted,
+                    graph, state.entry, state.top, queries[part], ef, allowed, wanted,
                     count, correction, scratch, thread_heap(len(state.table)),
                     rows[part], distances[part], complete[part],
                 )  # fmt: skip

@@ -7,7 +7,7 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.index.rows import aligned_empty, frozen, padded
+from vecdb.index.rows import aligned_empty, padded
 from vecdb.kernels.distance import store_rows
 from vecdb.kernels.rotation import draw_signs, rotate
 from vecdb.types import Matrix, Metric
@@ -38,7 +38,7 @@ class GraphSpace(NamedTuple):
         lifts = np.zeros(count, np.float32)
         if count == 0:
             return cls(space, lifts, space)
-        store_rows(frozen(vectors), metric is Metric.COSINE, space, 0)
+        store_rows(vectors, metric is Metric.COSINE, space, 0)
         space[:, dim:] = 0
         if metric is Metric.COSINE:
             return cls(space, lifts, space)

@@ -250,9 +250,11 @@ class PlacedGraph(ABC):
         placed, scales = self._space.place_queries(queries)
         reach, hops = self._calibration.plan(k, ef, target, count / len(self.rows))
         if scan_is_cheaper(count, hops):
-            self._scan(frozen(placed), scales, allowed, (found, distances), threads)
+            self._scan(placed, scales, allowed, (found, distances), threads)
             return found, distances
-        effort = self._walk(frozen(placed), scales, reach, allowed, (found, distances), threads)
+        effort = self._walk(placed, scales, reach, allowed, (found, distances), threads)
+        if count == len(self.rows) and -1 not in found[:, min(k, count) - 1].tolist():
+            return found, distances  # as nearly always
         short = self._came_short(effort, found, reach, count)
         asked = np.flatnonzero(short)
         while len(asked):
@@ -263,12 +265,12 @@ class PlacedGraph(ABC):
             if scanned.any():
                 rows = asked[scanned]
                 part = found[rows], distances[rows]
-                self._scan(frozen(placed[rows]), scales[rows], allowed, part, threads)
+                self._scan(placed[rows], scales[rows], allowed, part, threads)
                 found[rows], distances[rows] = part
             asked = asked[~scanned]
             if len(asked):
                 part = found[asked], distances[asked]
-                again = frozen(placed[asked]), scales[asked]
+                again = placed[asked], scales[asked]
                 effort = self._walk(*again, reach, allowed, part, threads)
                 short = self._came_short(effort, part[0], reach, count)
                 found[asked], distances[asked] = part

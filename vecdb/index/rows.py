@@ -67,7 +67,7 @@ def prepared_queries(vectors: Matrix, metric: Metric) -> Matrix:
     if metric is not Metric.COSINE and width == vectors.shape[1]:
         return frozen(vectors)
     rows = np.empty((vectors.shape[0], width), np.float32)
-    store_rows(frozen(vectors), metric is Metric.COSINE, rows, 0)
+    store_rows(vectors, metric is Metric.COSINE, rows, 0)
     return frozen(rows)
 
 
@@ -209,5 +209,5 @@ class RowTable(LiveRows):
         """Store checked vectors under checked ids; the rest of each row is left unset."""
         first, last = len(self), len(self) + len(ids)
         self.vectors = reserve(self.vectors, first, last)
-        store_rows(frozen(vectors), self.metric is Metric.COSINE, self.vectors, first)
+        store_rows(vectors, self.metric is Metric.COSINE, self.vectors, first)
         self.append_ids(ids)

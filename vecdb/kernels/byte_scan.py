@@ -16,7 +16,7 @@ import numpy as np
 from vecdb.kernels.bitset import has_bit
 from vecdb.kernels.byte_simd import ZERO, dot_bytes
 from vecdb.kernels.distance import COSINE, L2
-from vecdb.kernels.jit import inline, kernel
+from vecdb.kernels.jit import direct_kernel, inline, kernel
 from vecdb.kernels.pool import key_distance, offer
 from vecdb.kernels.scan import offer_block, unpack_pool
 
@@ -94,7 +94,7 @@ def _bounds(
     return -product - error, -product + error
 
 
-@kernel
+@direct_kernel
 def scan_bytes(
     metric: Any, queries: Any, vectors: Any, codes: Any, facts: Any, scales: Any, count: Any,
     allowed: Any, restricted: Any, correction: Any, levels: Any, least: Any, near: Any, pools: Any,

@@ -12,7 +12,7 @@ import numpy as np
 
 from vecdb.kernels.bitset import has_bit
 from vecdb.kernels.coded_rows import ask_for, distance_by_code, distance_to, doubt_of, offset_of
-from vecdb.kernels.jit import inline, kernel
+from vecdb.kernels.jit import direct_kernel, inline
 from vecdb.kernels.pool import key_distance, key_row, offer
 from vecdb.kernels.two_bytes import quantise_query
 
@@ -27,7 +27,7 @@ def _next_allowed(row: Any, count: Any, allowed: Any, restricted: Any) -> Any:
     return row
 
 
-@kernel
+@direct_kernel
 def scan_coded(
     rows: Any, count: Any, queries: Any, allowed: Any, restricted: Any, scales: Any, pools: Any,
     sizes: Any, levels: Any, queried: Any, block: Any, out_rows: Any, out_distances: Any,

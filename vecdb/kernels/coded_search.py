@@ -37,7 +37,7 @@ from vecdb.kernels.coded_rows import (
     offset_of,
 )
 from vecdb.kernels.frontier import Frontier
-from vecdb.kernels.jit import inline, kernel
+from vecdb.kernels.jit import direct_kernel, inline
 from vecdb.kernels.pool import key_distance, key_row, offer
 from vecdb.kernels.simd import prefetch
 from vecdb.kernels.two_bytes import quantise_query
@@ -283,7 +283,7 @@ def search_one(rows: Any, root: Any, queries: Any, reach: Any, k: Any, lanes: An
     return lanes.state[0, FOUND]
 
 
-@kernel
+@direct_kernel
 def search_coded(
     rows: Any, root: Any, twins: Any, queries: Any, reach: Any, keep: Any, allowed: Any,
     restricted: Any, scales: Any, lanes: Any, out_rows: Any, out_distances: Any, effort: Any,

@@ -8,13 +8,13 @@ import numpy as np
 
 from vecdb.kernels.bitset import has_bit
 from vecdb.kernels.compact_rows import ask_for, distance_to
-from vecdb.kernels.jit import kernel
+from vecdb.kernels.jit import direct_kernel
 from vecdb.kernels.pool import key_distance, key_row, offer
 
 _BLOCK = 32
 
 
-@kernel
+@direct_kernel
 def scan_compact(
     rows: Any, count: Any, queries: Any, allowed: Any, restricted: Any, scales: Any, pools: Any,
     sizes: Any, block: Any, out_rows: Any, out_distances: Any,

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from vecdb.kernels import frontier
 from vecdb.kernels.compact_rows import ask_for, base_of, distance_to, neighbour_at, scale_of
 from vecdb.kernels.frontier import Frontier
-from vecdb.kernels.jit import inline, kernel
+from vecdb.kernels.jit import direct_kernel, inline
 from vecdb.kernels.pool import key_row, offer, pack_key
 from vecdb.kernels.simd import prefetch
 from vecdb.kernels.two_bytes import product_with_code, quantise_query
@@ -191,7 +191,7 @@ def search_for_row(rows: Any, seeds: Any, queries: Any, reach: Any, keep: Any, l
     return lanes.state[0, FOUND]
 
 
-@kernel
+@direct_kernel
 def search_compact(
     rows: Any, seeds: Any, twins: Any, queries: Any, reach: Any, keep: Any, allowed: Any,
     restricted: Any, scales: Any, lanes: Any, out_rows: Any, out_distances: Any, effort: Any,

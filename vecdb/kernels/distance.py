@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from vecdb.kernels.jit import inline, kernel
+from vecdb.kernels.jit import direct_kernel, inline
 from vecdb.kernels.simd import dot_four_by_two, dot_one_by_four, l2_four_by_two, l2_one_by_four
 
 L2 = 0
@@ -54,7 +54,7 @@ def distances_four_by_two(
     return -s, -t, -u, -v, -w, -x, -y, -z
 
 
-@kernel
+@direct_kernel
 def store_rows(vectors: Any, normalise: Any, rows: Any, first: Any) -> None:
     """Copy `vectors` (n, dim) into ``rows[first:, :dim]``, scaled to unit norm if asked.
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from vecdb.kernels.bitset import Bits, has_bit, set_bit
 from vecdb.kernels.distance import distance, distances_to_four
-from vecdb.kernels.jit import inline, kernel
+from vecdb.kernels.jit import direct_kernel, inline, kernel
 from vecdb.kernels.pool import EXPANDED, insert_key, key_distance, key_row, pack_key
 from vecdb.kernels.simd import prefetch
 
@@ -179,7 +179,7 @@ def _unpack_with_twins(
         out_distances[q, i] = np.float32(np.inf)
 
 
-@kernel
+@direct_kernel
 def search_graph(
     graph: Any, entry: Any, top: Any, queries: Any, ef: Any, correction: Any, scratch: Any,
     out_rows: Any, out_distances: Any,

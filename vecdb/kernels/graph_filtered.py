@@ -10,7 +10,7 @@ from vecdb.kernels.bitset import has_bit, set_bit
 from vecdb.kernels.distance import distances_to_four
 from vecdb.kernels.graph import collect_unvisited, descend
 from vecdb.kernels.heap import heap_pop, heap_push
-from vecdb.kernels.jit import inline, kernel
+from vecdb.kernels.jit import direct_kernel, inline
 from vecdb.kernels.pool import insert_key, key_distance, key_row, pack_key
 from vecdb.kernels.scan import unpack_pool
 
@@ -74,7 +74,7 @@ def _search_base(
     return size, True
 
 
-@kernel
+@direct_kernel
 def search_graph_filtered(
     graph: Any, entry: Any, top: Any, queries: Any, ef: Any, allowed: Any, wanted: Any, budget: Any,
     correction: Any, scratch: Any, heap: Any, out_rows: Any, out_distances: Any, complete: Any,

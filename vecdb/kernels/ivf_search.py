@@ -16,7 +16,7 @@ from vecdb.kernels.distance import L2, distance, distances_to_four
 from vecdb.kernels.heap import heap_pop
 from vecdb.kernels.ivf_coarse import NO_LIMIT, heap_of_lists, nearest_lists, prepare_query
 from vecdb.kernels.ivf_scan import BLOCK, lowest_bit, scan_block
-from vecdb.kernels.jit import inline, kernel
+from vecdb.kernels.jit import direct_kernel, inline
 from vecdb.kernels.pool import key_distance, key_row, offer, pack_key
 from vecdb.kernels.rabitq import ERROR_OF_FIRST_BIT, plane_sum
 from vecdb.kernels.scan import unpack_pool
@@ -201,7 +201,7 @@ def _ahead(lists: Any, work: Any, probed: Any, nearest: Any, place: Any) -> Any:
     return lists.start[number] + place
 
 
-@kernel
+@direct_kernel
 def search_codes(
     lists: Any, queries: Any, probes: Any, sorted_lists: Any, enough: Any, allowed: Any,
     restricted: Any, k: Any, deviations: Any, correction: Any, work: Any, out_rows: Any,

@@ -18,7 +18,7 @@ from numba.core import cgutils
 from numpy.typing import NDArray
 
 from vecdb.kernels.emit import F32, I32, I64, llvm, load, or_python, row_address, splat, store
-from vecdb.kernels.jit import inline, kernel
+from vecdb.kernels.jit import direct_kernel, inline
 
 Floats = NDArray[np.float32]
 
@@ -166,7 +166,7 @@ def rotate_row(rows: Any, r: Any, signs: Any) -> None:
             rows[r, j] *= np.float32(0.25)
 
 
-@kernel
+@direct_kernel
 def _rotate_all(vectors: Any, normalise: Any, centre: Any, signs: Any, out: Any) -> None:
     dim = vectors.shape[1]
     for i in range(vectors.shape[0]):
@@ -206,8 +206,6 @@ def rotate(
         float32 (n, rotated_dim(dim)).
     """
     out = np.empty((len(vectors), signs.shape[1]), np.float32)
-    origin = np.zeros(vectors.shape[1], np.float32) if centre is None else centre.view()
-    given, decided = vectors.view(), signs.view()
-    given.flags.writeable = decided.flags.writeable = origin.flags.writeable = False
-    _rotate_all(given, normalise, origin, decided, out)
+    origin = np.zeros(vectors.shape[1], np.float32) if centre is None else centre
+    _rotate_all(vectors, normalise, origin, signs, out)
     return out

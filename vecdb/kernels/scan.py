@@ -14,7 +14,7 @@ from vecdb.kernels.distance import (
     distances_four_by_two,
     distances_to_four,
 )  # fmt: skip
-from vecdb.kernels.jit import allocating_kernel, inline, kernel
+from vecdb.kernels.jit import allocating_kernel, direct_kernel, inline
 from vecdb.kernels.pool import key_distance, key_row, offer
 from vecdb.kernels.simd import prefetch
 
@@ -160,7 +160,7 @@ def _exact_distance(metric: Any, queries: Any, q: Any, vectors: Any, row: Any) -
     return np.float32(-product / np.sqrt(total))
 
 
-@kernel
+@direct_kernel
 def rescore(
     metric: Any, queries: Any, vectors: Any, correction: Any, rows: Any, distances: Any
 ) -> None:
