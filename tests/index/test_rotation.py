@@ -62,9 +62,8 @@ def test_the_map_is_decided_by_the_seed_alone_and_for_good() -> None:
 @pytest.mark.parametrize("dim", [64, 192, 384, 1000])
 def test_one_coordinate_is_spread_over_all(dim: int) -> None:
     """Codes take one bit of each coordinate: none may hold more than a little of the vector."""
-    turned = rotation.rotate(
-        np.eye(dim, dtype=np.float32)[:: dim // 16], rotation.draw_signs(dim, 0)
-    )
+    some = np.ascontiguousarray(np.eye(dim, dtype=np.float32)[:: dim // 16])
+    turned = rotation.rotate(some, rotation.draw_signs(dim, 0))
     assert np.abs(turned).max() < 8 / np.sqrt(turned.shape[1])
     assert (turned > 0).mean() == pytest.approx(0.5, abs=0.1)
 

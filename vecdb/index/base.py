@@ -121,3 +121,15 @@ def over_threads(threads: int, count: int, work: Callable[[int, int], None]) -> 
         parts = [pool.submit(work, a, b) for a, b in itertools.pairwise(edges)]
         for part in parts:
             part.result()
+
+
+def over_parts(threads: int, work: Callable[..., None], *arrays: NDArray[Any]) -> None:
+    """Call `work` with stretches of arrays of one length, on that many threads."""
+    if threads <= 1:
+        work(*arrays)
+        return
+
+    def take(first: int, last: int) -> None:
+        work(*(array[first:last] for array in arrays))
+
+    over_threads(threads, len(arrays[0]), take)

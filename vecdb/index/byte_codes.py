@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.config import THREADS, K
-from vecdb.index.base import CORRECTIONS, METRIC_NUMBERS, Distances, Ids, over_threads
+from vecdb.index.base import CORRECTIONS, METRIC_NUMBERS, Distances, Ids, over_parts
 from vecdb.index.queries import Queries
 from vecdb.index.row_filter import RowFilter
 from vecdb.index.rows import aligned_empty, frozen
@@ -87,21 +87,21 @@ class ByteCodes:
         count, metric = len(vectors), self._metric
         out_rows = np.empty((len(queries), k), np.int64)
         out_distances = np.empty((len(queries), k), np.float32)
-        prepared, vectors = queries.prepared, frozen(vectors)
+        vectors = frozen(vectors)
         codes, facts, inverse_norms = self._codes_of(vectors)
         scales = inverse_norms if metric is Metric.COSINE else _NO_SCALES
         bits = _NO_BITS if filter is None else filter.bits
 
-        def work(first: int, last: int) -> None:
+        def work(prepared: Matrix, rows: Ids, distances: Distances) -> None:
             scan_bytes(
-                METRIC_NUMBERS[metric], prepared[first:last], vectors, codes, facts, scales, count,
-                bits, filter is not None, CORRECTIONS[metric],
+                METRIC_NUMBERS[metric], prepared, vectors, codes, facts, scales, count, bits,
+                filter is not None, CORRECTIONS[metric],
                 np.zeros((1, codes.shape[1]), np.int8), np.empty(count, np.float32),
                 np.empty(count, np.int64), np.empty((1, max(min(k, count), 1)), np.int64),
-                out_rows[first:last], out_distances[first:last],
+                rows, distances,
             )  # fmt: skip
 
-        over_threads(threads, len(queries), work)
+        over_parts(threads, work, queries.prepared, out_rows, out_distances)
         return out_rows, out_distances
 
     def _codes_of(self, vectors: Matrix) -> _Codes:

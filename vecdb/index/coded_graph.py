@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.index.base import Arrays, Distances, Ids, metric_of_number, over_threads
+from vecdb.index.base import Arrays, Distances, Ids, metric_of_number, over_parts
 from vecdb.index.coded_links import NO_RESIDUALS, link_all, read_only, root_of
 from vecdb.index.coded_memory import reserve_rows
 from vecdb.index.coded_seeds import SEEDS
@@ -103,20 +103,20 @@ class CodedGraph(PlacedGraph):
     ) -> NDArray[np.int64]:  # fmt: skip
         coded, root, twins = self._coded, self._root, self._twins
         bits = NO_BITS if allowed is None else allowed
-        found, distances = out
-        k = found.shape[1]
+        k = out[0].shape[1]
         keep = k + max(k // 8, _RANKED_AT_LEAST)
         effort = np.empty((len(queries), 2), np.int64)
 
-        def work(first: int, last: int) -> None:
-            part = slice(first, last)
+        def work(
+            queries: Floats, scales: Floats, found: Ids, distances: Distances, effort: Ids
+        ) -> None:
             lanes = thread_lanes(len(self.rows), reach.ef, keep, queries.shape[1])
             search_coded(
-                coded, root, twins, queries[part], reach, keep, bits, allowed is not None,
-                scales[part], lanes, found[part], distances[part], effort[part],
+                coded, root, twins, queries, reach, keep, bits, allowed is not None, scales,
+                lanes, found, distances, effort,
             )  # fmt: skip
 
-        over_threads(threads, len(queries), work)
+        over_parts(threads, work, queries, scales, *out, effort)
         return effort
 
     def _scan(
@@ -124,19 +124,17 @@ class CodedGraph(PlacedGraph):
         threads: int,
     ) -> None:  # fmt: skip
         bits = NO_BITS if allowed is None else allowed
-        found, distances = out
 
-        def work(first: int, last: int) -> None:
-            part = slice(first, last)
-            pools = np.empty((last - first, found.shape[1]), np.int64)
+        def work(queries: Floats, scales: Floats, found: Ids, distances: Distances) -> None:
+            count, width = queries.shape
             scan_coded(
-                self._coded, len(self.rows), queries[part], bits, allowed is not None,
-                scales[part], pools, np.empty(last - first, np.int64),
-                np.empty((last - first, queries.shape[1]), np.int8), np.empty((last - first, 3)),
-                np.empty(64, np.int64), found[part], distances[part],
+                self._coded, len(self.rows), queries, bits, allowed is not None, scales,
+                np.empty(found.shape, np.int64), np.empty(count, np.int64),
+                np.empty((count, width), np.int8), np.empty((count, 3)), np.empty(64, np.int64),
+                found, distances,
             )  # fmt: skip
 
-        over_threads(threads, len(queries), work)
+        over_parts(threads, work, queries, scales, *out)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return everything as arrays; the large ones are not copied."""

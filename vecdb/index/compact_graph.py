@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.errors import CorruptFileError
-from vecdb.index.base import Arrays, Distances, Ids, metric_of_number, over_threads
+from vecdb.index.base import Arrays, Distances, Ids, metric_of_number, over_parts
 from vecdb.index.coded_memory import code_memory, reserve_rows
 from vecdb.index.coded_seeds import SEEDS
 from vecdb.index.coded_space import Floats
@@ -109,42 +109,39 @@ class CompactGraph(PlacedGraph):
         self, queries: Floats, scales: Floats, reach: Reach, allowed: Bits | None,
         out: tuple[Ids, Distances], threads: int,
     ) -> NDArray[np.int64]:  # fmt: skip
-        rows, seeds, twins = self._reading(), self._seeds, self._twins
+        rows, seeds, twins = self._writable(), self._seeds, self._twins
         bits = NO_BITS if allowed is None else allowed
-        found, distances = out
-        k = found.shape[1]
+        k = out[0].shape[1]
         keep = k + max(k // 2, _RANKED_AT_LEAST)
         effort = np.empty((len(queries), 2), np.int64)
 
-        def work(first: int, last: int) -> None:
-            part = slice(first, last)
+        def work(
+            queries: Floats, scales: Floats, found: Ids, distances: Distances, effort: Ids
+        ) -> None:
             lanes = thread_compact_lanes(len(self.rows), reach.ef, keep, rows.width, self.degree)
             search_compact(
-                rows, seeds, twins, queries[part], reach, keep, bits, allowed is not None,
-                scales[part], lanes, found[part], distances[part], effort[part],
+                rows, seeds, twins, queries, reach, keep, bits, allowed is not None, scales,
+                lanes, found, distances, effort,
             )  # fmt: skip
 
-        over_threads(threads, len(queries), work)
+        over_parts(threads, work, queries, scales, *out, effort)
         return effort
 
     def _scan(
         self, queries: Floats, scales: Floats, allowed: Bits | None, out: tuple[Ids, Distances],
         threads: int,
     ) -> None:  # fmt: skip
-        rows = self._reading()
+        rows = self._writable()
         bits = NO_BITS if allowed is None else allowed
-        found, distances = out
 
-        def work(first: int, last: int) -> None:
-            part = slice(first, last)
-            pools = np.empty((last - first, found.shape[1]), np.int64)
+        def work(queries: Floats, scales: Floats, found: Ids, distances: Distances) -> None:
             scan_compact(
-                rows, len(self.rows), queries[part], bits, allowed is not None, scales[part],
-                pools, np.empty(last - first, np.int64), np.empty(_BLOCK, np.int64), found[part],
-                distances[part],
+                rows, len(self.rows), queries, bits, allowed is not None, scales,
+                np.empty(found.shape, np.int64), np.empty(len(queries), np.int64),
+                np.empty(_BLOCK, np.int64), found, distances,
             )  # fmt: skip
 
-        over_threads(threads, len(queries), work)
+        over_parts(threads, work, queries, scales, *out)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return everything as arrays; the large ones are not copied."""

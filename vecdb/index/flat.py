@@ -73,8 +73,7 @@ def rank_exactly(
         int64 and float32 (nq, k), -1 behind the last; put in the new order in place.
     """
     rescore(
-        METRIC_NUMBERS[metric], queries.prepared, vectors, CORRECTIONS[metric], rows,
-        distances,
+        METRIC_NUMBERS[metric], queries.vectors, vectors, CORRECTIONS[metric], rows, distances,
     )  # fmt: skip
 
 

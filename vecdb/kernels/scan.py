@@ -144,20 +144,27 @@ def scan_rows(
 
 
 @inline
-def _exact_distance(metric: Any, queries: Any, q: Any, vectors: Any, row: Any) -> Any:
-    """Return the cheap distance of a query to a vector that is not of unit norm under cosine."""
+def _squared_norm(vectors: Any, row: Any) -> Any:
+    total = np.float64(0.0)
+    for i in range(vectors.shape[1]):
+        total += np.float64(vectors[row, i]) * np.float64(vectors[row, i])
+    return total
+
+
+@inline
+def _exact_distance(metric: Any, queries: Any, q: Any, vectors: Any, row: Any, asked: Any) -> Any:
+    """Return the cheap distance of a query, whose squared norm is `asked`, to a vector."""
     dim = vectors.shape[1]
     cheap = distance(metric, queries, q, vectors, row, dim)
     if metric != COSINE:
         return cheap
     square = -distance(DOT, vectors, row, vectors, row, dim)
-    if square > _SAFE_SQUARE:
-        return cheap / np.sqrt(square)
-    product, total = np.float64(0.0), np.float64(0.0)
+    if min(square, asked) > _SAFE_SQUARE:
+        return cheap / np.float32(np.sqrt(square * asked))
+    product = np.float64(0.0)
     for i in range(dim):
         product += np.float64(queries[q, i]) * np.float64(vectors[row, i])
-        total += np.float64(vectors[row, i]) * np.float64(vectors[row, i])
-    return np.float32(-product / np.sqrt(total))
+    return np.float32(-product / np.sqrt(_squared_norm(vectors, row) * asked))
 
 
 @direct_kernel
@@ -169,10 +176,9 @@ def rescore(
     Parameters
     ----------
     metric : int
-    queries : float32 (nq, width)
-        Prepared: of unit norm under cosine.
+    queries : float32 (nq, dim)
     vectors : float32 (n, dim)
-        As given, whatever the metric.
+        Both as given, whatever the metric.
     correction : float32
         What turns a cheap distance into the returned one.
     rows : int64 (nq, k)
@@ -181,6 +187,7 @@ def rescore(
     """
     lines = vectors.shape[1] * 4 // _LINE
     for q in range(rows.shape[0]):
+        asked = _squared_norm(queries, q) if metric == COSINE else 1.0
         for i in range(min(_AHEAD, rows.shape[1])):
             prefetch(vectors, max(rows[q, i], 0), 0, lines)
         for i in range(rows.shape[1]):
@@ -189,7 +196,7 @@ def rescore(
                 break
             if i + _AHEAD < rows.shape[1]:
                 prefetch(vectors, max(rows[q, i + _AHEAD], 0), 0, lines)
-            exact = _exact_distance(metric, queries, q, vectors, row) + correction
+            exact = _exact_distance(metric, queries, q, vectors, row, asked) + correction
             place = i
             while place > 0 and distances[q, place - 1] > exact:
                 distances[q, place] = distances[q, place - 1]
