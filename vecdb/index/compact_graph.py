@@ -109,7 +109,7 @@ class CompactGraph(PlacedGraph):
         self, queries: Floats, scales: Floats, reach: Reach, allowed: Bits | None,
         out: tuple[Ids, Distances], threads: int,
     ) -> NDArray[np.int64]:  # fmt: skip
-        rows, seeds, twins = self._writable(), self._seeds, self._twins
+        rows, seeds, twins = self._reading(), self._seeds, self._twins
         bits = NO_BITS if allowed is None else allowed
         k = out[0].shape[1]
         keep = k + max(k // 2, _RANKED_AT_LEAST)
@@ -131,7 +131,7 @@ class CompactGraph(PlacedGraph):
         self, queries: Floats, scales: Floats, allowed: Bits | None, out: tuple[Ids, Distances],
         threads: int,
     ) -> None:  # fmt: skip
-        rows = self._writable()
+        rows = self._reading()
         bits = NO_BITS if allowed is None else allowed
 
         def work(queries: Floats, scales: Floats, found: Ids, distances: Distances) -> None:

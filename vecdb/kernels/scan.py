@@ -153,7 +153,10 @@ def _squared_norm(vectors: Any, row: Any) -> Any:
 
 @inline
 def _exact_distance(metric: Any, queries: Any, q: Any, vectors: Any, row: Any, asked: Any) -> Any:
-    """Return the cheap distance of a query, whose squared norm is `asked`, to a vector."""
+    """Return the cheap distance of a query to a vector; neither need be of unit norm.
+
+    `asked` is the query's squared norm, read under cosine only.
+    """
     dim = vectors.shape[1]
     cheap = distance(metric, queries, q, vectors, row, dim)
     if metric != COSINE:
