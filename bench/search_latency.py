@@ -4,10 +4,10 @@
 
 Every engine holds the same vectors under the same ids, with a text and a payload for each, and
 returns ids, scores, texts and payloads. The queries go one at a time, in one thread. The engines
-take turns query by query, so that noise hits all alike and each finds the caches cold; with
-`--loops` each has all queries to itself, as a program that does nothing but search. An ef of 0 is
-the engine's own choice, and a share below 1 is that of the points that a filter keeps. Beside each
-latency stands the recall.
+take turns query by query, in another order each time, so that noise hits all alike and each finds
+the caches as another left them; with `--loops` each has all queries to itself, as a program that
+does nothing but search. An ef of 0 is the engine's own choice, and a share below 1 is that of the
+points that a filter keeps. Beside each latency stands the recall.
 """
 
 from __future__ import annotations
@@ -134,11 +134,16 @@ def rounds(
     searches: dict[str, Search], count: int, passes: int, loops: bool
 ) -> Iterator[tuple[int, int, str]]:
     """Yield pass, query and engine in the order in which they are measured."""
+    names = list(searches)
+    rng = np.random.default_rng(0)
     for number in range(passes):
         if loops:
-            yield from ((number, query, name) for name in searches for query in range(count))
+            yield from ((number, query, name) for name in names for query in range(count))
         else:
-            yield from ((number, query, name) for query in range(count) for name in searches)
+            for query in range(count):
+                # After a call of its own process a server is awake, and its caches are warm.
+                rng.shuffle(names)
+                yield from ((number, query, name) for name in names)
 
 
 def measure(
