@@ -206,18 +206,11 @@ def json_array(objects: Iterable[bytes | None]) -> str:
 
 def write_hits(hits: HitColumns, message: pb.Hits) -> None:
     """Write one query's results to an empty message."""
-    # Field by field: a message that is given to another's constructor is copied.
-    kinds = set(map(type, hits.ids))
-    if kinds == {int}:
-        message.ids.numbers.extend(hits.ids)  # type: ignore[arg-type]
-    else:
-        message.ids.CopyFrom(ids_message(hits.ids))
+    message.ids.CopyFrom(ids_message(hits.ids))
     message.scores.extend(hits.scores)
-    absent = hits.texts.count(None)
-    if absent == 0:
-        message.texts.values.extend(hits.texts)  # type: ignore[arg-type]
-    elif absent < len(hits.texts):
-        message.texts.CopyFrom(texts_message(hits.texts))
+    texts = _texts_if_any(hits.texts)
+    if texts is not None:
+        message.texts.CopyFrom(texts)
     if any(hits.payloads):
         message.payloads.json = json_array(hits.payloads)
 
@@ -319,7 +312,7 @@ def answer_end_value(message: pb.AnswerEnd) -> AnswerEnd:
 
 
 def _texts_if_any(texts: list[str | None]) -> pb.Texts | None:
-    return texts_message(texts) if any(text is not None for text in texts) else None
+    return texts_message(texts) if texts.count(None) < len(texts) else None
 
 
 def _payloads_if_any(payloads: list[Payload | None]) -> pb.Payloads | None:

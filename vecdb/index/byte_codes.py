@@ -87,7 +87,6 @@ class ByteCodes:
         count, metric = len(vectors), self._metric
         out_rows = np.empty((len(queries), k), np.int64)
         out_distances = np.empty((len(queries), k), np.float32)
-        vectors = frozen(vectors)
         codes, facts, inverse_norms = self._codes_of(vectors)
         scales = inverse_norms if metric is Metric.COSINE else _NO_SCALES
         bits = _NO_BITS if filter is None else filter.bits
@@ -111,7 +110,7 @@ class ByteCodes:
             if self._codes is None or len(self._codes.codes) < count:
                 self._codes = _with_room(self._codes, self._coded, count, vectors.shape[1])
             if self._coded < count:
-                encode_bytes(vectors, self._coded, count, *self._codes)
+                encode_bytes(frozen(vectors), self._coded, count, *self._codes)
                 self._coded = count
             return self._codes
 

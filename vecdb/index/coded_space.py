@@ -109,12 +109,12 @@ class CodedSpace:
         `offsets` (n,) are read under dot only.
         """
         if self.metric is not Metric.DOT:
-            return frozen(np.ascontiguousarray(coordinates))
+            return np.ascontiguousarray(coordinates)
         norms = np.sqrt(np.maximum(np.float32(self.norm**2) - offsets, 0))
         stretch = np.float32(self.norm) / np.where(norms > 0, norms, np.float32(self.norm))
         centre = self._placed_centre()
         placed = (coordinates + centre) * stretch[:, None] - centre
-        return frozen(placed.astype(np.float32))
+        return np.asarray(placed, np.float32)
 
     def move_back(self, coordinates: Floats) -> None:
         """Make coordinates (n, width), in place, those of the vectors before they were moved."""

@@ -189,8 +189,9 @@ class SegmentFile:
         """Return the texts of rows."""
         if self._texts is None:
             return [None] * len(rows)
+        found = self._texts.take(rows)
         try:
-            return self._texts.take_texts(rows)
+            return [None if encoded is None else encoded.decode() for encoded in found]
         except UnicodeDecodeError:  # say in which row
             return [self.text_at(row) for row in rows.tolist()]
 
@@ -281,16 +282,6 @@ class BlobColumn:
         present, offsets, data = self._views
         return [
             data[offsets[row] : offsets[row + 1]].tobytes()
-            if present[row >> 3] >> (row & 7) & 1
-            else None
-            for row in rows.tolist()
-        ]
-
-    def take_texts(self, rows: NDArray[np.integer[Any]]) -> list[str | None]:
-        """Return the strings of `rows`, which are UTF-8, as str."""
-        present, offsets, data = self._views
-        return [
-            str(data[offsets[row] : offsets[row + 1]], "utf-8")
             if present[row >> 3] >> (row & 7) & 1
             else None
             for row in rows.tolist()
