@@ -49,8 +49,8 @@ THREADS = Limits("threads", 1, 1, 1_024)
 
 HNSW_M = Limits("m", 2, 16, 512)
 HNSW_EF_CONSTRUCTION = Limits("ef_construction", 4, 200, 10_000)
-CODED_EF_CONSTRUCTION = Limits("ef_construction", 4, 64, 10_000)
-"""Of a graph that is built at once, where more gains little: bench/notes/graph.md."""
+CODED_EF_CONSTRUCTION = Limits("ef_construction", 4, 128, 10_000)
+"""Of a graph that is built at once: bench/notes/graph.md."""
 HNSW_EF = Limits("ef", 1, 64, 100_000)
 COLLECTION_EF = Limits("ef", 1, 64, 100_000)
 """The least, beside `COLLECTION_RECALL`: queries may be less like the rows than these are."""

@@ -7,13 +7,13 @@ from hypothesis import strategies as st
 
 from tests.index.samples import METRICS, awkward_vectors, clustered
 from vecdb.index.graph_bulk import BulkGraph, BulkSettings, bulk_graph
-from vecdb.index.graph_carve import Workers, carve
+from vecdb.index.graph_carve import Workers, carve, words_of
 from vecdb.kernels.jit import COMPILED
 from vecdb.kernels.pool import key_distance, key_row, pack_key, pack_keys
 from vecdb.types import Metric
 
 MANY = 2_000 if COMPILED else 120
-SMALL = BulkSettings(leaf=64, rounds=2, listed=40, ef=12)
+SMALL = BulkSettings(leaf=64, rounds=2, listed=96)
 """Settings under which few rows go through every step."""
 
 
@@ -194,7 +194,8 @@ def test_leaves_cover_all_rows_and_are_neither_small_nor_large(fanouts: tuple[in
     vectors = np.zeros((MANY, 16), np.float32)
     vectors[:, :5] = clustered(MANY, 5)
     vectors[: MANY // 3, 0] = 50
-    leaves, far = carve(vectors, leaf=64, least=20, fanouts=fanouts, seed=[1], workers=Workers(2))
+    words, workers = words_of(vectors, Workers(2)), Workers(2)
+    leaves, far = carve(words, leaf=64, least=20, fanouts=fanouts, seed=[1], workers=workers)
     assert set(np.concatenate(leaves).tolist()) == set(range(MANY))
     for leaf in leaves:
         assert 20 <= len(leaf) <= 84
@@ -203,7 +204,7 @@ def test_leaves_cover_all_rows_and_are_neither_small_nor_large(fanouts: tuple[in
     for row in range(0, MANY, 37):
         for key in far[row]:
             there = ((vectors[row] - vectors[key_row(key)]) ** 2).sum()
-            assert key_distance(key) == pytest.approx(float(there), rel=1e-5)
+            assert key_distance(key) == pytest.approx(float(there), rel=0.05, abs=1e-4)
 
 
 def test_keys_of_arrays_are_those_of_numbers() -> None:

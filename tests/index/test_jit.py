@@ -35,6 +35,7 @@ from vecdb.kernels import (
     kmeans,
     rotation,
     scan,
+    word_codes,
 )
 from vecdb.kernels.jit import COMPILED, direct_kernel
 from vecdb.types import Metric
@@ -45,6 +46,7 @@ MODULES = (
     byte_scan, distance, graph, graph_build, graph_filtered, ivf, ivf_coarse, ivf_codes, ivf_search,
     kmeans, rotation, scan, coded_insert, coded_rows, coded_scan, coded_search, compact_insert,
     compact_rows, compact_scan, compact_search, graph_bulk, graph_bulk_link, graph_bulk_reach,
+    word_codes,
 )  # fmt: skip
 KERNELS = 40
 

@@ -33,7 +33,7 @@ from vecdb.kernels.rotation import rotated_dim
 from vecdb.kernels.walk import Reach, ended_by_ef
 from vecdb.types import Metric
 
-LAYOUT_VERSION = 3
+LAYOUT_VERSION = 4
 """Of the arrays; any other is refused, and a collection then builds the graph again."""
 
 _RANKED_AT_LEAST = 8
@@ -86,7 +86,7 @@ class CodedGraph(PlacedGraph):
 
     def _insert(self, places: Ids) -> None:
         coded = self._writable()
-        ef = max(self.ef_construction, 2 * self.degree)
+        ef = max(self.ef_construction // 2, 2 * self.degree)
         lanes = make_lanes(len(self.rows), ef, ef, coded.width)
         query, own, other, apart = np.empty((4, 1, coded.width), np.float32)
         keys, kept = np.empty(ef, np.int64), np.empty(self.degree, np.int64)

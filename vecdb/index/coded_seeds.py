@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from vecdb.types import Matrix
 
-SEEDS = 64
-"""At most as many; a multiple of 32. Looking at all takes a tenth of a microsecond."""
+SEEDS = 256
+"""At most as many; a multiple of 32. To look at all takes about as long as the hop they spare."""
 
 _SAMPLE = 4_096
 
@@ -40,10 +40,13 @@ def draw_seeds(
     rng = np.random.default_rng(seed)
     sample = nodes if len(nodes) <= _SAMPLE else rng.choice(nodes, _SAMPLE, replace=False)
     points = vectors[sample].astype(np.float32)
+    squares = np.einsum("ij,ij->i", points, points, dtype=np.float64)
     chosen = [entry]
     nearest = np.square(points - vectors[entry]).sum(axis=1, dtype=np.float64)
     while len(chosen) < SEEDS and nearest.max() > 0:
         place = int(rng.choice(len(sample), p=nearest / nearest.sum()))
         chosen.append(int(sample[place]))
-        np.minimum(nearest, np.square(points - points[place]).sum(axis=1), out=nearest)
+        apart = squares + squares[place] - 2.0 * (points @ points[place])
+        apart[place] = 0.0
+        np.clip(apart, 0.0, nearest, out=nearest)
     return np.array(chosen, np.int64)

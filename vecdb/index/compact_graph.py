@@ -34,7 +34,7 @@ from vecdb.kernels.rotation import rotated_dim
 from vecdb.kernels.walk import Reach, ended_by_ef
 from vecdb.types import Metric
 
-LAYOUT_VERSION = 2
+LAYOUT_VERSION = 3
 """Of the arrays; a newer one is refused."""
 
 _BLOCK = 32
@@ -95,7 +95,7 @@ class CompactGraph(PlacedGraph):
 
     def _insert(self, places: Ids) -> None:
         rows = self._writable()
-        ef = max(self.ef_construction, 2 * self.degree)
+        ef = max(self.ef_construction // 2, 2 * self.degree)
         lanes = make_compact_lanes(len(self.rows), ef, ef, rows.width, self.degree, 1)
         query = np.empty((1, rows.width), np.float32)
         keys, kept = np.empty(ef, np.int64), np.empty(self.degree, np.int64)

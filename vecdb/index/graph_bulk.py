@@ -5,9 +5,7 @@
    of their leaves (`graph_carve`): each row's list of nearest rows.
 3. The lists are pruned to links, the links reversed and pruned again, and each row filled with
    what was pruned by the least (SymphonyQG, Gou et al. 2025, fills rows likewise).
-4. Each row is searched for in that graph, over codes (`graph_walk`), and whatever is met joins the
-   lists of both; the way there joins its candidates. Then step 3 again.
-5. Nodes that cannot be reached from the entry are linked from where a search for them arrives.
+4. Nodes that cannot be reached from the entry are linked from where a search for them arrives.
 """
 
 from __future__ import annotations
@@ -19,11 +17,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.index.graph_carve import Workers, carve, in_stretches
+from vecdb.config import CODED_EF_CONSTRUCTION
+from vecdb.index.graph_carve import Workers, carve, in_stretches, words_of
 from vecdb.index.graph_space import GraphSpace
-from vecdb.index.graph_walk import CodedWalk
 from vecdb.index.rows import aligned_empty, frozen
-from vecdb.kernels.graph_bulk import chain_twins, join_leaves, measure_keys, widen_lists
+from vecdb.kernels.graph_bulk import LeafMemory, chain_twins, join_leaves, measure_keys
 from vecdb.kernels.graph_bulk_link import (
     count_reverse,
     fill_reverse,
@@ -32,13 +30,14 @@ from vecdb.kernels.graph_bulk_link import (
 )
 from vecdb.kernels.graph_bulk_reach import reach_all
 from vecdb.kernels.pool import LARGEST_KEY
+from vecdb.kernels.word_codes import word_width
 from vecdb.types import Matrix, Metric
 
 Keys = NDArray[np.int64]
 
 _STRETCH = 256
-_FAR = 8
-"""Of the rows met on the way of a search, how many of the farthest become candidates."""
+_EF = 64
+"""Nodes kept while searching for one that cannot be reached."""
 _REVERSE = 64
 """About as many of the rows that link to a row are looked at again when its links are chosen."""
 
@@ -51,12 +50,10 @@ class BulkSettings:
     """Rows that are compared pair by pair."""
     rounds: int = 4
     """How often the rows are carved."""
-    fanouts: tuple[int, ...] = (2, 1)
+    fanouts: tuple[int, ...] = (4, 2)
     """To how many parts a row goes at each level of a carving."""
-    listed: int = 96
+    listed: int = CODED_EF_CONSTRUCTION.default
     """Nearest rows kept of each row while building; at least the degree is kept."""
-    ef: int = 64
-    """Nodes kept while searching for candidates; 0 for no search."""
 
 
 class BulkGraph(NamedTuple):
@@ -143,6 +140,14 @@ def _nearest_to_mean(space: Matrix) -> int:
     return int(np.argmin(np.concatenate(distances)))
 
 
+def _leaf_memory(rows: int, width: int) -> LeafMemory:
+    codes = aligned_empty((rows + 3, word_width(width)), np.int16)
+    codes[:] = 0
+    own = tuple(np.empty(rows, np.float32) for _ in range(5))
+    block, table = aligned_empty((rows, width), np.float32), np.empty((rows, rows), np.int32)
+    return LeafMemory(block, codes, table, own, np.empty(4, np.int64))
+
+
 class _Builder:
     """The steps of a build over more than `degree` + 1 different rows."""
 
@@ -150,7 +155,7 @@ class _Builder:
         self, space: GraphSpace, degree: int, entry: int, workers: Workers, seed: int,
         settings: BulkSettings,
     ) -> None:  # fmt: skip
-        self.space, self.directions = space.vectors, space.directions
+        self.space = space.vectors
         self.compared = space.vectors, frozen(space.lifts)
         self.degree, self.entry = degree, entry
         self.workers, self.seed, self.settings = workers, seed, settings
@@ -161,6 +166,9 @@ class _Builder:
         self.kept = np.full((count, degree), LARGEST_KEY, np.int64)
         self.links = np.empty((count, degree), np.int32)
         self.order = np.arange(count, dtype=np.int32)
+        self.words = self.directions = words_of(space.vectors, self.workers)
+        if space.directions is not space.vectors:
+            self.directions = words_of(space.directions, self.workers)
 
     def build(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """Return links, and an order in which neighbours are close together."""
@@ -168,10 +176,6 @@ class _Builder:
             self._compare_leaves(turn)
         self._prune()
         self._link()
-        if self.settings.ef:
-            self._search()
-            self._prune()
-            self._link()
         return self.links, self.order
 
     def _compare_leaves(self, turn: int) -> None:
@@ -181,8 +185,7 @@ class _Builder:
             self.directions, leaf=leaf, least=leaf // 4, fanouts=self.settings.fanouts,
             seed=[self.seed, turn], workers=self.workers,
         )  # fmt: skip
-        if self.directions is not self.space:
-            measure_keys(*self.compared, far)
+        measure_keys(*self.compared, far)
         self.far = np.hstack([self.far, far])
         members = np.concatenate(leaves)
         starts = np.concatenate([[0], np.cumsum([len(leaf) for leaf in leaves])])
@@ -192,11 +195,9 @@ class _Builder:
         largest = max(map(len, leaves))
 
         def make_work() -> Callable[[int, int], None]:
-            block = aligned_empty((largest + 3, self.space.shape[1]), np.float32)
-            block[:] = 0
-            table = np.empty((largest, largest), np.float32)
+            memory = _leaf_memory(largest, self.space.shape[1])
             return lambda first, last: join_leaves(
-                *self.compared, starts, members, first, last, self.lists, locks, block, table
+                *self.compared, self.words, starts, members, first, last, self.lists, locks, memory
             )
 
         self._spread(len(leaves), 1, make_work)
@@ -236,27 +237,10 @@ class _Builder:
         self._reach()
 
     def _reach(self) -> None:
-        count, ef = len(self.space), self.settings.ef
+        count = len(self.space)
         parents = np.full(count, -1, np.int32)
         reach_all(
             *self.compared, self.links, self.entry, parents, np.empty(count, np.int32),
-            np.empty(max(ef, 32), np.int64), np.empty(count // 8 + 1, np.uint8),
+            np.empty(_EF, np.int64), np.empty(count // 8 + 1, np.uint8),
             np.empty(self.degree, np.int64),
         )  # fmt: skip
-
-    def _search(self) -> None:
-        """Search the graph for each row, on codes; what is met joins the lists."""
-        found = CodedWalk(*self.compared, self.links, self.entry, self.workers)
-        ef = self.settings.ef
-        far = np.empty((len(self.space), _FAR), np.int64)
-        locks = np.zeros(len(self.space), np.int32)
-
-        def make_work() -> Callable[[int, int], None]:
-            search = found.searcher(ef, ef + 2 * _FAR)
-            return lambda first, last: widen_lists(
-                *self.compared, search(self.order[first:last]), self.order, first, last, self.lists,
-                locks, far,
-            )  # fmt: skip
-
-        self._spread(len(self.space), _STRETCH, make_work)
-        self.far = np.hstack([self.far, far])

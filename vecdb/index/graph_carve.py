@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vecdb.index.rows import aligned_empty
 from vecdb.kernels.graph_bulk import LEADER_TILE, nearest_leaders
 from vecdb.kernels.jit import COMPILED
 from vecdb.kernels.pool import pack_keys
+from vecdb.kernels.word_codes import FACTS, Words, encode_words, top_level, word_width
 from vecdb.types import Matrix
 
 Rows = NDArray[np.int32]
@@ -71,20 +73,32 @@ def in_stretches(
             part.result()
 
 
+def words_of(vectors: Matrix, workers: Workers) -> Words:
+    """Return the codes of vectors, float32 (n, width)."""
+    count, width = len(vectors), word_width(vectors.shape[1])
+    words = Words(aligned_empty((count, width), np.int16), np.empty((count, FACTS), np.float32))
+
+    def work(first: int, last: int) -> None:
+        encode_words(vectors, first, last, top_level(width), words)
+
+    in_stretches(workers, count, _STRETCH, lambda: work)
+    return words
+
+
 def _assign(
-    vectors: Matrix, points: Rows, fanout: int, leaf: int, seed: Sequence[int], workers: Workers
+    words: Words, points: Rows, fanout: int, leaf: int, seed: Sequence[int], workers: Workers
 ) -> tuple[Rows, Rows, NDArray[np.float32]]:
     """Return the leaders, and for each point the numbers and distances of its nearest."""
     wanted = min(_MOST_LEADERS, 2 * len(points) // leaf)
     count = max(2 * LEADER_TILE, wanted // LEADER_TILE * LEADER_TILE)
     rng = np.random.default_rng(seed)
     rows = points[np.sort(rng.choice(len(points), count, replace=False))]
-    leaders = vectors[rows]
+    leaders = Words(words.codes[rows], words.facts[rows])
     chosen = np.empty((len(points), fanout), np.int32)
     distances = np.empty((len(points), fanout), np.float32)
 
     def work(first: int, last: int) -> None:
-        nearest_leaders(vectors, points, first, last, leaders, chosen, distances)
+        nearest_leaders(words, points, first, last, leaders, chosen, distances)
 
     in_stretches(workers, len(points), _STRETCH, lambda: work)
     return rows, chosen, distances
@@ -110,11 +124,11 @@ def _grouped(parts: Iterable[Rows], least: int) -> list[Rows]:
 
 
 def _split(
-    vectors: Matrix, points: Rows, fanout: int, leaf: int, least: int, seed: Sequence[int],
+    words: Words, points: Rows, fanout: int, leaf: int, least: int, seed: Sequence[int],
     workers: Workers,
 ) -> tuple[list[Rows], Keys]:  # fmt: skip
     """Split a set that is too large for a leaf; return also the keys of each row's leaders."""
-    leaders, chosen, distances = _assign(vectors, points, fanout, leaf, seed, workers)
+    leaders, chosen, distances = _assign(words, points, fanout, leaf, seed, workers)
     order = np.argsort(chosen, axis=None, kind="stable")
     edges = np.cumsum(np.bincount(chosen.ravel(), minlength=len(leaders)))[:-1]
     members = points[order // fanout]
@@ -125,15 +139,15 @@ def _split(
 
 
 def carve(
-    vectors: Matrix, *, leaf: int, least: int, fanouts: Sequence[int], seed: Sequence[int],
+    words: Words, *, leaf: int, least: int, fanouts: Sequence[int], seed: Sequence[int],
     workers: Workers,
 ) -> tuple[list[Rows], Keys]:  # fmt: skip
     """Carve all rows into leaves.
 
     Parameters
     ----------
-    vectors
-        float32 (n, width), compared by Euclidean distance.
+    words
+        The rows' codes, compared by Euclidean distance.
     leaf
         A set of more rows than this is split, at least 16.
     least
@@ -151,17 +165,18 @@ def carve(
     leaves : list of ndarray
         Row numbers, int32, ascending, at most ``leaf + least`` in a leaf. Each row is in a leaf.
     far : ndarray
-        int64 (n, first fanout), the keys of each row's leaders when the set of all rows was split.
+        int64 (n, first fanout), the keys of each row's leaders when the set of all rows was split,
+        with about their squared distances.
     """
     leaves: list[Rows] = []
-    far = np.empty((len(vectors), 0), np.int64)
-    large = [np.arange(len(vectors), dtype=np.int32)]
+    far = np.empty((len(words.codes), 0), np.int64)
+    large = [np.arange(len(words.codes), dtype=np.int32)]
     level = 0
     while large:
         leaves += [points for points in large if len(points) <= leaf + least]
         large = [points for points in large if len(points) > leaf + least]
         fanout = fanouts[level] if level < len(fanouts) else 1
-        parts = _split_all(vectors, large, fanout, leaf, least, [*seed, level], workers)
+        parts = _split_all(words, large, fanout, leaf, least, [*seed, level], workers)
         if level == 0 and parts:
             far = parts[0][1]
         large = [part for several, _ in parts for part in several]
@@ -170,7 +185,7 @@ def carve(
 
 
 def _split_all(
-    vectors: Matrix, large: list[Rows], fanout: int, leaf: int, least: int, seed: Sequence[int],
+    words: Words, large: list[Rows], fanout: int, leaf: int, least: int, seed: Sequence[int],
     workers: Workers,
 ) -> list[tuple[list[Rows], Keys]]:  # fmt: skip
     """Split every set: a few one by one, each on all threads, and many each on one."""
@@ -180,7 +195,7 @@ def _split_all(
 
     def work(first: int, last: int) -> None:
         for i in range(first, last):
-            parts[i] = _split(vectors, large[i], fanout, leaf, least, [*seed, i], inner)
+            parts[i] = _split(words, large[i], fanout, leaf, least, [*seed, i], inner)
 
     in_stretches(workers.alone() if few else workers, len(large), 1, lambda: work)
     return parts

@@ -53,7 +53,8 @@ class HnswIndex:
         Links given to a new node on each layer; on the lowest a node may come to have ``2 * m``.
     ef_construction
         Nodes kept while searching for a new node's neighbours: more build a better graph, slower.
-        By default 200, or 64 for "rabitq", which has other candidates as well.
+        By default 200. With a `quantization`, which builds at once, the nearest rows kept of each
+        row, of which its links are chosen, by default 128; an `add` row by row keeps half as many.
     quantization
         "none": float32 vectors in layers of links, which `add` extends row by row.
         "rabitq": a flat graph of ``2 * m`` links a node, rounded up to a multiple of 32, whose

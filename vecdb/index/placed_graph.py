@@ -188,7 +188,7 @@ class PlacedGraph(ABC):
             space.move_back(decoded)
         graph = bulk_graph(
             decoded, metric, self.degree, workers=workers, seed=self.seed,
-            settings=BulkSettings(ef=self.ef_construction),
+            settings=BulkSettings(listed=self.ef_construction),
         )  # fmt: skip
         neighbours = np.full((len(self.rows), self.degree), -1, np.int32)
         self._twins = np.full(len(self.rows), -1, np.int32)

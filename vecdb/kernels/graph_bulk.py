@@ -1,9 +1,10 @@
 """Candidates for a graph that is built all at once: equal rows, leaders, and leaves.
 
 The rows are carved into small, overlapping leaves around random leaders, as in PiPNN (Rubel et al.
-2026), and inside a leaf every pair is compared. What a row is compared with goes into a list of
-its nearest. A list is a set of keys that depends on nothing but the pairs compared, so the
-result is the same whatever the number of threads and the order in which they come.
+2026), and inside a leaf every pair is compared, by codes of two bytes a coordinate first
+(`vecdb.kernels.word_codes`). What a row is compared with goes into a list of its nearest. A list is
+a set of keys that depends on nothing but the pairs compared, so the result is the same whatever the
+number of threads and the order in which they come.
 
 The distance of two rows is the squared Euclidean one of their vectors and both lifts, added up
 (`vecdb.index.graph_space`).
@@ -11,23 +12,45 @@ The distance of two rows is the squared Euclidean one of their vectors and both 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vecdb.kernels.graph_bulk_link import lifted
 from vecdb.kernels.jit import inline, kernel
 from vecdb.kernels.pool import LARGEST_KEY, key_distance, key_row, pack_key
-from vecdb.kernels.simd import (
-    l2_four_by_two,
-    l2_one_by_four,
-    move_up,
-    try_lock,
-    unlock,
+from vecdb.kernels.simd import l2_one_by_four, move_up, prefetch, try_lock, unlock
+from vecdb.kernels.word_codes import (
+    REST,
+    SQUARE,
+    STEP,
+    dot_four_by_two,
+    least_squared,
+    squared_of_codes,
 )
 
 LEADER_TILE = 4
 """Leaders come in multiples of it."""
+
+_KEYS_OF_LINE = 8
+_LOWERED = np.float32(1 - 1e-6)
+"""Sums of lifts in float32 are no larger than they are, times this."""
+
+
+class LeafMemory(NamedTuple):
+    """Working memory for leaves of up to so many rows."""
+
+    block: NDArray[np.float32]
+    """(leaf size, width): their vectors."""
+    codes: NDArray[np.int16]
+    """(leaf size + 3, width of the codes): their codes. All 0 at first."""
+    table: NDArray[np.int32]
+    """(leaf size, leaf size): the products of these."""
+    own: tuple[NDArray[np.float32], ...]
+    """Five of (leaf size,): steps, rests, squares, lifts, and what distances are at least."""
+    some: NDArray[np.int64]
+    """(4,): which of them are compared next."""
 
 
 @kernel
@@ -70,33 +93,38 @@ def chain_twins(words: Any, hashes: Any, order: Any, twins: Any) -> None:
 
 @kernel
 def nearest_leaders(
-    vectors: Any, points: Any, first: Any, last: Any, leaders: Any, chosen: Any, distances: Any
+    words: Any, points: Any, first: Any, last: Any, leaders: Any, chosen: Any, distances: Any
 ) -> None:
-    """Find the leaders nearest to some points.
+    """Find the leaders nearest to some points, by their codes.
 
     Parameters
     ----------
-    vectors : float32 (n, width)
+    words : Words
     points : int32 (count,)
         Row numbers; those from `first` to before `last` are looked at.
-    leaders : float32 (leaders, width)
-        A multiple of `LEADER_TILE`, at least `chosen.shape[1]`.
+    leaders : Words
+        Of the leaders: a multiple of `LEADER_TILE`, at least `chosen.shape[1]`.
     chosen : int32 (count, fanout)
         Receives numbers of leaders, nearest first; of equally near ones the first.
     distances : float32 (count, fanout)
-        Receives their squared distances.
+        Receives about their squared distances.
     """
-    width, fanout = vectors.shape[1], chosen.shape[1]
+    width, fanout = words.codes.shape[1], chosen.shape[1]
     for i in range(first, last, 2):
         other = min(i + 1, last - 1)
         for j in range(fanout):
             chosen[i, j] = -1
             chosen[other, j] = -1
-        for leader in range(0, leaders.shape[0], LEADER_TILE):
-            tile = l2_four_by_two(leaders, leader, vectors, points[i], points[other], width)
+        for leader in range(0, leaders.codes.shape[0], LEADER_TILE):
+            tile = dot_four_by_two(
+                leaders.codes, leader, words.codes, points[i], points[other], width
+            )
             for t in range(LEADER_TILE):
                 for side in range(1 + other - i):
-                    this = tile[2 * t + side]
+                    point, led = words.facts[points[i + side]], leaders.facts[leader + t]
+                    this = squared_of_codes(
+                        tile[2 * t + side], (point[STEP], led[STEP]), (point[SQUARE], led[SQUARE])
+                    )
                     place = fanout
                     while place > 0 and (
                         chosen[i + side, place - 1] < 0 or this < distances[i + side, place - 1]
@@ -135,13 +163,13 @@ def _worst(keys: Any) -> Any:
 
 
 @inline
-def _compare_all(block: Any, count: Any, table: Any) -> None:
-    """Fill `table` with the squared distances of the first `count` rows of `block`."""
+def _multiply_all(block: Any, count: Any, table: Any) -> None:
+    """Fill `table` with the inner products of the first `count` codes of `block`."""
     width = block.shape[1]
     for i in range(0, count, 4):
         for j in range(i, count, 2):
             other = min(j + 1, count - 1)
-            tile = l2_four_by_two(block, i, block, j, other, width)
+            tile = dot_four_by_two(block, i, block, j, other, width)
             for t in range(min(4, count - i)):
                 table[i + t, j] = tile[2 * t]
                 table[j, i + t] = tile[2 * t]
@@ -149,17 +177,46 @@ def _compare_all(block: Any, count: Any, table: Any) -> None:
                 table[other, i + t] = tile[2 * t + 1]
 
 
+@inline
+def _knows(keys: Any, row: Any) -> Any:
+    """Tell whether a list has a row already."""
+    known = False
+    for i in range(len(keys)):  # to the end: then it is done several at a time
+        known |= key_row(keys[i]) == row
+    return known
+
+
+@inline
+def _offer_some(
+    block: Any, i: Any, rows: Any, raised: Any, some: Any, count: Any, keys: Any
+) -> None:
+    """Offer `count` rows of a leaf, at most four and at least one, to the list of its row `i`."""
+    last = count - 1
+    a, b, c, d = some[0], some[min(1, last)], some[min(2, last)], some[last]
+    four = l2_one_by_four(block, i, block, a, b, c, d, block.shape[1])
+    for t in range(count):
+        j = some[t]
+        distance = lifted(four[3 if t == last else t], raised[i], raised[j])
+        if distance <= _worst(keys):
+            _offer_once(keys, pack_key(distance, rows[j]))
+
+
 @kernel
 def join_leaves(
-    vectors: Any, lifts: Any, starts: Any, members: Any, first: Any, last: Any, lists: Any,
-    locks: Any, block: Any, table: Any,
+    vectors: Any, lifts: Any, words: Any, starts: Any, members: Any, first: Any, last: Any,
+    lists: Any, locks: Any, memory: Any,
 ) -> None:  # fmt: skip
     """Compare all pairs inside some leaves and put each row into the lists of the others.
+
+    Only what may be near enough by its code is compared with itself, so the lists are those of
+    comparing with all.
 
     Parameters
     ----------
     vectors : float32 (n, width)
     lifts : float32 (n,)
+    words : Words
+        Of the vectors.
     starts : int64 (leaves + 1,)
         Where each leaf's rows begin in `members`; leaves `first` to before `last` are joined.
     members : int32
@@ -168,30 +225,46 @@ def join_leaves(
         The keys of the nearest rows known of each row, sorted.
     locks : int32 (n,)
         All 0; shared by the threads.
-    block : float32 (leaf size + 3, width)
-        Working memory.
-    table : float32 (leaf size, leaf size)
-        Working memory.
+    memory : LeafMemory
     """
+    block, table, some = memory.block, memory.table, memory.some
+    steps, rests, squares, raised, least = memory.own
     for leaf in range(first, last):
         rows = members[starts[leaf] : starts[leaf + 1]]
         count = len(rows)
         for i in range(count):
+            row, facts = rows[i], words.facts[rows[i]]
             for j in range(vectors.shape[1]):
-                block[i, j] = vectors[rows[i], j]
-        _compare_all(block, count, table)
+                block[i, j] = vectors[row, j]
+            for j in range(words.codes.shape[1]):
+                memory.codes[i, j] = words.codes[row, j]
+            steps[i], rests[i], squares[i] = facts[STEP], facts[REST], facts[SQUARE]
+            raised[i] = lifts[row]
+        _multiply_all(memory.codes, count, table)
         for i in range(count):
-            row = rows[i]
-            keys = lists[row]
-            while not try_lock(locks, row):
+            prefetch(lists, rows[min(i + 1, count - 1)], 0, lists.shape[1] // _KEYS_OF_LINE)
+            for j in range(count):
+                bound = least_squared(
+                    table[i, j],
+                    (steps[i], steps[j]),
+                    (rests[i], rests[j]),
+                    (squares[i], squares[j]),
+                )
+                least[j] = bound + (raised[i] + raised[j]) * _LOWERED
+            keys, size = lists[rows[i]], 0
+            while not try_lock(locks, rows[i]):
                 pass
             worst = _worst(keys)
             for j in range(count):
-                distance = lifted(table[i, j], lifts[row], lifts[rows[j]])
-                if distance <= worst and j != i:
-                    _offer_once(keys, pack_key(distance, rows[j]))
-                    worst = _worst(keys)
-            unlock(locks, row)
+                if least[j] <= worst and j != i and not _knows(keys, rows[j]):
+                    some[size] = j
+                    size += 1
+                    if size == 4:
+                        _offer_some(block, i, rows, raised, some, 4, keys)
+                        worst, size = _worst(keys), 0
+            if size > 0:
+                _offer_some(block, i, rows, raised, some, size, keys)
+            unlock(locks, rows[i])
 
 
 @kernel
@@ -205,62 +278,3 @@ def measure_keys(vectors: Any, lifts: Any, keys: Any) -> None:
                     vectors, row, vectors, node, node, node, node, vectors.shape[1]
                 )[0]  # fmt: skip
                 keys[row, j] = pack_key(lifted(far, lifts[row], lifts[node]), node)
-
-
-@inline
-def _offer_locked(lists: Any, locks: Any, row: Any, distance: Any, other: Any) -> None:
-    """Put `other` into the list of `row` if it is near enough."""
-    keys = lists[row]
-    if distance <= _worst(keys):
-        while not try_lock(locks, row):
-            pass
-        _offer_once(keys, pack_key(distance, other))
-        unlock(locks, row)
-
-
-@kernel
-def widen_lists(
-    vectors: Any,
-    lifts: Any,
-    found: Any,
-    order: Any,
-    first: Any,
-    last: Any,
-    lists: Any,
-    locks: Any,
-    far: Any,
-) -> None:
-    """Let rows and those that a search for them met know each other.
-
-    Parameters
-    ----------
-    vectors, lifts, lists, locks
-        As for `join_leaves`.
-    order : int32 (n,)
-        The rows from `first` to before `last` of it are worked on.
-    found : int64 (last - first, met)
-        The rows met, nearest first, -1 after the last.
-    far : int64 (n, f)
-        Receives the keys of the last of them: the way on which the search came.
-    """
-    for i in range(first, last):
-        row = np.int64(order[i])
-        met = found[i - first]
-        count = 0
-        while count < len(met) and met[count] >= 0:
-            count += 1
-        for j in range(far.shape[1]):
-            far[row, j] = LARGEST_KEY
-        for j in range(0, count, 4):
-            end = count - 1
-            a, b, c = met[j], met[min(j + 1, end)], met[min(j + 2, end)]
-            d = met[min(j + 3, end)]
-            four = l2_one_by_four(vectors, row, vectors, a, b, c, d, vectors.shape[1])
-            for t in range(min(4, count - j)):
-                if met[j + t] == row:
-                    continue
-                distance = lifted(four[t], lifts[row], lifts[met[j + t]])
-                _offer_locked(lists, locks, row, distance, met[j + t])
-                _offer_locked(lists, locks, met[j + t], distance, row)
-                if count - j - t <= far.shape[1]:
-                    far[row, count - j - t - 1] = pack_key(distance, met[j + t])

@@ -1,4 +1,4 @@
-"""Links of a graph that is built all at once: search, prune, reverse, fill.
+"""Links of a graph that is built all at once: prune, reverse, fill, and search for the lost.
 
 Every pass reads one graph and writes another, node by node, so the result does not depend on how
 nodes were spread over threads. Distances are squared Euclidean ones and both rows' lifts
