@@ -181,9 +181,10 @@ class _Builder:
     def _compare_leaves(self, turn: int) -> None:
         # A leaf of more than `degree` rows: every list is then long enough to fill a row.
         leaf = max(self.settings.leaf, 4 * (self.degree + 1))
+        # What leads to long vectors is found among rows of like directions, and of like places.
         leaves, far = carve(
-            self.directions, leaf=leaf, least=leaf // 4, fanouts=self.settings.fanouts,
-            seed=[self.seed, turn], workers=self.workers,
+            self.words if turn % 2 else self.directions, leaf=leaf, least=leaf // 4,
+            fanouts=self.settings.fanouts, seed=[self.seed, turn], workers=self.workers,
         )  # fmt: skip
         measure_keys(*self.compared, far)
         self.far = np.hstack([self.far, far])
