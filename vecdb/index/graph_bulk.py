@@ -106,7 +106,6 @@ def bulk_graph(
         return BulkGraph(neighbours, -1, twins, nodes)
     if len(nodes) < len(vectors):
         space = space.taken(nodes)
-    space = space.rotated(seed)
     entry = _nearest_to_mean(space.vectors)
     if len(nodes) <= degree + 1:
         links = np.array([np.delete(nodes, i) for i in range(len(nodes))])

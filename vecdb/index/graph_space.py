@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from vecdb.index.rows import aligned_empty, padded
 from vecdb.kernels.distance import store_rows
-from vecdb.kernels.rotation import draw_signs, rotate
 from vecdb.types import Matrix, Metric
 
 _ROUNDING = 1e-5
@@ -62,12 +61,6 @@ class GraphSpace(NamedTuple):
         alike = self.directions is self.vectors
         directions = vectors if alike else _taken(self.directions, rows)
         return type(self)(vectors, self.lifts[rows], directions)
-
-    def rotated(self, seed: int) -> Self:
-        """Return the same with vectors rotated by chance, so that codes of them tell much."""
-        vectors = rotate(self.vectors, draw_signs(self.vectors.shape[1], seed))
-        alike = self.directions is self.vectors
-        return type(self)(vectors, self.lifts, vectors if alike else self.directions)
 
 
 def _largest(space: Matrix) -> np.float32:
