@@ -58,13 +58,16 @@ def minilm(
 @main.command()
 @click.option("--rows", default=100_000, show_default=True)
 @click.option("--dim", default=128, show_default=True)
+@click.option(
+    "--spread", default=0.8, show_default=True, help="Of a cluster, beside its centre's 1."
+)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="A folder.")
-def clusters(rows: int, dim: int, out: Path) -> None:
-    """Vectors drawn around random centres, for when no real data is at hand."""
+def clusters(rows: int, dim: int, spread: float, out: Path) -> None:
+    """Vectors drawn around random centres, one for 200: when no real data is at hand."""
     rng = np.random.default_rng(1)
     centres = rng.standard_normal((max(1, rows // 200), dim))
     vectors = centres[rng.integers(len(centres), size=rows + HELD_OUT)]
-    write_split((vectors + 0.8 * rng.standard_normal(vectors.shape)).astype(np.float32), out)
+    write_split((vectors + spread * rng.standard_normal(vectors.shape)).astype(np.float32), out)
 
 
 def mixed(vectors: np.ndarray, rows: int, rng: np.random.Generator) -> np.ndarray:

@@ -79,10 +79,9 @@ def test_rows_that_codes_do_not_tell_apart_are_ranked_all_the_same(
     index, exact = HnswIndex(48, metric, quantization="rabitq"), FlatIndex(48, metric)
     index.build(vectors)
     exact.build(vectors)
-    _, found = index.search(queries, 10, ef=1_000, filter=mask)
+    _, found = index.search(queries, 10, ef=2_000, filter=mask)  # more than there are: all are met
     _, true = exact.search(queries, 10, filter=mask)
-    # With any graph a row in some hundreds is not come to: it pushes up those behind it.
-    assert np.isclose(found, true, rtol=1e-3, atol=1e-5).mean() >= 0.98
+    np.testing.assert_allclose(found, true, rtol=1e-3, atol=1e-5)
 
 
 @EVERY_METRIC

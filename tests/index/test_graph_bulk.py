@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from tests.index.samples import METRICS, awkward_vectors, clustered
 from vecdb.index.graph_bulk import BulkGraph, BulkSettings, bulk_graph
 from vecdb.index.graph_carve import Workers, carve, words_of
+from vecdb.index.rows import frozen
+from vecdb.kernels.graph_bulk import measure_keys
 from vecdb.kernels.jit import COMPILED
 from vecdb.kernels.pool import key_distance, key_row, pack_key, pack_keys
 from vecdb.types import Metric
@@ -201,10 +203,13 @@ def test_leaves_cover_all_rows_and_are_neither_small_nor_large(fanouts: tuple[in
         assert 20 <= len(leaf) <= 84
         assert (np.diff(leaf) > 0).all()
     assert far.shape == (MANY, fanouts[0])
+    about = far.copy()
+    measure_keys(vectors, frozen(np.zeros(MANY, np.float32)), far)
     for row in range(0, MANY, 37):
-        for key in far[row]:
-            there = ((vectors[row] - vectors[key_row(key)]) ** 2).sum()
-            assert key_distance(key) == pytest.approx(float(there), rel=0.05, abs=1e-4)
+        for key, coarse in zip(far[row], about[row], strict=True):
+            there = float(((vectors[row] - vectors[key_row(key)]) ** 2).sum())
+            assert key_distance(key) == pytest.approx(there, rel=1e-5)
+            assert key_distance(coarse) == pytest.approx(there, rel=0.05, abs=1e-4)
 
 
 def test_keys_of_arrays_are_those_of_numbers() -> None:

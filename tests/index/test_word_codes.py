@@ -12,7 +12,7 @@ from vecdb.kernels.word_codes import (
     REST,
     SQUARE,
     STEP,
-    dot_four_by_two,
+    dot_words,
     least_squared,
     squared_of_codes,
 )
@@ -24,7 +24,7 @@ ROWS = 8
 def _all_pairs(words, products, least, about):  # type: ignore[no-untyped-def]
     for i in range(0, ROWS, 4):
         for j in range(0, ROWS, 2):
-            eight = dot_four_by_two(words.codes, i, words.codes, j, j + 1, words.codes.shape[1])
+            eight = dot_words(words.codes, i, words.codes, j, j + 1, words.codes.shape[1])
             for t in range(4):
                 for side in range(2):
                     one, other = words.facts[i + t], words.facts[j + side]

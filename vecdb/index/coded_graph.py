@@ -86,7 +86,7 @@ class CodedGraph(PlacedGraph):
 
     def _insert(self, places: Ids) -> None:
         coded = self._writable()
-        ef = max(self.ef_construction // 2, 2 * self.degree)
+        ef = self._kept_while_inserting
         lanes = make_lanes(len(self.rows), ef, ef, coded.width)
         query, own, other, apart = np.empty((4, 1, coded.width), np.float32)
         keys, kept = np.empty(ef, np.int64), np.empty(self.degree, np.int64)

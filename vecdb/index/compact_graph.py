@@ -95,7 +95,7 @@ class CompactGraph(PlacedGraph):
 
     def _insert(self, places: Ids) -> None:
         rows = self._writable()
-        ef = max(self.ef_construction // 2, 2 * self.degree)
+        ef = self._kept_while_inserting
         lanes = make_compact_lanes(len(self.rows), ef, ef, rows.width, self.degree, 1)
         query = np.empty((1, rows.width), np.float32)
         keys, kept = np.empty(ef, np.int64), np.empty(self.degree, np.int64)

@@ -125,6 +125,11 @@ class PlacedGraph(ABC):
     ) -> None:  # fmt: skip
         """Compare with all allowed rows."""
 
+    @property
+    def _kept_while_inserting(self) -> int:
+        """How many nodes a search for a new row's links keeps."""
+        return max(self.ef_construction // 2, 2 * self.degree)
+
     def add(self, vectors: Matrix, ids: Ids, workers: Workers) -> None:
         """Add checked vectors under checked ids.
 

@@ -32,6 +32,15 @@ def row_address(context: Any, builder: Any, array_type: Any, array: Any, index: 
     return cgutils.pointer_add(builder, struct.data, offset, return_type=BYTE.as_pointer())
 
 
+def tile_addresses(context: Any, builder: Any, sig: Any, args: Any) -> tuple[list[Any], list[Any]]:
+    """Emit the pointers to rows x to x + 3 and to rows a and b of (rows, x, other rows, a, b)."""
+    four = [
+        row_address(context, builder, sig.args[0], args[0], builder.add(args[1], I64(i)))
+        for i in range(4)
+    ]
+    return four, [row_address(context, builder, sig.args[2], args[2], row) for row in args[3:5]]
+
+
 def load(builder: Any, base: Any, byte: Any, type_: Any, align: int = 4) -> Any:
     """Emit the load of a value of `type_` that stands `byte` bytes behind `base`."""
     address = cgutils.pointer_add(builder, base, byte, return_type=type_.as_pointer())

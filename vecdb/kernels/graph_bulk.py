@@ -25,7 +25,7 @@ from vecdb.kernels.word_codes import (
     REST,
     SQUARE,
     STEP,
-    dot_four_by_two,
+    dot_words,
     least_squared,
     squared_of_codes,
 )
@@ -116,9 +116,7 @@ def nearest_leaders(
             chosen[i, j] = -1
             chosen[other, j] = -1
         for leader in range(0, leaders.codes.shape[0], LEADER_TILE):
-            tile = dot_four_by_two(
-                leaders.codes, leader, words.codes, points[i], points[other], width
-            )
+            tile = dot_words(leaders.codes, leader, words.codes, points[i], points[other], width)
             for t in range(LEADER_TILE):
                 for side in range(1 + other - i):
                     point, led = words.facts[points[i + side]], leaders.facts[leader + t]
@@ -169,7 +167,7 @@ def _multiply_all(block: Any, count: Any, table: Any) -> None:
     for i in range(0, count, 4):
         for j in range(i, count, 2):
             other = min(j + 1, count - 1)
-            tile = dot_four_by_two(block, i, block, j, other, width)
+            tile = dot_words(block, i, block, j, other, width)
             for t in range(min(4, count - i)):
                 table[i + t, j] = tile[2 * t]
                 table[j, i + t] = tile[2 * t]

@@ -18,7 +18,18 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from vecdb.kernels.emit import BYTE, F32, I32, I64, REORDER, llvm, load, or_python, row_address
+from vecdb.kernels.emit import (
+    BYTE,
+    F32,
+    I32,
+    I64,
+    REORDER,
+    llvm,
+    load,
+    or_python,
+    row_address,
+    tile_addresses,
+)
 
 LANES = 16
 """Floats handled at once. Rows padded with zeros to a multiple of it need no scalar tail."""
@@ -94,11 +105,7 @@ def _four_by_two(l2: bool) -> Callable[..., Any]:
 
     def typing(_: Any, qs: Any, q: Any, rows: Any, a: Any, b: Any, dim: Any) -> Any:
         def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            four = [
-                row_address(context, builder, sig.args[0], args[0], builder.add(args[1], I64(i)))
-                for i in range(4)
-            ]
-            two = [row_address(context, builder, sig.args[2], args[2], r) for r in args[3:5]]
+            four, two = tile_addresses(context, builder, sig, args)
             return cgutils.pack_array(builder, _emit_tile(builder, l2, four, two, args[5]))
 
         index = types.intp

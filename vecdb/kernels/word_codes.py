@@ -16,7 +16,7 @@ from numba import types
 from numba.core import cgutils
 from numpy.typing import NDArray
 
-from vecdb.kernels.emit import I16, I32, I64, llvm, load, or_python, row_address
+from vecdb.kernels.emit import I16, I32, I64, llvm, load, or_python, tile_addresses
 from vecdb.kernels.jit import inline, kernel
 
 WORDS = 32
@@ -61,13 +61,9 @@ def _emit_pairs(builder: Any, products: Any) -> Any:
     return builder.add(even, odd)
 
 
-def _type_dot_four_by_two(_: Any, xs: Any, x: Any, ys: Any, a: Any, b: Any, width: Any) -> Any:
+def _type_dot_words(_: Any, xs: Any, x: Any, ys: Any, a: Any, b: Any, width: Any) -> Any:
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        four = [
-            row_address(context, builder, sig.args[0], args[0], builder.add(args[1], I64(i)))
-            for i in range(4)
-        ]
-        two = [row_address(context, builder, sig.args[2], args[2], row) for row in args[3:5]]
+        four, two = tile_addresses(context, builder, sig, args)
         zero = ir.Constant(_LANES_I32, [0] * _LANES)
         sums = [cgutils.alloca_once_value(builder, zero) for _ in range(8)]
         with cgutils.for_range(builder, builder.sdiv(args[5], I64(WORDS))) as loop:
@@ -88,12 +84,12 @@ def _type_dot_four_by_two(_: Any, xs: Any, x: Any, ys: Any, a: Any, b: Any, widt
     return types.UniTuple(types.int32, 8)(xs, index, ys, index, index, index), codegen
 
 
-def _dot_four_by_two_in_python(xs: Any, x: int, ys: Any, a: int, b: int, width: int) -> Any:
+def _dot_words_in_python(xs: Any, x: int, ys: Any, a: int, b: int, width: int) -> Any:
     left, right = xs[x : x + 4, :width].astype(np.int32), ys[[a, b], :width].astype(np.int32)
     return tuple((left @ right.T).reshape(-1))
 
 
-dot_four_by_two: Callable[..., Any] = or_python(_type_dot_four_by_two, _dot_four_by_two_in_python)
+dot_words: Callable[..., Any] = or_python(_type_dot_words, _dot_words_in_python)
 """Inner products of the codes x to x + 3 with the codes a and b: eight int32, those of x first.
 `width` is a multiple of `WORDS`: (codes, x, other codes, a, b, width)."""
 
