@@ -32,10 +32,10 @@ class AsyncConnection:
 
     async def run(self, call: Call[T]) -> T:
         """Send a call and wait for its result."""
-        self._settings.check_size(call)
+        packed = self._settings.packed(call)
         try:
             response = await self._sender(call.rpc)(
-                call.request,
+                packed,
                 timeout=self._settings.deadline(call),
                 metadata=self._settings.metadata,
             )
@@ -45,10 +45,10 @@ class AsyncConnection:
 
     def stream(self, call: Call[str | AnswerEnd]) -> AsyncAnswer:
         """Send a call that is answered by several messages."""
-        self._settings.check_size(call)
+        packed = self._settings.packed(call)
         return AsyncAnswer(
             self._sender(call.rpc)(
-                call.request,
+                packed,
                 timeout=self._settings.deadline(call),
                 metadata=self._settings.metadata,
             ),

@@ -82,19 +82,21 @@ class Options:
             return call.timeout
         return self.long_timeout if call.long else self.timeout
 
-    def check_size(self, call: Call[object]) -> None:
-        """Refuse a request over the message limit before it is sent.
+    def packed(self, call: Call[object]) -> bytes:
+        """Return the request as it is sent.
 
         Raises
         ------
         MessageTooLargeError
+            If it is over the message limit.
         """
-        size = call.request.ByteSize()
-        if size > self.message_bytes:
+        packed = call.request.SerializeToString()
+        if len(packed) > self.message_bytes:
             raise MessageTooLargeError(
-                f"{call.rpc} takes a message of {size} bytes, over the limit of "
+                f"{call.rpc} takes a message of {len(packed)} bytes, over the limit of "
                 f"{self.message_bytes}: split the batch, or raise message_bytes on both sides"
             )
+        return packed
 
 
 class ClientBase(ABC, Generic[ConnectionT]):
@@ -178,11 +180,13 @@ def _parse_url(url: str) -> tuple[str, bool]:
     return (f"[{host}]:{port}" if ":" in host else f"{host}:{port}"), parts.scheme == "grpcs"
 
 
-def wire_of(rpc: str) -> tuple[str, Callable[[Any], bytes], Callable[[bytes], Any]]:
-    """Return a call's path, and what turns its request into bytes and a response out of them."""
-    method = SERVICE.methods_by_name[rpc]
-    request, response = getattr(pb, method.input_type.name), getattr(pb, method.output_type.name)
-    return f"/{SERVICE.full_name}/{rpc}", request.SerializeToString, response.FromString
+def wire_of(rpc: str) -> tuple[str, None, Callable[[bytes], Any]]:
+    """Return a call's path, what packs its request, and what makes a response of bytes.
+
+    Nothing packs it: `Options.packed` has done that.
+    """
+    response = getattr(pb, SERVICE.methods_by_name[rpc].output_type.name)
+    return f"/{SERVICE.full_name}/{rpc}", None, response.FromString
 
 
 def _credentials(

@@ -36,10 +36,10 @@ class Connection:
 
     def run(self, call: Call[T]) -> T:
         """Send a call and wait for its result."""
-        self._settings.check_size(call)
+        packed = self._settings.packed(call)
         try:
             response = self._sender(call.rpc)(
-                call.request,
+                packed,
                 timeout=self._settings.deadline(call),
                 metadata=self._settings.metadata,
             )
@@ -49,10 +49,10 @@ class Connection:
 
     def stream(self, call: Call[str | AnswerEnd]) -> AnswerEvents:
         """Send a call that is answered by several messages."""
-        self._settings.check_size(call)
+        packed = self._settings.packed(call)
         return AnswerEvents(
             self._sender(call.rpc)(
-                call.request,
+                packed,
                 timeout=self._settings.deadline(call),
                 metadata=self._settings.metadata,
             ),

@@ -160,14 +160,17 @@ def vectors_value(message: pb.Vectors) -> Matrix:
     InvalidVectorError
         If the bytes are not as many as the shape says.
     """
+    data = message.data
     expected = message.rows * message.dim * _WIRE_FLOAT.itemsize
-    if len(message.data) != expected:
+    if len(data) != expected:
         raise InvalidVectorError(
             f"vectors message of {message.rows} rows of dimension {message.dim} holds "
-            f"{len(message.data)} bytes: must hold {expected} (float32)"
+            f"{len(data)} bytes: must hold {expected} (float32)"
         )
-    flat = np.frombuffer(message.data, dtype=_WIRE_FLOAT)
-    return flat.astype(np.float32, copy=False).reshape(message.rows, message.dim)
+    flat: Matrix = np.frombuffer(data, _WIRE_FLOAT)
+    if not _WIRE_FLOAT.isnative:  # a big-endian machine
+        flat = flat.astype(np.float32)
+    return flat.reshape(message.rows, message.dim)
 
 
 def texts_message(texts: Sequence[str | None]) -> pb.Texts:
@@ -206,13 +209,25 @@ def json_array(objects: Iterable[bytes | None]) -> str:
 
 def write_hits(hits: HitColumns, message: pb.Hits) -> None:
     """Write one query's results to an empty message."""
-    message.ids.CopyFrom(ids_message(hits.ids))
+    _write_ids(hits.ids, message.ids)
     message.scores.extend(hits.scores)
-    texts = _texts_if_any(hits.texts)
-    if texts is not None:
-        message.texts.CopyFrom(texts)
+    if None not in hits.texts:
+        message.texts.values.extend(hits.texts)  # type: ignore[arg-type]
+    elif hits.texts.count(None) < len(hits.texts):
+        message.texts.CopyFrom(texts_message(hits.texts))
     if any(hits.payloads):
         message.payloads.json = json_array(hits.payloads)
+
+
+def _write_ids(ids: list[PointId], message: pb.PointIds) -> None:
+    """Write ids out of the engine to an empty message."""
+    kinds = set(map(type, ids))
+    if kinds == {int}:
+        message.numbers.extend(ids)  # type: ignore[arg-type]
+    elif kinds == {str}:
+        message.texts.extend(ids)  # type: ignore[arg-type]
+    else:
+        message.CopyFrom(ids_message(ids))
 
 
 def hits_value(message: pb.Hits) -> list[Hit]:

@@ -11,7 +11,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -19,7 +19,6 @@ from grpc_reflection.v1alpha import reflection
 
 from vecdb.errors import FailedPreconditionError, InvalidParameterError
 from vecdb_proto.v1 import vecdb_pb2 as pb
-from vecdb_proto.v1.vecdb_pb2_grpc import add_VecdbServiceServicer_to_server
 from vecdb_server.admission import gates
 from vecdb_server.auth import ApiKeys
 from vecdb_server.config import ServerConfig, split_address
@@ -27,6 +26,8 @@ from vecdb_server.service import VecdbService
 
 if TYPE_CHECKING:
     from vecdb.database import Database
+
+_SERVICE = pb.DESCRIPTOR.services_by_name["VecdbService"]
 
 _UNGATED_THREADS = 16
 """Threads for calls that pass no gate: ping, health, reflection, and refusals on their way out."""
@@ -70,9 +71,9 @@ class Server:
         service = VecdbService(
             database, self._gates, config.message_bytes, config.encoder, config.backup_dir
         )
-        add_VecdbServiceServicer_to_server(service, self._grpc)
+        _register(service, self._grpc)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
-        self._names = (pb.DESCRIPTOR.services_by_name["VecdbService"].full_name, "")
+        self._names = (_SERVICE.full_name, "")
         reflection.enable_server_reflection(
             (self._names[0], health.SERVICE_NAME, reflection.SERVICE_NAME), self._grpc
         )
@@ -128,6 +129,22 @@ class Server:
                 f"machine's, are the TLS files in order? ({error})"
             ) from error
         return f"{address}:{bound}"
+
+
+def _register(service: VecdbService, server: grpc.Server) -> None:
+    """Let a service take the calls; unlike what is generated, responses are bytes already."""
+    handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+    for method in _SERVICE.methods:
+        handler_of = (
+            grpc.unary_stream_rpc_method_handler
+            if method.server_streaming
+            else grpc.unary_unary_rpc_method_handler
+        )
+        request = getattr(pb, method.input_type.name)
+        handlers[method.name] = handler_of(getattr(service, method.name), request.FromString)
+    server.add_registered_method_handlers(_SERVICE.full_name, handlers)
+    generic = grpc.method_handlers_generic_handler(_SERVICE.full_name, handlers)
+    server.add_generic_rpc_handlers((generic,))
 
 
 def _credentials(cert: Path, key: Path, client_ca: Path | None) -> grpc.ServerCredentials:

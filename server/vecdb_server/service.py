@@ -1,7 +1,8 @@
 """The calls of the service: each turns a message into a call of the engine and back.
 
 Every call runs in a thread of the server's pool, so the engine may block and compute there. It
-passes the gate of its class first, and its errors leave through `vecdb_server.failures`.
+passes the gate of its class first, and its errors leave through `vecdb_server.failures`. What it
+returns are the bytes of the response, whose size has been looked at.
 """
 
 from __future__ import annotations
@@ -33,7 +34,6 @@ from vecdb.types import Payload
 from vecdb_proto import admin_codec, codec
 from vecdb_proto.status import wire_error
 from vecdb_proto.v1 import vecdb_pb2 as pb
-from vecdb_proto.v1.vecdb_pb2_grpc import VecdbServiceServicer
 from vecdb_server.admission import CallClass, Gate
 from vecdb_server.failures import defect, fail
 
@@ -46,23 +46,22 @@ _BACKUP_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}", re.ASCII)
 _LOG = logging.getLogger(__name__)
 
 RequestT = TypeVar("RequestT", bound=Message)
-ResponseT = TypeVar("ResponseT", bound=Message)
 
 
 def _gated(
     kind: CallClass,
 ) -> Callable[
-    [Callable[[VecdbService, RequestT], ResponseT]],
-    Callable[[VecdbService, RequestT, grpc.ServicerContext], ResponseT],
+    [Callable[[VecdbService, RequestT], Message]],
+    Callable[[VecdbService, RequestT, grpc.ServicerContext], bytes],
 ]:
     """Make a handler of grpc's from a function of the request: gate, errors, size of the answer."""
 
     def decorate(
-        handler: Callable[[VecdbService, RequestT], ResponseT],
-    ) -> Callable[[VecdbService, RequestT, grpc.ServicerContext], ResponseT]:
+        handler: Callable[[VecdbService, RequestT], Message],
+    ) -> Callable[[VecdbService, RequestT, grpc.ServicerContext], bytes]:
         @_watched(kind)
         @functools.wraps(handler)
-        def call(self: VecdbService, request: RequestT, _: grpc.ServicerContext) -> ResponseT:
+        def call(self: VecdbService, request: RequestT, _: grpc.ServicerContext) -> Message:
             return handler(self, request)
 
         return call
@@ -73,34 +72,34 @@ def _gated(
 def _watched(
     kind: CallClass,
 ) -> Callable[
-    [Callable[[VecdbService, RequestT, grpc.ServicerContext], ResponseT]],
-    Callable[[VecdbService, RequestT, grpc.ServicerContext], ResponseT],
+    [Callable[[VecdbService, RequestT, grpc.ServicerContext], Message]],
+    Callable[[VecdbService, RequestT, grpc.ServicerContext], bytes],
 ]:
     """As `_gated`, for a function that also looks at whether its caller is still there."""
 
     def decorate(
-        handler: Callable[[VecdbService, RequestT, grpc.ServicerContext], ResponseT],
-    ) -> Callable[[VecdbService, RequestT, grpc.ServicerContext], ResponseT]:
+        handler: Callable[[VecdbService, RequestT, grpc.ServicerContext], Message],
+    ) -> Callable[[VecdbService, RequestT, grpc.ServicerContext], bytes]:
         @functools.wraps(handler)
-        def call(self: VecdbService, request: RequestT, context: grpc.ServicerContext) -> ResponseT:
+        def call(self: VecdbService, request: RequestT, context: grpc.ServicerContext) -> bytes:
             started = time.perf_counter()
             try:
                 with self.turn(kind, context):
                     response = handler(self, request, context)
-                self.check_size(response)
+                packed = self.packed(response)
             except Exception as error:  # the boundary: whatever it is, the caller gets a status
                 failure = _failure(handler.__name__, error)
                 _log_call(handler.__name__, started, wire_error(failure)[1])
                 fail(context, failure)
             _log_call(handler.__name__, started, "OK")
-            return response
+            return packed
 
         return call
 
     return decorate
 
 
-class VecdbService(VecdbServiceServicer):
+class VecdbService:
     """Serves one database."""
 
     def __init__(
@@ -121,23 +120,25 @@ class VecdbService(VecdbServiceServicer):
         """Return the context manager in which a call of this class may work."""
         return Turn(self._gates[kind], context)
 
-    def check_size(self, response: Message) -> None:
-        """Refuse an answer that the client could not take.
+    def packed(self, response: Message) -> bytes:
+        """Return an answer as it is sent.
 
         Raises
         ------
         MessageTooLargeError
+            If the client could not take it.
         """
-        size = response.ByteSize()
-        if size > self._message_bytes:
+        packed = response.SerializeToString()
+        if len(packed) > self._message_bytes:
             raise MessageTooLargeError(
-                f"the answer takes a message of {size} bytes, over the limit of "
+                f"the answer takes a message of {len(packed)} bytes, over the limit of "
                 f"{self._message_bytes}: ask for less at once, or raise message_bytes on both sides"
             )
+        return packed
 
-    def Ping(self, request: pb.PingRequest, context: grpc.ServicerContext) -> pb.PingResponse:
+    def Ping(self, request: pb.PingRequest, context: grpc.ServicerContext) -> bytes:
         """Do nothing."""
-        return pb.PingResponse()
+        return pb.PingResponse().SerializeToString()
 
     @_gated(CallClass.ADMIN)
     def GetServerInfo(self, request: pb.GetServerInfoRequest) -> pb.GetServerInfoResponse:
@@ -246,9 +247,7 @@ class VecdbService(VecdbServiceServicer):
         found = self._database.list_backups(backup_directory(self._backup_dir, request.name))
         return pb.ListBackupsResponse(backups=[admin_codec.backup_message(one) for one in found])
 
-    def Ask(
-        self, request: pb.AskRequest, context: grpc.ServicerContext
-    ) -> Iterator[pb.AskResponse]:
+    def Ask(self, request: pb.AskRequest, context: grpc.ServicerContext) -> Iterator[bytes]:
         """Answer a question piece by piece; stops generating when the caller goes away."""
         started = time.perf_counter()
         try:
@@ -260,17 +259,15 @@ class VecdbService(VecdbServiceServicer):
             fail(context, failure)
         _log_call("Ask", started, "OK" if context.is_active() else "CANCELLED")
 
-    def _answer(
-        self, request: pb.AskRequest, context: grpc.ServicerContext
-    ) -> Iterator[pb.AskResponse]:
+    def _answer(self, request: pb.AskRequest, context: grpc.ServicerContext) -> Iterator[bytes]:
         given = _given(request, "k", "max_tokens", "temperature", "seed")
         answer = self._collection(request).ask(request.question, filter=_filter(request), **given)
         try:
             for piece in answer:
-                yield pb.AskResponse(text=piece)
+                yield pb.AskResponse(text=piece).SerializeToString()
                 if not context.is_active():
                     return
-            yield pb.AskResponse(end=codec.answer_end_message(answer.end))
+            yield pb.AskResponse(end=codec.answer_end_message(answer.end)).SerializeToString()
         finally:
             answer.cancel()  # nothing is left to cancel after the end
 
