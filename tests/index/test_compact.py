@@ -188,6 +188,7 @@ def test_removed_rows_give_their_places_to_new_ones() -> None:
 def test_after_many_removals_a_graph_is_built_anew_once(
     quantization: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(placed_graph, "_LEAST_LINKED", 16)
     vectors = clustered(MANY // 2, 12)
     index, exact = HnswIndex(12, quantization=quantization), FlatIndex(12)
     for each in (index, exact):

@@ -80,7 +80,8 @@ def bulk_graph(
 
     The graph is built for the distances of a `GraphSpace`. Under dot, near a vector are those with
     which it has the largest inner products, and not those at its place: a search is then led over
-    long vectors, which are what it looks for (ip-NSW, Morozov & Babenko 2018).
+    long vectors, which are what it looks for (ip-NSW, Morozov & Babenko 2018). Which of them are
+    superfluous as links is seen by their directions.
 
     Parameters
     ----------
@@ -156,6 +157,7 @@ class _Builder:
     ) -> None:  # fmt: skip
         self.space = space.vectors
         self.compared = space.vectors, frozen(space.lifts)
+        self.hiding = frozen(space.directions), space.directions is not space.vectors
         self.degree, self.entry = degree, entry
         self.workers, self.seed, self.settings = workers, seed, settings
         count = len(self.space)
@@ -165,9 +167,7 @@ class _Builder:
         self.kept = np.full((count, degree), LARGEST_KEY, np.int64)
         self.links = np.empty((count, degree), np.int32)
         self.order = np.arange(count, dtype=np.int32)
-        self.words = self.directions = words_of(space.vectors, self.workers)
-        if space.directions is not space.vectors:
-            self.directions = words_of(space.directions, self.workers)
+        self.words = words_of(space.vectors, self.workers)
 
     def build(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """Return links, and an order in which neighbours are close together."""
@@ -180,9 +180,8 @@ class _Builder:
     def _compare_leaves(self, turn: int) -> None:
         # A leaf of more than `degree` rows: every list is then long enough to fill a row.
         leaf = max(self.settings.leaf, 4 * (self.degree + 1))
-        # What leads to long vectors is found among rows of like directions, and of like places.
         leaves, far = carve(
-            self.words if turn % 2 else self.directions, leaf=leaf, least=leaf // 4,
+            self.words, leaf=leaf, least=leaf // 4,
             fanouts=self.settings.fanouts, seed=[self.seed, turn], workers=self.workers,
         )  # fmt: skip
         measure_keys(*self.compared, far)
@@ -212,7 +211,7 @@ class _Builder:
             kept = np.empty(self.degree, np.int64)
             keys = np.empty(self.lists.shape[1] + self.far.shape[1], np.int64)
             return lambda first, last: prune_lists(
-                *self.compared, self.lists, self.far, self.order, first, last, self.kept, kept, keys
+                *self.hiding, self.lists, self.far, self.order, first, last, self.kept, kept, keys
             )
 
         self._spread(len(self.space), _STRETCH, make_work)
@@ -229,7 +228,7 @@ class _Builder:
             keys = np.empty(self.lists.shape[1] + self.far.shape[1] + _REVERSE, np.int64)
             strain = np.empty(len(keys), np.float32)
             return lambda first, last: link_rows(
-                *self.compared, self.kept, reverse, ends, self.lists, self.far, self.order, first,
+                *self.hiding, self.kept, reverse, ends, self.lists, self.far, self.order, first,
                 last, self.links, kept, keys, strain,
             )  # fmt: skip
 

@@ -27,7 +27,8 @@ class GraphSpace(NamedTuple):
     lifts: NDArray[np.float32]
     """(n,)."""
     directions: Matrix
-    """float32 (n, width): rows that are near each other are so here, in the Euclidean sense."""
+    """float32 (n, width): `vectors`, and under dot those given, at unit norm: among them it is seen
+    which of two rows that are near a third hides the other."""
 
     @classmethod
     def of(cls, vectors: Matrix, metric: Metric) -> Self:

@@ -2,7 +2,9 @@
 
 Every pass reads one graph and writes another, node by node, so the result does not depend on how
 nodes were spread over threads. Distances are squared Euclidean ones and both rows' lifts
-throughout (`vecdb.index.graph_space`).
+(`vecdb.index.graph_space`). Candidates come in their order; which of them hides another is seen by
+directions, without lifts. With them, under dot, a long row would hide nearly all others, because it
+has a large inner product with each, and searches would expand up to ten times as many nodes.
 """
 
 from __future__ import annotations
@@ -110,38 +112,48 @@ def walk(
 
 
 @inline
-def _nearest_rival(vectors: Any, lifts: Any, row: Any, kept: Any, count: Any, enough: Any) -> Any:
-    """Return the least distance of `row` to the nodes kept; any below `enough` will do."""
-    width, last = vectors.shape[1], count - 1
+def _nearest_rival(directions: Any, row: Any, kept: Any, count: Any, enough: Any) -> Any:
+    """Return the least squared distance of `row` to the nodes kept; any below `enough` will do."""
+    width, last = directions.shape[1], count - 1
     least = np.float32(np.inf)
     for j in range(0, count, 4):
         a, b, c = kept[j], kept[min(j + 1, last)], kept[min(j + 2, last)]
         d = kept[min(j + 3, last)]
-        w, x, y, z = l2_one_by_four(vectors, row, vectors, a, b, c, d, width)
-        nearest = min(min(w + lifts[a], x + lifts[b]), min(y + lifts[c], z + lifts[d]))
-        least = min(least, nearest + lifts[row])
+        w, x, y, z = l2_one_by_four(directions, row, directions, a, b, c, d, width)
+        least = min(least, min(min(w, x), min(y, z)))
         if least < enough:
             break
     return least
 
 
 @inline
-def _ask_ahead(vectors: Any, keys: Any, i: Any, size: Any) -> None:
-    """Ask for the vector of a candidate that is soon compared."""
+def _ask_ahead(directions: Any, keys: Any, i: Any, size: Any) -> None:
+    """Ask for the direction of a candidate that is soon compared."""
     if i + _AHEAD < size:
-        prefetch(vectors, key_row(keys[i + _AHEAD]), 0, vectors.shape[1] // _FLOATS_OF_LINE)
+        prefetch(directions, key_row(keys[i + _AHEAD]), 0, directions.shape[1] // _FLOATS_OF_LINE)
+
+
+@inline
+def _from_base(directions: Any, lifted: Any, base: Any, key: Any) -> Any:
+    """Return the squared distance of a candidate to the base, without lifts."""
+    if not lifted:
+        return key_distance(key)
+    row = key_row(key)
+    four = l2_one_by_four(directions, row, directions, base, base, base, base, directions.shape[1])
+    return four[0]
 
 
 @inline
 def _prune(
-    vectors: Any, lifts: Any, keys: Any, size: Any, most: Any, kept: Any, kept_keys: Any
-) -> Any:
+    directions: Any, lifted: Any, base: Any, keys: Any, size: Any, most: Any, kept: Any,
+    kept_keys: Any,
+) -> Any:  # fmt: skip
     """Keep a candidate if it is nearer to the base than to all kept before; return how many."""
     count = 0
     for i in range(size):
-        _ask_ahead(vectors, keys, i, size)
-        row, to_base = key_row(keys[i]), key_distance(keys[i])
-        if _nearest_rival(vectors, lifts, row, kept, count, to_base) >= to_base:
+        _ask_ahead(directions, keys, i, size)
+        row, to_base = key_row(keys[i]), _from_base(directions, lifted, base, keys[i])
+        if _nearest_rival(directions, row, kept, count, to_base) >= to_base:
             kept[count] = row
             kept_keys[count] = keys[i]
             count += 1
@@ -152,15 +164,17 @@ def _prune(
 
 @kernel
 def prune_lists(
-    vectors: Any, lifts: Any, lists: Any, far: Any, order: Any, first: Any, last: Any,
+    directions: Any, lifted: Any, lists: Any, far: Any, order: Any, first: Any, last: Any,
     kept_keys: Any, kept: Any, keys: Any,
 ) -> None:  # fmt: skip
     """Keep of each row's list those that are nearer to the row than to others kept.
 
     Parameters
     ----------
-    vectors : float32 (n, width)
-    lifts : float32 (n,)
+    directions : float32 (n, width)
+        Among which rows hide each other.
+    lifted : bool
+        Whether keys hold other distances than those between directions.
     lists : int64 (n, k)
         Sorted keys, the largest possible one where there are fewer.
     far : int64 (n, f)
@@ -178,7 +192,8 @@ def prune_lists(
         row = order[i]
         size = _gather(keys, 0, lists[row], row)
         size = _gather(keys, size, far[row], row)
-        count = _prune(vectors, lifts, keys, size, kept_keys.shape[1], kept, kept_keys[row])
+        most = kept_keys.shape[1]
+        count = _prune(directions, lifted, row, keys, size, most, kept, kept_keys[row])
         for j in range(count, kept_keys.shape[1]):
             kept_keys[row, j] = LARGEST_KEY
 
@@ -213,19 +228,20 @@ def fill_reverse(kept_keys: Any, starts: Any, reverse: Any) -> None:
 
 @inline
 def _prune_and_fill(
-    vectors: Any, lifts: Any, keys: Any, size: Any, links: Any, kept: Any, strain: Any
-) -> Any:
+    directions: Any, lifted: Any, base: Any, keys: Any, size: Any, links: Any, kept: Any,
+    strain: Any,
+) -> Any:  # fmt: skip
     """Choose links as `_prune` does, then take back those that failed by the least.
 
-    `strain` of a candidate is how much nearer it is to a node kept than to the base.
+    `strain` of a candidate is how many times nearer it is to a node kept than to the base.
     """
     most, count = len(links), 0
     for i in range(size):
-        _ask_ahead(vectors, keys, i, size)
-        row, to_base = key_row(keys[i]), key_distance(keys[i])
+        _ask_ahead(directions, keys, i, size)
+        row, to_base = key_row(keys[i]), _from_base(directions, lifted, base, keys[i])
         nearest = np.float32(0.0)
         if count < most:
-            nearest = _nearest_rival(vectors, lifts, row, kept, count, np.float32(0.0))
+            nearest = _nearest_rival(directions, row, kept, count, np.float32(0.0))
         if nearest >= to_base and count < most:
             strain[i] = np.float32(-1.0)
             kept[count] = row
@@ -247,14 +263,14 @@ def _prune_and_fill(
 
 @kernel
 def link_rows(
-    vectors: Any, lifts: Any, kept_keys: Any, reverse: Any, ends: Any, lists: Any, far: Any,
+    directions: Any, lifted: Any, kept_keys: Any, reverse: Any, ends: Any, lists: Any, far: Any,
     order: Any, first: Any, last: Any, links: Any, kept: Any, keys: Any, strain: Any,
 ) -> None:  # fmt: skip
     """Choose the links of each row from those kept, those that lead to it, and its list.
 
     Parameters
     ----------
-    vectors, lifts, lists, far, order, first, last, kept
+    directions, lifted, lists, far, order, first, last, kept
         As for `prune_lists`.
     kept_keys : int64 (n, most)
         What was kept; the largest possible key after the last.
@@ -274,6 +290,6 @@ def link_rows(
         size = _gather(keys, size, reverse[start : ends[row]], row)
         size = _gather(keys, size, lists[row], row)
         size = _gather(keys, size, far[row], row)
-        taken = _prune_and_fill(vectors, lifts, keys, size, links[row], kept, strain)
+        taken = _prune_and_fill(directions, lifted, row, keys, size, links[row], kept, strain)
         for j in range(taken, links.shape[1]):
             links[row, j] = -1
