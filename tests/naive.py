@@ -48,7 +48,7 @@ def nearest(
 def select_neighbours(
     metric: str, vectors: np.ndarray, base: int, candidates: list[int], most: int
 ) -> list[int]:
-    """Algorithm 4 of Malkov & Yashunin, over candidates sorted by distance to `base`."""
+    """Algorithm 4 of Malkov & Yashunin, over candidates sorted; `metric` tells who hides whom."""
     if len(candidates) < most:
         return list(candidates)
     kept: list[int] = []

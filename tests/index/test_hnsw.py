@@ -64,8 +64,8 @@ def test_a_layer_is_searched_as_algorithm_2_says(metric: str) -> None:
 
 
 @kernel
-def _select(graph, keys, size, most, kept):  # type: ignore[no-untyped-def]
-    return select_neighbours(graph, keys, size, most, kept)
+def _select(graph, keys, size, most, kept, scales):  # type: ignore[no-untyped-def]
+    return select_neighbours(graph, 0, keys, size, most, kept, scales)
 
 
 @EVERY_METRIC
@@ -87,8 +87,9 @@ def test_neighbours_are_selected_as_algorithm_4_says(
         )
         kept = np.empty(most, np.int64)
         graph = _graph(metric, vectors, np.full((80, 2), -1, np.int32))
-        count = _select(graph, keys, len(keys), most, kept)
-        expected = naive.select_neighbours(form, vectors, 0, order.tolist(), most)
+        count = _select(graph, keys, len(keys), most, kept, np.empty(most, np.float32))
+        hiding = "cosine" if metric == "dot" else form  # unnormalised vectors: by direction
+        expected = naive.select_neighbours(hiding, vectors, 0, order.tolist(), most)
         assert kept[:count].tolist() == expected
 
 

@@ -85,6 +85,19 @@ def test_long_vectors_lead_to_the_largest_inner_products(
 
 
 @compiled
+@pytest.mark.parametrize("quantization", ["rabitq", "sq8"])
+def test_long_vectors_do_not_hide_all_others(quantization: str) -> None:
+    """They have a large inner product with each: by that, a row would link to few of its own."""
+    lengths = np.random.default_rng(5).lognormal(0, 0.8, (8_400, 1))
+    vectors = (lengths * clustered(8_400, 48)).astype(np.float32)
+    vectors, queries = vectors[:-400], vectors[-400:]
+    index, exact = _graph(vectors, "dot", quantization), FlatIndex(48, "dot")
+    exact.build(vectors)
+    rows, _ = index.search(queries, 10, ef=32)
+    assert recall(rows, exact.search(queries, 10)[0]) > 0.94, "0.88 and 0.91 if they do"
+
+
+@compiled
 def test_a_walk_under_a_filter_is_repeated_only_where_it_came_to_few_allowed_rows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

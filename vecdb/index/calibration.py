@@ -66,6 +66,8 @@ _ROOM, _ROOM_PER_HOP = 64, 1.5
 _WIDER_BY, _WIDER_DIM = 0.05, 768
 """How much farther than the limit candidates are compared with, at most, and up to which
 dimension; with more, codes tell distances better."""
+_IDLE = 0.03
+"""Growth of the logarithm of the hops up to which a stop does not end searches."""
 _LEAST_HOPS = 16
 """A walk that is on its way may have to go through nodes that seem no better than those behind."""
 
@@ -160,6 +162,8 @@ class Calibration:
             ef = max(LARGEST_EF, math.ceil(k))
             return Plan(ended_by_ef(ef), ef)
         stops = [curve.stop_for_misses(1 - target) for curve in self._curves]
+        if k < KS[-1] and k not in KS:  # from the least effort for one, nothing follows for others
+            stops = list(map(max, stops, [curve.idle_stop for curve in self._curves]))
         return self._plan(between_ks(stops, k), k)
 
     def for_ef(self, ef: float, k: float) -> Plan:
@@ -205,6 +209,8 @@ class _Curve:
         self._stops: list[float] = table[0, :end].tolist()
         self._log_hops: list[float] = np.log(np.maximum(hops[:end], 1)).tolist()
         self._log_finds = neg_log_misses(table[1 + len(KS) + which, :end])
+        self.idle_stop = interpolated(self._log_hops[0] + _IDLE, self._log_hops, self._stops)
+        """Up to here searches are ended by how many nodes they expand at least."""
         known = self._log_hops[-1] - self._log_hops[0]
         # By how much the stop grows, beyond what was measured, for each e-fold of the hops.
         self._slope = 1.0

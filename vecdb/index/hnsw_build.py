@@ -87,4 +87,5 @@ def _memory(state: HnswState, ef: int) -> Insertion:
         np.zeros(state.top + 1, np.int64),
         np.empty(state.m0 + 1, np.int64),
         np.empty(state.m0, np.int64),
+        np.empty(state.m0, np.float32),
     )

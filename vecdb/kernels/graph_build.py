@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.kernels.bitset import set_bit
-from vecdb.kernels.distance import distance, distances_to_four
+from vecdb.kernels.distance import DOT, distance, distances_to_four
 from vecdb.kernels.graph import Scratch, descend, search_layer, start_pool
 from vecdb.kernels.jit import inline, kernel
 from vecdb.kernels.pool import EXPANDED, insert_key, key_distance, key_row, pack_key
@@ -33,20 +33,40 @@ class Insertion(NamedTuple):
     """(m0 + 1,): keys of a full node's neighbours and of the node that wants to be one."""
     kept: NDArray[np.int64]
     """(m0,): those of them that stay."""
+    scales: NDArray[np.float32]
+    """(m0,): as `_scale` returns them for nodes that are kept."""
 
 
 @inline
-def select_neighbours(graph: Any, keys: Any, size: Any, most: Any, kept: Any) -> Any:
+def _scale(graph: Any, node: Any) -> Any:
+    """Return what distances to a node are multiplied by to tell directions apart.
+
+    Under dot a long vector has a large inner product with each other, and would hide nearly all.
+    """
+    if graph.metric != DOT:
+        return np.float32(1.0)
+    to_itself = distance(graph.metric, graph.rows, node, graph.rows, node, graph.column)
+    return np.float32(1.0) / np.sqrt(max(-to_itself, np.float32(1e-30)))
+
+
+@inline
+def select_neighbours(
+    graph: Any, base: Any, keys: Any, size: Any, most: Any, kept: Any, scales: Any
+) -> Any:
     """Algorithm 4: keep a candidate if it is nearer to the base node than to all kept before.
 
     Parameters
     ----------
+    base : int
+        The base node.
     keys : int64
         The candidates' keys with their distances to the base node, nearest first.
     size, most : int
         How many candidates there are, and how many may be kept.
     kept : int64 (at least most,)
         Receives the nodes kept.
+    scales : float32 (at least most,)
+        Working memory.
 
     Returns
     -------
@@ -55,23 +75,26 @@ def select_neighbours(graph: Any, keys: Any, size: Any, most: Any, kept: Any) ->
     """
     rows = graph.rows
     count = 0
+    scale = _scale(graph, base)
     for i in range(size):
         node = key_row(keys[i])
         keep = True
         if size >= most:
-            to_base = key_distance(keys[i])
+            to_base = scale * key_distance(keys[i])
             last = count - 1
             for j in range(0, count, 4):
-                a, b, c = kept[j], kept[min(j + 1, last)], kept[min(j + 2, last)]
-                d = kept[min(j + 3, last)]
+                p, q, r = min(j + 1, last), min(j + 2, last), min(j + 3, last)
                 w, x, y, z = distances_to_four(
-                    graph.metric, rows, node, rows, a, b, c, d, graph.column
-                )
-                if min(min(w, x), min(y, z)) < to_base:
+                    graph.metric, rows, node, rows, kept[j], kept[p], kept[q], kept[r],
+                    graph.column,
+                )  # fmt: skip
+                nearest = min(min(w * scales[j], x * scales[p]), min(y * scales[q], z * scales[r]))
+                if nearest < to_base:
                     keep = False
                     break
         if keep:
             kept[count] = node
+            scales[count] = _scale(graph, node)
             count += 1
             if count == most:
                 break
@@ -97,7 +120,7 @@ def _rewrite_full_list(
             key = pack_key(four[i], links[slot, first + j + i])
             insert_key(rivals, size, width + 1, key)
             size += 1
-    count = select_neighbours(graph, rivals, size, width, memory.kept)
+    count = select_neighbours(graph, owner, rivals, size, width, memory.kept, memory.scales)
     for j in range(width):
         links[slot, first + j] = memory.kept[j] if j < count else -1
 
@@ -180,7 +203,9 @@ def _insert(
                 graph.twins[twin] = node
                 unlock(locks, twin)
                 return
-        memory.counts[layer] = select_neighbours(graph, scratch.pool, size, m, memory.chosen[layer])
+        memory.counts[layer] = select_neighbours(
+            graph, node, scratch.pool, size, m, memory.chosen[layer], memory.scales
+        )
         if layer > 0:
             _enter_next_layer(size, scratch)
     for layer in range(highest + 1):
