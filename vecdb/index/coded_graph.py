@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from vecdb.index.base import Arrays, Distances, Ids, metric_of_number, over_parts
 from vecdb.index.coded_links import NO_RESIDUALS, link_all, read_only, root_of
 from vecdb.index.coded_memory import reserve_rows
-from vecdb.index.coded_seeds import SEEDS
+from vecdb.index.coded_seeds import MOST_SEEDS, SEEDS
 from vecdb.index.coded_space import Floats
 from vecdb.index.graph_carve import Workers
 from vecdb.index.layout import check_arrays, read_header, rows_in
@@ -54,7 +54,7 @@ class CodedGraph(PlacedGraph):
         self._memory: NDArray[np.uint8] = np.empty((0, 64), np.uint8)
         self._residuals: NDArray[np.int8] = aligned_empty((0, rotated_dim(dim)), np.int8)
         self._coded: CodedRows | None = None
-        self._root = self._root_rows(np.zeros((1, 64), np.uint8))
+        self._root = self._root_rows(np.zeros((1, 64), np.uint8), SEEDS)
 
     def emptied(self) -> Self:
         """Return a graph without rows, and otherwise as this one."""
@@ -82,7 +82,8 @@ class CodedGraph(PlacedGraph):
         link_all(self._writable(), neighbours, workers)
 
     def _start_from(self, seeds: Ids) -> None:
-        self._root = self._root_rows(root_of(self._writable(), seeds, SEEDS))
+        degree = max(SEEDS, -(-len(seeds) // BLOCK) * BLOCK)
+        self._root = self._root_rows(root_of(self._writable(), seeds, degree), degree)
 
     def _insert(self, places: Ids) -> None:
         coded = self._writable()
@@ -94,8 +95,8 @@ class CodedGraph(PlacedGraph):
         reach = ended_by_ef(ef)
         insert_rows(coded, read_only(coded), self._root, self._twins, places, reach, memory)
 
-    def _root_rows(self, memory: NDArray[np.uint8]) -> CodedRows:
-        return coded_rows(frozen(memory), NO_RESIDUALS, rotated_dim(self.dim), SEEDS)
+    def _root_rows(self, memory: NDArray[np.uint8], degree: int) -> CodedRows:
+        return coded_rows(frozen(memory), NO_RESIDUALS, rotated_dim(self.dim), degree)
 
     def _walk(
         self, queries: Floats, scales: Floats, reach: Reach, allowed: Bits | None,
@@ -166,16 +167,25 @@ class CodedGraph(PlacedGraph):
         graph = cls(dim, metric_of_number(metric_number), m, ef_construction, seed)
         if count == 0:
             return graph
+        root_degree = _root_degree(arrays, width)
         check_arrays(
             arrays,
             {
                 "rows": (np.uint8, (count, row_bytes(width, graph.degree))),
                 "residuals": (np.int8, (count, width)),
-                "root": (np.uint8, (1, row_bytes(width, SEEDS))),
+                "root": (np.uint8, (1, row_bytes(width, root_degree))),
             },
         )
         graph._take_over(arrays, count, inserted, given)
         graph._memory, graph._residuals = arrays["rows"], arrays["residuals"]
-        graph._root = graph._root_rows(arrays["root"])
+        graph._root = graph._root_rows(arrays["root"], root_degree)
         graph._coded = read_only(graph._writable())
         return graph
+
+
+def _root_degree(arrays: Arrays, width: int) -> int:
+    """Return of how many seeds the array ``root`` has room, `SEEDS` where it is none."""
+    root = arrays.get("root")
+    length = root.shape[-1] if root is not None and root.ndim else 0
+    degrees = range(SEEDS, MOST_SEEDS + 1, BLOCK)
+    return next((degree for degree in degrees if row_bytes(width, degree) == length), SEEDS)

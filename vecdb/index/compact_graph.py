@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from vecdb.errors import CorruptFileError
 from vecdb.index.base import Arrays, Distances, Ids, metric_of_number, over_parts
 from vecdb.index.coded_memory import code_memory, reserve_rows
-from vecdb.index.coded_seeds import SEEDS
+from vecdb.index.coded_seeds import MOST_SEEDS
 from vecdb.index.coded_space import Floats
 from vecdb.index.graph_carve import Workers
 from vecdb.index.layout import check_arrays, read_header, rows_in
@@ -185,8 +185,11 @@ class CompactGraph(PlacedGraph):
         check_arrays(
             arrays, {"rows": (np.uint8, (count, stride)), "seeds": (np.int64, (seeds,))}
         )  # fmt: skip
-        if not 0 < seeds <= SEEDS or not ((arrays["seeds"] >= 0) & (arrays["seeds"] < count)).all():
-            raise CorruptFileError(f"array 'seeds' must be 1 to {SEEDS} row numbers below {count}")
+        known = (arrays["seeds"] >= 0) & (arrays["seeds"] < count)
+        if not 0 < seeds <= MOST_SEEDS or not known.all():
+            raise CorruptFileError(
+                f"array 'seeds' must be 1 to {MOST_SEEDS} row numbers below {count}"
+            )
         graph._take_over(arrays, count, inserted, given)
         graph._memory = code_memory(count, stride)
         graph._memory[:] = arrays["rows"]

@@ -200,7 +200,7 @@ class PlacedGraph(ABC):
         neighbours[rows] = _renumbered(graph.neighbours, rows)
         self._twins[rows] = _renumbered(graph.twins, rows)
         self._link(neighbours, workers)
-        self._start_from(rows[draw_seeds(decoded, graph.order, graph.entry, self.seed)])
+        self._start_from(rows[draw_seeds(decoded, graph, self.seed)])
         self._calibration = self._calibrated(space, sample, pack_mask(built), workers)
         self._insert(np.sort(sample))
         self._inserted = 0

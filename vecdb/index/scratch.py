@@ -7,7 +7,7 @@ import threading
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.index.coded_seeds import SEEDS
+from vecdb.index.coded_seeds import MOST_SEEDS
 from vecdb.kernels.code_simd import BLOCK, PLANES, WORD
 from vecdb.kernels.coded_search import CODED_STATE, SCALARS, Lanes
 from vecdb.kernels.compact_search import COMPACT_LANES, COMPACT_SCALARS, COMPACT_STATE, CompactLanes
@@ -52,7 +52,7 @@ def make_compact_lanes(
     rows: int, ef: int, keep: int, width: int, degree: int, lanes: int
 ) -> CompactLanes:  # fmt: skip
     """Allocate what a search over `rows` compact rows needs."""
-    most = max(degree, SEEDS)
+    most = max(degree, MOST_SEEDS)
     return CompactLanes(
         np.zeros((lanes, rows // 8 + 1), np.uint8),
         np.empty((lanes, 16 * ef + 4 * most), np.int32),
