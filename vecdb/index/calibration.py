@@ -30,8 +30,9 @@ many nodes each expanded."""
 LEAST_ROWS = 2_000
 """Smaller graphs are not calibrated: a comparison with all rows takes about 50 us."""
 LARGEST_EF = 1_024
-"""Nodes expanded at most, but for larger k; and what a graph that is not calibrated is searched
-with to reach a target."""
+"""What a graph that is not calibrated is searched with to reach a target, but for larger k."""
+_MOST_HOPS = 4_096
+"""Nodes expanded beyond which nothing is measured: soon all rows are compared with sooner."""
 TRUTH = 100
 """Nearest rows that are found exactly for each query."""
 
@@ -316,13 +317,13 @@ def calibrate(dim: int, true: Distances, search: Search) -> Calibration:
         hops = float(k)
         for number, column in enumerate(columns):
             count = len(true) if hops <= _LONG else min(_LONG_SAMPLE, len(true))
-            reach = _reach(dim, column[0], min(1.5 * hops, LARGEST_EF), k)
+            reach = _reach(dim, column[0], min(1.5 * hops, _MOST_HOPS), k)
             distances, expanded = search(reach, k, count)
             hits = distances <= limits[:count, k - 1 : k]
             recall, hops = recall_less_error(hits), float(expanded.mean())
             column[1 + which], column[1 + len(KS) + which] = hops, recall
             last = max(last, number)
-            if hits.mean() >= ENOUGH or hops >= LARGEST_EF:
+            if hits.mean() >= ENOUGH or hops >= _MOST_HOPS:
                 for later in columns[number + 1 :]:
                     later[1 + which], later[1 + len(KS) + which] = hops, recall
                 break
