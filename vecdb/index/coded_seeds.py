@@ -46,7 +46,7 @@ def draw_seeds(vectors: Matrix, graph: BulkGraph, seed: int) -> NDArray[np.int64
     """
     nodes, entry = graph.order, graph.entry
     rng = np.random.default_rng(seed)
-    sample = nodes if len(nodes) <= _SAMPLE else rng.choice(nodes, _SAMPLE, replace=False)
+    sample = rng.choice(nodes, min(len(nodes), _SAMPLE), replace=False)
     points = vectors[sample].astype(np.float32)
     squares = np.einsum("ij,ij->i", points, points, dtype=np.float64)
     far = _FAR * _link_squares(vectors, graph.neighbours, sample[:_JUDGED])
