@@ -180,13 +180,10 @@ def _parse_url(url: str) -> tuple[str, bool]:
     return (f"[{host}]:{port}" if ":" in host else f"{host}:{port}"), parts.scheme == "grpcs"
 
 
-def wire_of(rpc: str) -> tuple[str, None, Callable[[bytes], Any]]:
-    """Return a call's path, what packs its request, and what makes a response of bytes.
-
-    Nothing packs it: `Options.packed` has done that.
-    """
+def wire_of(rpc: str) -> tuple[str, Callable[[bytes], Any]]:
+    """Return a call's path, and what makes a response of bytes; `Options.packed` packs requests."""
     response = getattr(pb, SERVICE.methods_by_name[rpc].output_type.name)
-    return f"/{SERVICE.full_name}/{rpc}", None, response.FromString
+    return f"/{SERVICE.full_name}/{rpc}", response.FromString
 
 
 def _credentials(

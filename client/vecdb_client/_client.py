@@ -70,7 +70,8 @@ class Connection:
         sender = self._senders.get(rpc)
         if sender is None:
             kind = self._channel.unary_stream if rpc == "Ask" else self._channel.unary_unary
-            sender = kind(*wire_of(rpc))
+            path, unpack = wire_of(rpc)
+            sender = kind(path, response_deserializer=unpack)
             self._senders[rpc] = sender
         return sender
 

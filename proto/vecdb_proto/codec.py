@@ -90,22 +90,30 @@ def ids_message(ids: Iterable[PointId]) -> pb.PointIds:
     """
     if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
         raise InvalidIdError(f"ids={ids!r:.100}: must be a sequence of ids, not a single one")
-    values: list[Any] = list(ids)
-    kinds = set(map(type, values))
+    message = pb.PointIds()
+    _write_ids(list(ids), message)
+    return message
+
+
+def _write_ids(ids: list[Any], message: pb.PointIds) -> None:
+    """Write ids to an empty message; raises as `ids_message` does."""
+    kinds = set(map(type, ids))
     try:
         if kinds == {int}:
-            return pb.PointIds(numbers=values)
+            message.numbers.extend(ids)
+            return
         if kinds == {str}:
-            return pb.PointIds(texts=values)
+            message.texts.extend(ids)
+            return
     except ValueError:
         pass  # one of them is refused below, by its value
-    messages = [id_message(value) for value in values]
-    flags = [message.HasField("text") for message in messages]
-    return pb.PointIds(
-        numbers=[m.number for m, is_text in zip(messages, flags, strict=True) if not is_text],
-        texts=[m.text for m, is_text in zip(messages, flags, strict=True) if is_text],
-        is_text=flags if len(set(flags)) == 2 else (),
-    )
+    messages = [id_message(value) for value in ids]
+    flags = [each.HasField("text") for each in messages]
+    pairs = list(zip(messages, flags, strict=True))
+    message.numbers.extend([each.number for each, is_text in pairs if not is_text])
+    message.texts.extend([each.text for each, is_text in pairs if is_text])
+    if len(set(flags)) == 2:
+        message.is_text.extend(flags)
 
 
 def ids_value(message: pb.PointIds) -> list[PointId]:
@@ -211,23 +219,12 @@ def write_hits(hits: HitColumns, message: pb.Hits) -> None:
     """Write one query's results to an empty message."""
     _write_ids(hits.ids, message.ids)
     message.scores.extend(hits.scores)
-    if None not in hits.texts:
+    if hits.texts and None not in hits.texts:
         message.texts.values.extend(hits.texts)  # type: ignore[arg-type]
-    elif hits.texts.count(None) < len(hits.texts):
-        message.texts.CopyFrom(texts_message(hits.texts))
+    elif (texts := _texts_if_any(hits.texts)) is not None:
+        message.texts.CopyFrom(texts)
     if any(hits.payloads):
         message.payloads.json = json_array(hits.payloads)
-
-
-def _write_ids(ids: list[PointId], message: pb.PointIds) -> None:
-    """Write ids out of the engine to an empty message."""
-    kinds = set(map(type, ids))
-    if kinds == {int}:
-        message.numbers.extend(ids)  # type: ignore[arg-type]
-    elif kinds == {str}:
-        message.texts.extend(ids)  # type: ignore[arg-type]
-    else:
-        message.CopyFrom(ids_message(ids))
 
 
 def hits_value(message: pb.Hits) -> list[Hit]:

@@ -8,9 +8,16 @@ import pytest
 from tests.index.samples import MANY, METRICS, clustered, recall
 from vecdb.errors import CorruptFileError, InvalidParameterError
 from vecdb.index import FlatIndex, HnswIndex, calibration, coded_graph, placed_graph
-from vecdb.index.calibration import LARGEST_EF, Calibration, draw_sample, recall_less_error
+from vecdb.index.calibration import (
+    LARGEST_EF,
+    TRUTH,
+    Calibration,
+    calibrate,
+    draw_sample,
+    recall_less_error,
+)
 from vecdb.kernels.jit import COMPILED
-from vecdb.kernels.walk import ended_by_ef
+from vecdb.kernels.walk import Reach, ended_by_ef
 
 TABLE = np.array(
     [
@@ -240,6 +247,29 @@ def test_codes_of_more_coordinates_need_less_that_is_compared_beside_them() -> N
     margins = [Calibration(dim, TABLE).for_target(0.9, 100).reach.margin for dim in (8, 384, 1536)]
     assert margins[0] == margins[1] > margins[2] > 1
     assert Calibration(384, TABLE).for_target(0.9, 10).reach.margin == 1
+
+
+def test_a_stop_that_ends_no_search_says_nothing_of_other_ks() -> None:
+    """For 100 at least as many are expanded: up to the third stop it is no more than that."""
+    table = [[0.9, 0.95, 1.0, 1.1], *[[16, 18, 25, 60]] * 2, [101, 101, 102, 200]]
+    table += [*[[0.6, 0.8, 0.9, 0.99]] * 2, [0.9, 0.93, 0.96, 0.99]]
+    plans = Calibration(384, np.array(table, np.float32))
+    assert plans.for_target(0.9, 10).reach.stop == pytest.approx(1.0)
+    assert plans.for_target(0.9, 100).reach.stop == pytest.approx(0.9)
+    assert plans.for_target(0.9, 30).reach.stop > 0.99
+
+
+def test_searches_are_measured_until_they_find_enough() -> None:
+    """Hard data takes thousands of nodes: a target of .99 must not end at the first thousand."""
+    true = np.tile(np.arange(1, TRUTH + 1, dtype=np.float32), (200, 1))
+
+    def search(reach: Reach, k: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+        hops = 16 * np.exp(3 * max(reach.stop - 1, 0))
+        missed = np.random.default_rng(0).random((count, k)) < 0.1 * (16 / hops) ** 0.5
+        return np.where(missed, np.inf, true[:count, :k]), np.full(count, round(hops))
+
+    table = calibrate(64, true, search)
+    assert table.for_target(0.99, 10).hops > 1_200
 
 
 def test_without_a_calibration_only_ef_ends_a_search() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from vecdb import errors
-from vecdb.types import FinishReason, LongText, Metric
+from vecdb.types import FinishReason, HitColumns, LongText, Metric
 from vecdb_proto import codec
 from vecdb_proto.status import MAX_DETAILS, WIRE_ERRORS, WIRE_KEY, error_of, wire_details
 from vecdb_proto.v1 import vecdb_pb2 as pb
@@ -142,6 +143,27 @@ def test_id_columns_that_do_not_fit_each_other(flags):
 def test_an_empty_id_message_is_refused():
     with pytest.raises(errors.InvalidIdError):
         codec.id_value(pb.PointId())
+
+
+@pytest.mark.parametrize(
+    ("ids", "texts", "payloads"),
+    [
+        ([], [], []),
+        ([1, 2], [None, None], [None, None]),
+        (["a", "b"], ["x", "y"], [b'{"n":1}', None]),
+        ([1, "a"], [None, "x"], [None, b"{}"]),
+    ],
+)
+def test_hits_say_only_what_they_have(ids, texts, payloads):
+    hits = HitColumns(ids, [0.5] * len(ids), texts, payloads)
+    written = pb.SearchResponse().results.add()
+    codec.write_hits(hits, written)
+    message = pb.Hits.FromString(written.SerializeToString())
+    assert message.HasField("texts") == any(texts)
+    assert message.HasField("payloads") == any(payloads)
+    read = codec.hits_value(message)
+    assert [(hit.id, hit.text) for hit in read] == list(zip(ids, texts, strict=True))
+    assert [hit.payload for hit in read] == [p and json.loads(p) for p in payloads]
 
 
 def test_an_absent_text_must_be_in_the_list():

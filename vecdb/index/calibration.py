@@ -32,7 +32,7 @@ LEAST_ROWS = 2_000
 LARGEST_EF = 1_024
 """What a graph that is not calibrated is searched with to reach a target, but for larger k."""
 _MOST_HOPS = 4_096
-"""Nodes expanded beyond which nothing is measured: soon all rows are compared with sooner."""
+"""Nodes expanded beyond which nothing is measured: comparing with all rows is soon faster."""
 TRUTH = 100
 """Nearest rows that are found exactly for each query."""
 
@@ -97,7 +97,7 @@ def check_target(target: Any) -> float:
     InvalidParameterError
         If it is not a number of the range.
     """
-    right = type(target) is float or (isinstance(target, Real) and not isinstance(target, bool))
+    right = isinstance(target, Real) and not isinstance(target, bool)
     if not right or not _LEAST_TARGET <= float(target) <= _GREATEST_TARGET:
         raise InvalidParameterError(
             f"target_recall={target!r}: must be a number from {_LEAST_TARGET} to {_GREATEST_TARGET}"
@@ -163,7 +163,8 @@ class Calibration:
             ef = max(LARGEST_EF, math.ceil(k))
             return Plan(ended_by_ef(ef), ef)
         stops = [curve.stop_for_misses(1 - target) for curve in self._curves]
-        if k < KS[-1] and k not in KS:  # from the least effort for one, nothing follows for others
+        if k < KS[-1] and k not in KS:
+            # Where a search for one k ends by its least number of nodes, the stop says nothing.
             stops = list(map(max, stops, [curve.idle_stop for curve in self._curves]))
         return self._plan(between_ks(stops, k), k)
 

@@ -9,8 +9,8 @@ from vecdb.index.graph_bulk import BulkGraph
 from vecdb.types import Matrix
 
 SEEDS = 256
-"""As many, where rows are; a multiple of 32. To look at all takes about as long as the hop they
-spare."""
+"""How many there are, unless there are fewer rows or tight clusters; a multiple of 32. To look at
+all takes about as long as the hop they spare."""
 MOST_SEEDS = 1_024
 """At most as many where rows lie in tight clusters, between which no links lead."""
 

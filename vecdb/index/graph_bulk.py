@@ -157,6 +157,7 @@ class _Builder:
     ) -> None:  # fmt: skip
         self.space = space.vectors
         self.compared = space.vectors, frozen(space.lifts)
+        # Among what rows hide each other, and whether that is another distance than keys hold.
         self.hiding = frozen(space.directions), space.directions is not space.vectors
         self.degree, self.entry = degree, entry
         self.workers, self.seed, self.settings = workers, seed, settings

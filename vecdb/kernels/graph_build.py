@@ -55,6 +55,8 @@ def select_neighbours(
 ) -> Any:
     """Algorithm 4: keep a candidate if it is nearer to the base node than to all kept before.
 
+    Under dot that is nearer in direction.
+
     Parameters
     ----------
     base : int

@@ -8,6 +8,7 @@ has their sections.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -242,7 +243,6 @@ class BlobColumn:
         self.data = data
         # One number at a time comes out of a view in a third of the time.
         self._views = present.data, offsets.data, data.data
-        self._has_all = int.from_bytes(present.tobytes()).bit_count() == len(offsets) - 1
 
     @classmethod
     def of(cls, sections: Sections, column: str, rows: int) -> BlobColumn | None:
@@ -257,6 +257,11 @@ class BlobColumn:
         if present.dtype != np.uint8 or data.dtype != np.uint8:
             raise ValueError(f"column {column!r} is not of bytes")
         return cls(present, offsets, data)
+
+    @cached_property
+    def _has_all(self) -> bool:
+        """Whether every row has a string; looked at when it is first asked, not at opening."""
+        return int.from_bytes(self._present.tobytes()).bit_count() == len(self._offsets) - 1
 
     def at(self, row: int) -> bytes | None:
         """Return the string of a row."""
