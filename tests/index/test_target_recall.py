@@ -264,12 +264,12 @@ def test_searches_are_measured_until_they_find_enough() -> None:
     true = np.tile(np.arange(1, TRUTH + 1, dtype=np.float32), (200, 1))
 
     def search(reach: Reach, k: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-        hops = 16 * np.exp(3 * max(reach.stop - 1, 0))
-        missed = np.random.default_rng(0).random((count, k)) < 0.1 * (16 / hops) ** 0.5
+        hops = 16 * np.exp(2 * max(reach.stop - 1, 0))
+        missed = np.random.default_rng(0).random((count, k)) < 0.1 * (16 / hops) ** 0.417
         return np.where(missed, np.inf, true[:count, :k]), np.full(count, round(hops))
 
     table = calibrate(64, true, search)
-    assert table.for_target(0.99, 10).hops > 1_200
+    assert table.for_target(0.99, 10).hops > 3_000
 
 
 def test_without_a_calibration_only_ef_ends_a_search() -> None:
