@@ -10,7 +10,7 @@ from vecdb.kernels.coded_rows import (
     coded_rows,
     distance_by_code,
     distance_to,
-    doubt_of,
+    is_beyond,
     offset_of,
     row_bytes,
     squared_distance,
@@ -32,19 +32,20 @@ def _tight(clusters: int, each: int, dim: int, radius: float) -> np.ndarray:
 
 
 @kernel
-def _compare(rows, queries, levels, found, between):  # type: ignore[no-untyped-def]
+def _compare(rows, queries, levels, limits, near, beyond, between):  # type: ignore[no-untyped-def]
     step, norm, surplus = quantise_query(queries, 0, rows.width, levels, 0)
-    for row in range(found.shape[1]):
+    for row in range(len(near)):
         by_code = distance_by_code(rows, row, queries, 0, levels, 0, surplus, step, norm)
-        found[0, row] = by_code + offset_of(rows, row)
-        found[1, row] = doubt_of(rows, row, found[0, row], step)
-        found[2, row] = distance_to(rows, row, queries, 0)
+        by_code += offset_of(rows, row)
+        near[row] = distance_to(rows, row, queries, 0)
         between[row] = squared_distance(rows, row, 0)
+        for i in range(2):
+            beyond[i, row] = is_beyond(rows, row, by_code, step, limits[i, row])
 
 
 @pytest.mark.parametrize("dim", [64, 384, 1024])
 @pytest.mark.parametrize("apart", [1.0, 0.1, 1e-3, 0.0])
-def test_a_row_is_no_nearer_than_its_code_and_its_doubt_say(dim: int, apart: float) -> None:
+def test_codes_never_take_a_row_for_farther_than_it_is(dim: int, apart: float) -> None:
     rng = np.random.default_rng(dim)
     query = rng.standard_normal((1, dim))
     vectors = query + apart * rng.standard_normal((500, dim))
@@ -55,14 +56,15 @@ def test_a_row_is_no_nearer_than_its_code_and_its_doubt_say(dim: int, apart: flo
         np.zeros((500, row_bytes(dim, 32)), np.uint8), np.zeros((500, dim), np.int8), dim, 32
     )  # fmt: skip
     store_coordinates(rows, np.arange(500), placed, offsets)
-    found, between = np.empty((3, 500), np.float32), np.empty(500, np.float32)
-    _compare(rows, asked, np.empty((1, dim), np.int8), found, between)
-    by_code, doubt, near = found.astype(np.float64)
     true = ((placed.astype(np.float64) - asked) ** 2).sum(axis=1) + offsets
+    limits = np.stack([true + 1e-5 * dim, 0.96 * true]).astype(np.float32)
+    near, between = np.empty((2, 500), np.float32)
+    beyond = np.empty((2, 500), np.bool_)
+    _compare(rows, asked, np.empty((1, dim), np.int8), limits, near, beyond, between)
     np.testing.assert_allclose(near, true, atol=1e-5 * dim, rtol=1e-4)
-    assert (by_code - doubt <= true + 1e-5 * dim).all()
-    if apart == 1.0:  # and a doubt is small
-        assert (doubt < 0.02 * true).all()
+    assert not beyond[0].any()
+    if apart == 1.0:  # and they are in doubt about few
+        assert beyond[1].all()
     each = ((placed.astype(np.float64) - placed[0]) ** 2).sum(axis=1) + offsets + offsets[0]
     np.testing.assert_allclose(between, each, atol=1e-5 * dim, rtol=1e-4)
 

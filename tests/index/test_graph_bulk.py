@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from tests.index.samples import METRICS, awkward_vectors, clustered
 from vecdb.index.graph_bulk import BulkGraph, BulkSettings, bulk_graph
-from vecdb.index.graph_carve import Workers, carve, words_of
+from vecdb.index.graph_carve import carve, words_of
 from vecdb.index.rows import frozen
+from vecdb.index.workers import Workers
 from vecdb.kernels.graph_bulk import measure_keys
 from vecdb.kernels.jit import COMPILED
 from vecdb.kernels.pool import key_distance, key_row, pack_key, pack_keys

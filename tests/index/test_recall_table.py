@@ -11,9 +11,9 @@ from tests.index.samples import MANY, METRICS, clustered, recall
 from vecdb.errors import CorruptFileError, InvalidParameterError
 from vecdb.index import FlatIndex, HnswIndex, IvfIndex, calibration, recall_table
 from vecdb.index.float_graph import FloatGraph
-from vecdb.index.graph_carve import Workers
 from vecdb.index.ids import Ids
 from vecdb.index.recall_table import RecallTable, measure, without_themselves
+from vecdb.index.workers import Workers
 from vecdb.kernels.jit import COMPILED
 
 Make = Callable[[int, str], HnswIndex | IvfIndex]

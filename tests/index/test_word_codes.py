@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.index.samples import clustered
-from vecdb.index.graph_carve import Workers, words_of
+from vecdb.index.graph_carve import words_of
+from vecdb.index.workers import Workers
 from vecdb.kernels.jit import kernel
 from vecdb.kernels.word_codes import (
     REST,

@@ -12,11 +12,11 @@ from vecdb.index.coded_links import NO_RESIDUALS, link_all, read_only, root_of
 from vecdb.index.coded_memory import reserve_rows
 from vecdb.index.coded_seeds import MOST_SEEDS, SEEDS
 from vecdb.index.coded_space import Floats
-from vecdb.index.graph_carve import Workers
 from vecdb.index.layout import check_arrays, read_header, rows_in
 from vecdb.index.placed_graph import NO_BITS, PlacedGraph
 from vecdb.index.rows import aligned_empty, frozen
 from vecdb.index.scratch import make_lanes, thread_lanes
+from vecdb.index.workers import Workers
 from vecdb.kernels.bitset import Bits
 from vecdb.kernels.code_simd import BLOCK
 from vecdb.kernels.coded_insert import Insertion, insert_rows

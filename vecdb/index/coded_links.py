@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.index.coded_memory import code_memory
-from vecdb.index.graph_carve import Workers, in_stretches
 from vecdb.index.rows import frozen
+from vecdb.index.workers import Workers, in_stretches
 from vecdb.kernels.coded_rows import CodedRows, coded_rows, link_root, link_rows, row_bytes
 
 _STRETCH = 256

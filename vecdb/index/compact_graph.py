@@ -12,12 +12,12 @@ from vecdb.index.base import Arrays, Distances, Ids, metric_of_number, over_part
 from vecdb.index.coded_memory import code_memory, reserve_rows
 from vecdb.index.coded_seeds import MOST_SEEDS
 from vecdb.index.coded_space import Floats
-from vecdb.index.graph_carve import Workers
 from vecdb.index.layout import check_arrays, read_header, rows_in
 from vecdb.index.placed_graph import NO_BITS, PlacedGraph
 from vecdb.index.reranks import RERANKS
 from vecdb.index.rows import aligned_copy, aligned_empty, frozen, reserve
 from vecdb.index.scratch import make_compact_lanes, thread_compact_lanes
+from vecdb.index.workers import Workers
 from vecdb.kernels.bitset import Bits
 from vecdb.kernels.compact_insert import CompactInsertion, insert_codes
 from vecdb.kernels.compact_rows import (

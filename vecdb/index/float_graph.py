@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from vecdb.index.base import CORRECTIONS, Arrays, Distances, Ids, over_threads
 from vecdb.index.calibration import LARGEST_EF, TRUTH, draw_sample
 from vecdb.index.flat import scan
-from vecdb.index.graph_carve import Workers, in_stretches
 from vecdb.index.hnsw_build import link_rows
 from vecdb.index.hnsw_state import HnswState, draw_levels, from_arrays
 from vecdb.index.recall_table import RecallTable, measure, without_themselves
 from vecdb.index.rows import LiveRows, RowTable, frozen, prepared_queries
 from vecdb.index.scratch import thread_heap, thread_scratch
+from vecdb.index.workers import Workers, in_stretches
 from vecdb.kernels.bitset import Bits, pack_mask
 from vecdb.kernels.graph import search_graph, search_graph_from_within
 from vecdb.kernels.graph_filtered import search_graph_filtered

@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.config import CODED_EF_CONSTRUCTION
-from vecdb.index.graph_carve import Workers, carve, in_stretches, words_of
+from vecdb.index.graph_carve import carve, words_of
 from vecdb.index.graph_space import GraphSpace
 from vecdb.index.rows import aligned_empty, frozen
+from vecdb.index.workers import Workers, in_stretches
 from vecdb.kernels.graph_bulk import LeafMemory, chain_twins, join_leaves, measure_keys
 from vecdb.kernels.graph_bulk_link import (
     count_reverse,
@@ -98,10 +99,10 @@ def bulk_graph(
     settings
         How much work to put into it.
     """
-    settings = settings or BulkSettings()
-    space = GraphSpace.of(vectors, metric)
+    settings, workers = settings or BulkSettings(), workers or Workers()
+    space = GraphSpace.of(vectors, metric, workers)
     # What is moved and scaled may be rounded to equal rows that were not.
-    twins, nodes = _find_twins(space.vectors if metric is Metric.COSINE else vectors)
+    twins, nodes = _find_twins(space.vectors if metric is Metric.COSINE else vectors, workers)
     neighbours = np.full((len(vectors), degree), -1, np.int32)
     if len(nodes) == 0:
         return BulkGraph(neighbours, -1, twins, nodes)
@@ -112,19 +113,25 @@ def bulk_graph(
         links = np.array([np.delete(nodes, i) for i in range(len(nodes))])
         neighbours[nodes, : len(nodes) - 1] = links
         return BulkGraph(neighbours, int(nodes[entry]), twins, nodes)
-    links, order = _Builder(space, degree, entry, workers or Workers(), seed, settings).build()
+    links, order = _Builder(space, degree, entry, workers, seed, settings).build()
     neighbours[nodes] = nodes[links]
     return BulkGraph(neighbours, int(nodes[entry]), twins, nodes[order])
 
 
-def _find_twins(rows: Matrix) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+def _find_twins(
+    rows: Matrix, workers: Workers
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:  # fmt: skip
     """Return for each row the next one that equals it, and the rows that are the first."""
-    words = np.ascontiguousarray(rows + np.float32(0)).view(np.uint32)  # -0 becomes 0
-    factors = np.random.default_rng(0).integers(1 << 63, size=words.shape[1], dtype=np.uint64)
+    words: NDArray[np.uint32] = np.empty(rows.shape, np.uint32)
+    factors = np.random.default_rng(0).integers(1 << 63, size=rows.shape[1], dtype=np.uint64)
     hashes = np.empty(len(rows), np.uint64)
-    for first in range(0, len(rows), _STRETCH):
-        part = slice(first, first + _STRETCH)
+
+    def work(first: int, last: int) -> None:
+        part = slice(first, last)
+        np.add(rows[part], np.float32(0), out=words[part].view(np.float32))  # -0 becomes 0
         np.matmul(words[part].astype(np.uint64), factors, out=hashes[part])
+
+    in_stretches(workers, len(rows), _STRETCH, lambda: work)
     order = np.argsort(hashes, kind="stable")
     twins = np.full(len(rows), -1, np.int32)
     chain_twins(words, hashes, order, twins)

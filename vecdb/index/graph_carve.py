@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.index.rows import aligned_empty
+from vecdb.index.workers import Workers, in_stretches
 from vecdb.kernels.graph_bulk import LEADER_TILE, nearest_leaders
-from vecdb.kernels.jit import COMPILED
 from vecdb.kernels.pool import pack_keys
 from vecdb.kernels.word_codes import FACTS, Words, encode_words, top_level, word_width
 from vecdb.types import Matrix
@@ -26,51 +22,6 @@ _STRETCH = 2048
 _STALLED = 0.9
 """A set with a part larger than this share of it is cut up by number instead: its rows are too
 much alike for leaders to part them."""
-
-
-def no_step() -> None:
-    """Go on."""
-
-
-@dataclass(frozen=True, slots=True)
-class Workers:
-    """On how many threads to work, and what each calls between two pieces of work.
-
-    What `step` raises ends the work.
-    """
-
-    threads: int = 1
-    step: Callable[[], object] = no_step
-
-    def alone(self) -> Workers:
-        """Return one thread of these."""
-        return Workers(1, self.step)
-
-
-def in_stretches(
-    workers: Workers, count: int, stretch: int, make_work: Callable[[], Callable[[int, int], Any]]
-) -> None:
-    """Call ``work(first, last)`` for stretches of `count` items, taken by threads as they come.
-
-    `make_work` is called once for each thread, to give each its own working memory.
-    """
-    starts = itertools.count(0, stretch)
-
-    def run() -> None:
-        work = make_work()
-        for start in starts:
-            if start >= count:
-                return
-            workers.step()
-            work(start, min(start + stretch, count))
-
-    wanted = min(workers.threads if COMPILED else 1, -(-count // stretch))
-    if wanted <= 1:
-        run()
-        return
-    with ThreadPoolExecutor(wanted) as pool:
-        for part in [pool.submit(run) for _ in range(wanted)]:
-            part.result()
 
 
 def words_of(vectors: Matrix, workers: Workers) -> Words:

@@ -24,13 +24,13 @@ from vecdb.index.coded_graph import CodedGraph
 from vecdb.index.compact_graph import CompactGraph
 from vecdb.index.files import PathLike, load_arrays, save_arrays
 from vecdb.index.float_graph import FloatGraph
-from vecdb.index.graph_carve import Workers, no_step
 from vecdb.index.hnsw_state import HnswState
 from vecdb.index.hnswlib_import import read_hnswlib
 from vecdb.index.placed_graph import PlacedGraph
 from vecdb.index.queries import Queries, query_matrix
 from vecdb.index.reranks import RERANKS, one_of
 from vecdb.index.validate import as_matrix, as_metric
+from vecdb.index.workers import Workers, no_step
 from vecdb.types import MatrixLike, VectorLike
 
 FILE_KIND = "index.hnsw"

@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from vecdb.index.graph_carve import Workers
 from vecdb.index.hnsw_state import HnswState
 from vecdb.index.ids import Ids
 from vecdb.index.scratch import make_scratch
+from vecdb.index.workers import Workers
 from vecdb.kernels.graph_build import Insertion, insert_rows
 from vecdb.kernels.jit import COMPILED
 

@@ -19,9 +19,9 @@ from vecdb.index.calibration import (
 from vecdb.index.coded_seeds import draw_seeds
 from vecdb.index.coded_space import CodedSpace, Floats
 from vecdb.index.graph_bulk import BulkSettings, bulk_graph
-from vecdb.index.graph_carve import Workers, in_stretches
 from vecdb.index.layout import check_arrays
 from vecdb.index.rows import LiveRows, frozen, reserve
+from vecdb.index.workers import Workers, in_stretches
 from vecdb.kernels.bitset import Bits, pack_mask
 from vecdb.kernels.rotation import draw_signs
 from vecdb.kernels.walk import Reach, is_ended_by_ef
@@ -149,10 +149,11 @@ class PlacedGraph(ABC):
         self._reserve(count, last)
         if space is not before:
             self._place_again(count, before, space, workers)
-        for start in range(0, len(vectors), _STRETCH):
-            workers.step()
-            part = slice(start, start + _STRETCH)
-            self._store(places[part], *space.place_vectors(vectors[part]))
+
+        def store(first: int, last: int) -> None:
+            self._store(places[first:last], *space.place_vectors(vectors[first:last]))
+
+        in_stretches(workers, len(vectors), _STRETCH, lambda: store)
         self._twins = reserve(self._twins, count, last)
         self._twins[count:last] = -1
         self.rows.reuse(places[~fresh], ids[~fresh])
@@ -186,11 +187,15 @@ class PlacedGraph(ABC):
         built[sample] = False
         rows = np.flatnonzero(built)
         decoded = np.empty((len(rows), space.width), np.float32)
-        self._decode(rows, decoded)
-        metric = Metric.L2
-        if self.metric is Metric.DOT:  # inner products depend on where the origin is
-            metric = Metric.DOT
-            space.move_back(decoded)
+        # Inner products depend on where the origin is.
+        metric = Metric.DOT if self.metric is Metric.DOT else Metric.L2
+
+        def decode(first: int, last: int) -> None:
+            self._decode(rows[first:last], decoded[first:last])
+            if metric is Metric.DOT:
+                space.move_back(decoded[first:last])
+
+        in_stretches(workers, len(rows), _STRETCH, lambda: decode)
         graph = bulk_graph(
             decoded, metric, self.degree, workers=workers, seed=self.seed,
             settings=BulkSettings(listed=self.ef_construction),

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from vecdb.kernels.bitset import has_bit
-from vecdb.kernels.coded_rows import ask_for, distance_by_code, distance_to, doubt_of, offset_of
+from vecdb.kernels.coded_rows import ask_for, distance_by_code, distance_to, is_beyond, offset_of
 from vecdb.kernels.jit import direct_kernel, inline
 from vecdb.kernels.pool import key_distance, key_row, offer
 from vecdb.kernels.two_bytes import quantise_query
@@ -79,7 +79,7 @@ def scan_coded(
                 if sizes[q] == k:
                     near = distance_by_code(rows, its, queries, q, levels, q, surplus, step, norm)
                     near += offset_of(rows, its)
-                    if near - doubt_of(rows, its, near, step) > key_distance(pools[q, k - 1]):
+                    if is_beyond(rows, its, near, step, key_distance(pools[q, k - 1])):
                         continue
                 sizes[q] = offer(pools[q], sizes[q], k, distance_to(rows, its, queries, q), its)
     for q in range(nq):

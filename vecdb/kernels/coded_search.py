@@ -32,8 +32,8 @@ from vecdb.kernels.coded_rows import (
     ask_for,
     distance_by_code,
     distance_to,
-    doubt_of,
     ids_of,
+    is_beyond,
     offset_of,
 )
 from vecdb.kernels.frontier import Frontier
@@ -224,9 +224,7 @@ def _rank(
     size = 0
     for i in range(found):
         row, distance = key_row(best[i]), key_distance(best[i])
-        if size == k and distance - doubt_of(rows, row, distance, step) > key_distance(
-            ranked[k - 1]
-        ):
+        if size == k and is_beyond(rows, row, distance, step, key_distance(ranked[k - 1])):
             return size
         size = offer(ranked, size, k, distance_to(rows, row, queries, q), row)
     if found < keep:
