@@ -16,6 +16,7 @@ import numpy as np
 from vecdb.kernels.bitset import has_bit
 from vecdb.kernels.byte_simd import ZERO, dot_bytes
 from vecdb.kernels.distance import COSINE, L2
+from vecdb.kernels.interpreter import await_interpreter
 from vecdb.kernels.jit import direct_kernel, inline, kernel
 from vecdb.kernels.pool import key_distance, offer
 from vecdb.kernels.scan import offer_block, unpack_pool
@@ -166,3 +167,4 @@ def scan_bytes(
             metric, queries, q, vectors, dim, scales, near, found, pools, 0, 0
         )  # fmt: skip
         unpack_pool(pools[0], size, correction, out_rows, out_distances, q)
+    await_interpreter()

@@ -12,6 +12,7 @@ import numpy as np
 
 from vecdb.kernels.bitset import has_bit
 from vecdb.kernels.coded_rows import ask_for, distance_by_code, distance_to, is_beyond, offset_of
+from vecdb.kernels.interpreter import await_interpreter
 from vecdb.kernels.jit import direct_kernel, inline
 from vecdb.kernels.pool import key_distance, key_row, offer
 from vecdb.kernels.two_bytes import quantise_query
@@ -90,3 +91,4 @@ def scan_coded(
             else:
                 out_rows[q, i] = -1
                 out_distances[q, i] = np.float32(np.inf)
+    await_interpreter()

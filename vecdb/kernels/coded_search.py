@@ -37,6 +37,7 @@ from vecdb.kernels.coded_rows import (
     offset_of,
 )
 from vecdb.kernels.frontier import Frontier
+from vecdb.kernels.interpreter import await_interpreter
 from vecdb.kernels.jit import direct_kernel, inline
 from vecdb.kernels.pool import key_distance, key_row, offer
 from vecdb.kernels.simd import prefetch
@@ -330,3 +331,4 @@ def search_coded(
             twins, allowed, restricted, lanes.ranked, count, q, scales, out_rows, out_distances,
         )  # fmt: skip
         forget(lanes, 0)
+    await_interpreter()

@@ -8,6 +8,7 @@ import numpy as np
 
 from vecdb.kernels.bitset import has_bit
 from vecdb.kernels.compact_rows import ask_for, distance_to
+from vecdb.kernels.interpreter import await_interpreter
 from vecdb.kernels.jit import direct_kernel
 from vecdb.kernels.pool import key_distance, key_row, offer
 
@@ -65,3 +66,4 @@ def scan_compact(
             else:
                 out_rows[q, i] = -1
                 out_distances[q, i] = np.float32(np.inf)
+    await_interpreter()

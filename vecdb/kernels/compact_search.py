@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from vecdb.kernels import frontier
 from vecdb.kernels.compact_rows import ask_for, base_of, distance_to, neighbour_at, scale_of
 from vecdb.kernels.frontier import Frontier
+from vecdb.kernels.interpreter import await_interpreter
 from vecdb.kernels.jit import direct_kernel, inline
 from vecdb.kernels.pool import key_row, offer, pack_key
 from vecdb.kernels.simd import prefetch
@@ -256,3 +257,4 @@ def search_compact(
             else:
                 state[lane, QUERY] = -1
                 active -= 1
+    await_interpreter()

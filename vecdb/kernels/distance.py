@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from vecdb.kernels.interpreter import await_interpreter
 from vecdb.kernels.jit import direct_kernel, inline
 from vecdb.kernels.simd import dot_four_by_two, dot_one_by_four, l2_four_by_two, l2_one_by_four
 
@@ -73,3 +74,4 @@ def store_rows(vectors: Any, normalise: Any, rows: Any, first: Any) -> None:
             rows[first + i, j] = np.float32(vectors[i, j] * factor)
         for j in range(dim, min(rows.shape[1], (dim + 15) // 16 * 16)):
             rows[first + i, j] = np.float32(0.0)
+    await_interpreter()

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from vecdb.kernels.bitset import Bits, has_bit, set_bit
 from vecdb.kernels.distance import distance, distances_to_four
+from vecdb.kernels.interpreter import await_interpreter
 from vecdb.kernels.jit import direct_kernel, inline, kernel
 from vecdb.kernels.pool import EXPANDED, insert_key, key_distance, key_row, pack_key
 from vecdb.kernels.simd import prefetch
@@ -209,6 +210,7 @@ def search_graph(
         _unpack_with_twins(
             graph, scratch.pool, size, correction, out_rows, out_distances, q
         )  # fmt: skip
+    await_interpreter()
 
 
 @kernel

@@ -10,6 +10,7 @@ from vecdb.kernels.bitset import has_bit, set_bit
 from vecdb.kernels.distance import distances_to_four
 from vecdb.kernels.graph import collect_unvisited, descend
 from vecdb.kernels.heap import heap_pop, heap_push
+from vecdb.kernels.interpreter import await_interpreter
 from vecdb.kernels.jit import direct_kernel, inline
 from vecdb.kernels.pool import insert_key, key_distance, key_row, pack_key
 from vecdb.kernels.scan import unpack_pool
@@ -110,3 +111,4 @@ def search_graph_filtered(
         size, ended = _search_base(graph, queries, q, ef, start, allowed, budget, scratch, heap)
         complete[q] = ended and size >= wanted
         unpack_pool(scratch.pool, size, correction, out_rows, out_distances, q)
+    await_interpreter()

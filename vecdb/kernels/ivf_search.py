@@ -14,6 +14,7 @@ import numpy as np
 from vecdb.kernels.bitset import has_bit
 from vecdb.kernels.distance import L2, distance, distances_to_four
 from vecdb.kernels.heap import heap_pop
+from vecdb.kernels.interpreter import await_interpreter
 from vecdb.kernels.ivf_coarse import NO_LIMIT, heap_of_lists, nearest_lists, prepare_query
 from vecdb.kernels.ivf_scan import BLOCK, lowest_bit, scan_block
 from vecdb.kernels.jit import direct_kernel, inline
@@ -276,3 +277,4 @@ def search_codes(
                     waiting = 0
         found = _compare_exactly(lists, queries, q, size, work)
         unpack_pool(work.best, found, correction, out_rows, out_distances, q)
+    await_interpreter()

@@ -18,6 +18,7 @@ from numba.core import cgutils
 from numpy.typing import NDArray
 
 from vecdb.kernels.emit import F32, I32, I64, llvm, load, or_python, row_address, splat, store
+from vecdb.kernels.interpreter import await_interpreter
 from vecdb.kernels.jit import direct_kernel, inline
 
 Floats = NDArray[np.float32]
@@ -182,6 +183,7 @@ def _rotate_all(vectors: Any, normalise: Any, centre: Any, signs: Any, out: Any)
         for j in range(dim, out.shape[1]):
             out[i, j] = np.float32(0)
         rotate_row(out, i, signs)
+    await_interpreter()
 
 
 def rotate(

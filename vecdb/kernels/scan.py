@@ -14,6 +14,7 @@ from vecdb.kernels.distance import (
     distances_four_by_two,
     distances_to_four,
 )  # fmt: skip
+from vecdb.kernels.interpreter import await_interpreter
 from vecdb.kernels.jit import allocating_kernel, direct_kernel, inline
 from vecdb.kernels.pool import key_distance, key_row, offer
 from vecdb.kernels.simd import prefetch
@@ -207,3 +208,4 @@ def rescore(
                 place -= 1
             distances[q, place] = exact
             rows[q, place] = row
+    await_interpreter()
