@@ -60,6 +60,7 @@ class CompactGraph(PlacedGraph):
         width = 0 if rerank == "none" else rotated_dim(dim)
         self._residuals: NDArray[np.int8] = aligned_empty((0, width), np.int8)
         self._seeds: Ids = np.empty(0, np.int64)
+        self._compact = self._reading()
 
     def emptied(self) -> Self:
         """Return a graph without rows, and otherwise as this one."""
@@ -78,6 +79,7 @@ class CompactGraph(PlacedGraph):
         stride = compact_bytes(rotated_dim(self.dim), self.degree)
         self._memory = reserve_rows(self._memory, used, needed, stride)
         self._residuals = reserve(self._residuals, used, needed)
+        self._compact = self._reading()
 
     def _store(self, places: Ids, coordinates: Floats, offsets: Floats) -> None:
         products = self.metric is Metric.DOT
@@ -102,14 +104,14 @@ class CompactGraph(PlacedGraph):
         memory = CompactInsertion(lanes, query, keys, kept)
         reach = ended_by_ef(ef)
         insert_codes(
-            rows, self._reading(), frozen(self._seeds), self._twins, places, reach, memory
+            rows, self._compact, frozen(self._seeds), self._twins, places, reach, memory
         )  # fmt: skip
 
     def _walk(
         self, queries: Floats, scales: Floats, reach: Reach, allowed: Bits | None,
         out: tuple[Ids, Distances], threads: int,
     ) -> NDArray[np.int64]:  # fmt: skip
-        rows, seeds, twins = self._reading(), self._seeds, self._twins
+        rows, seeds, twins = self._compact, self._seeds, self._twins
         bits = NO_BITS if allowed is None else allowed
         k = out[0].shape[1]
         keep = k + max(k // 2, _RANKED_AT_LEAST)
@@ -131,7 +133,7 @@ class CompactGraph(PlacedGraph):
         self, queries: Floats, scales: Floats, allowed: Bits | None, out: tuple[Ids, Distances],
         threads: int,
     ) -> None:  # fmt: skip
-        rows = self._reading()
+        rows = self._compact
         bits = NO_BITS if allowed is None else allowed
 
         def work(queries: Floats, scales: Floats, found: Ids, distances: Distances) -> None:
@@ -196,8 +198,9 @@ class CompactGraph(PlacedGraph):
         graph._seeds = arrays["seeds"]
         if graph.rerank == "none":
             graph._residuals = np.empty((count, 0), np.int8)
-            return graph
-        check_arrays(arrays, {"residuals": (np.int8, (count, width))})
-        residuals = arrays["residuals"]
-        graph._residuals = residuals if graph.rerank == "mmap" else aligned_copy(residuals)
+        else:
+            check_arrays(arrays, {"residuals": (np.int8, (count, width))})
+            residuals = arrays["residuals"]
+            graph._residuals = residuals if graph.rerank == "mmap" else aligned_copy(residuals)
+        graph._compact = graph._reading()
         return graph

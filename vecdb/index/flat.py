@@ -15,7 +15,7 @@ from vecdb.index.base import (
     Distances,
     Ids,
     metric_of_number,
-    over_threads,
+    over_parts,
 )
 from vecdb.index.files import PathLike, load_arrays, save_arrays
 from vecdb.index.layout import check_arrays, read_header, rows_in
@@ -45,14 +45,13 @@ def scan(
     bits = _NO_BITS if allowed is None else frozen(allowed)
     queries, rows = frozen(queries), frozen(rows)
 
-    def work(first: int, last: int) -> None:
+    def work(queries: Matrix, found: Ids, distances: Distances) -> None:
         scan_rows(
-            METRIC_NUMBERS[metric], queries[first:last], rows, count, queries.shape[1],
-            bits, allowed is not None, k, CORRECTIONS[metric], out_rows[first:last],
-            out_distances[first:last],
+            METRIC_NUMBERS[metric], queries, rows, count, queries.shape[1], bits,
+            allowed is not None, k, CORRECTIONS[metric], found, distances,
         )  # fmt: skip
 
-    over_threads(threads, len(queries), work)
+    over_parts(threads, work, queries, out_rows, out_distances)
     return out_rows, out_distances
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.index.base import CORRECTIONS, Arrays, Distances, Ids, over_threads
+from vecdb.index.base import CORRECTIONS, Arrays, Distances, Ids, over_parts
 from vecdb.index.calibration import LARGEST_EF, TRUTH, draw_sample
 from vecdb.index.flat import scan
 from vecdb.index.hnsw_build import link_rows
@@ -217,25 +217,24 @@ class FloatGraph:
         state, graph, correction = self._state, self._graph, CORRECTIONS[self._state.table.metric]
         rows = np.empty((len(queries), k), np.int64)
         distances = np.empty((len(queries), k), np.float32)
-        complete = np.ones(len(queries) if allowed is not None else 0, np.bool_)
+        complete = np.ones(len(queries), np.bool_)
         wanted = min(k, count)
 
-        def work(first: int, last: int) -> None:
-            part = slice(first, last)
+        def work(
+            queries: Matrix, rows: Ids, distances: Distances, complete: NDArray[np.bool_]
+        ) -> None:
             scratch = thread_scratch(len(state.table), ef, state.m0)
             if allowed is None:
                 search_graph(
-                    graph, state.entry, state.top, queries[part], ef, correction, scratch,
-                    rows[part], distances[part],
+                    graph, state.entry, state.top, queries, ef, correction, scratch, rows, distances
                 )  # fmt: skip
             else:
                 search_graph_filtered(
-                    graph, state.entry, state.top, queries[part], ef, allowed, wanted,
-                    count, correction, scratch, thread_heap(len(state.table)),
-                    rows[part], distances[part], complete[part],
+                    graph, state.entry, state.top, queries, ef, allowed, wanted, count, correction,
+                    scratch, thread_heap(len(state.table)), rows, distances, complete,
                 )  # fmt: skip
 
-        over_threads(threads, len(queries), work)
+        over_parts(threads, work, queries, rows, distances, complete)
         enough = rows[:, wanted - 1] >= 0 if allowed is None else complete
         if not enough.all():
             short = np.flatnonzero(~enough)

@@ -19,21 +19,19 @@ class IdTable:
 
     def __init__(self, ids: Ids | None = None, given: int | None = None) -> None:
         self._ids: Ids = np.empty(0, np.int64) if ids is None else ids
-        self._count = len(self._ids)
-        self.given = self._count if given is None else given
+        self.count = len(self._ids)
+        """How many rows there are, removed ones included."""
+        self.given = self.count if given is None else given
         """How many ids were ever given: where the default ids go on."""
-        self._plain = bool((self._ids == np.arange(self._count)).all())
+        self._plain = bool((self._ids == np.arange(self.count)).all())
         self._sorted_ids: Ids | None = None
         self._sorted_rows: Ids = np.empty(0, np.int64)
         self._recent: dict[int, int] = {}
 
-    def __len__(self) -> int:
-        return self._count
-
     @property
     def array(self) -> Ids:
         """The id of every row, removed ones included."""
-        return self._ids[: self._count]
+        return self._ids[: self.count]
 
     def of_rows(self, rows: Ids) -> Ids:
         """Return the ids of rows, -1 where the row is -1."""
@@ -58,20 +56,20 @@ class IdTable:
             bool (rows,): False for removed rows.
         """
         plain = self._plain
-        rows = np.where(ids < self._count, ids, -1) if plain else self._look_up(ids, alive)
+        rows = np.where(ids < self.count, ids, -1) if plain else self._look_up(ids, alive)
         known = rows >= 0
         rows[known] = np.where(alive[rows[known]], rows[known], -1)
         return rows
 
     def append(self, ids: Ids) -> None:
         """Give the next rows their ids; the caller has checked that none is in use."""
-        first, last = self._count, self._count + len(ids)
+        first, last = self.count, self.count + len(ids)
         if last > len(self._ids) or not self._ids.flags.writeable:
             grown = np.empty(max(last, len(self._ids) * 3 // 2), np.int64)
             grown[:first] = self._ids[:first]
             self._ids = grown
         self._ids[first:last] = ids
-        self._count = last
+        self.count = last
         self.given += len(ids)
         if self._plain and not bool((ids == np.arange(first, last)).all()):
             self._plain = False
@@ -88,8 +86,8 @@ class IdTable:
         self._sorted_ids = None
 
     def _look_up(self, ids: Ids, alive: NDArray[np.bool_]) -> Ids:
-        if self._sorted_ids is None or len(self._recent) > 1024 + self._count // 4:
-            live = np.flatnonzero(alive[: self._count])
+        if self._sorted_ids is None or len(self._recent) > 1024 + self.count // 4:
+            live = np.flatnonzero(alive[: self.count])
             order = np.argsort(self._ids[live], kind="stable")
             self._sorted_rows = live[order]
             self._sorted_ids = self._ids[self._sorted_rows]

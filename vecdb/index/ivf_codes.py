@@ -8,11 +8,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.index.base import CORRECTIONS, METRIC_NUMBERS, Arrays, Distances, Ids, over_threads
+from vecdb.index.base import (
+    CORRECTIONS,
+    METRIC_NUMBERS,
+    Arrays,
+    Distances,
+    Ids,
+    over_parts,
+    over_threads,
+)
 from vecdb.index.flat import scan
 from vecdb.index.ivf_lists import Numbers, Request, close_gaps, sample_rows, slots_for
 from vecdb.index.layout import Expected, check_arrays, rows_in
 from vecdb.index.rows import aligned_copy, aligned_empty, frozen, padded, reserve
+from vecdb.index.scratch import thread_code_scratch
 from vecdb.kernels import ivf_coarse, ivf_codes, ivf_search
 from vecdb.kernels.bitset import Bits
 from vecdb.kernels.ivf_scan import BLOCK, FAR, TAIL
@@ -27,8 +36,6 @@ _CHUNK = 8192
 _NO_BITS = frozen(np.empty(0, np.uint8))
 _MOST_SORTED = 256
 """Lists that are sorted by inserting them one by one; more are popped from a heap."""
-
-_BINS = 256
 _MORE_COMPARED = {2: 10, 3: 3}
 """Vectors compared exactly beyond k, in halves of k, by bits: where it is not half of k."""
 _ENOUGH_TO_SORT = 32
@@ -81,6 +88,7 @@ class InvertedCodes:
         self._coarse = self._coarse_codes()
         every = max(1, int(len(centroids) ** 0.5))
         self._landmarks = np.ascontiguousarray(centroids[every // 2 :: every])
+        self._read: ivf_coarse.CodedLists | None = None
 
     def _coarse_codes(self) -> ivf_codes.CodeBlocks:
         """Return codes of the centroids, as of vectors in one list around the mean."""
@@ -138,6 +146,7 @@ class InvertedCodes:
             self._encode(rotated(a, part.stop), rows[part], assigned[part], slots[part], threads)
         self.length = self.length + added
         self.row_count = last
+        self._read = None
 
     def take_out(self, rows: Ids) -> None:
         """Give up the places that some rows have in the lists."""
@@ -153,6 +162,7 @@ class InvertedCodes:
         self.rows[block, place] = -1
         self.blocks.view(np.float32)[block, self.width + place] = FAR
         self.length = gaps.length
+        self._read = None
 
     def _encode(
         self, rotated: Matrix, rows: Ids, assigned: Numbers, slots: Numbers, threads: int
@@ -257,17 +267,11 @@ class InvertedCodes:
         if restricted and self.keeps_vectors and request.few:
             self._scan(request, allowed)
             return
-        lists = ivf_coarse.CodedLists(
-            self._blocks(), frozen(self.centroids), frozen(self._norms), self._coarse,
-            frozen(self.mean[None]), frozen(self.start), frozen(self.length), self.signs,
-            frozen(self.vectors),
-        )  # fmt: skip
+        lists = self._as_read()
         wanted = min(len(self), request.probes)
         if restricted:
             wanted = min(len(self), wanted * self.row_count // max(request.enough, 1) + 1)
-
         wanted = min(wanted, _MOST_SORTED)
-
         # Who looks at more lists wants fewer neighbours missed: also of those in the lists.
         deviations = np.float32(min(2.5, 1 + 4 * request.probes / len(self)))
         queries, rows, distances = request.queries, request.rows, request.distances
@@ -276,58 +280,50 @@ class InvertedCodes:
             # Queries that are near each other look at the same lists, which are in the cache then.
             nearest = np.empty(len(queries), np.int64)
             ivf_coarse.nearest_landmarks(
-                lists, queries, frozen(self._landmarks), self._scratch(1), nearest
+                lists, queries, frozen(self._landmarks), self._scratch(request.k), nearest
             )
             order = np.argsort(nearest)
             queries = frozen(queries[order])
             rows, distances = np.empty_like(rows), np.empty_like(distances)
 
-        def work(first: int, last: int) -> None:
+        def work(queries: Matrix, rows: Ids, distances: Distances) -> None:
             ivf_search.search_codes(
-                lists, queries[first:last], request.probes, wanted, request.enough,
-                allowed, restricted, request.k, deviations, CORRECTIONS[self.metric],
-                self._scratch(request.k), rows[first:last], distances[first:last],
+                lists, queries, request.probes, wanted, request.enough, allowed, restricted,
+                request.k, deviations, CORRECTIONS[self.metric], self._scratch(request.k), rows,
+                distances,
             )  # fmt: skip
 
-        over_threads(request.threads, len(queries), work)
+        over_parts(request.threads, work, queries, rows, distances)
         if order is not None:
             request.rows[order], request.distances[order] = rows, distances
 
     def _scan(self, request: Request, allowed: Bits) -> None:
         """Compare with all allowed vectors: they are few."""
-        rows = frozen(self.vectors[: self.row_count])
+        kept = frozen(self.vectors[: self.row_count])
 
-        def work(first: int, last: int) -> None:
+        def work(queries: Matrix, rows: Ids, distances: Distances) -> None:
             scan_rows(
-                METRIC_NUMBERS[self.metric], request.queries[first:last], rows, len(rows),
-                rows.shape[1], allowed, True, request.k, CORRECTIONS[self.metric],
-                request.rows[first:last], request.distances[first:last],
+                METRIC_NUMBERS[self.metric], queries, kept, len(kept), kept.shape[1], allowed,
+                True, request.k, CORRECTIONS[self.metric], rows, distances,
             )  # fmt: skip
 
-        over_threads(request.threads, len(request.queries), work)
+        over_parts(request.threads, work, request.queries, request.rows, request.distances)
 
     def _scratch(self, k: int) -> ivf_coarse.CodeScratch:
-        """Allocate what one thread's search works in."""
+        """Return what this thread's search works in."""
         at_once = not self.keeps_vectors or self.bits == 1
-        pool = k if at_once else k + k * _MORE_COMPARED.get(self.bits, 1) // 2 + 4
-        longest = 2 * BLOCK
-        return ivf_coarse.CodeScratch(
-            aligned_empty((2, self.width), np.float32),
-            aligned_empty((1, 4 * self.width), np.uint8),
-            aligned_empty((1, 4 * self.width), np.float32),
-            aligned_empty((1, BLOCK), np.float32),
-            aligned_empty((1, BLOCK), np.int32),
-            aligned_empty((len(self._coarse.codes), BLOCK), np.float32),
-            np.empty(_BINS, np.int64),
-            np.empty(len(self), np.int64),
-            np.empty(len(self), np.int64),
-            np.empty(len(self), np.uint8),
-            np.empty(pool, np.int64),
-            np.empty(k, np.int64),
-            np.empty(longest, np.int64),
-            np.empty(longest, np.float32),
-            np.empty(longest, np.int32),
-        )
+        compared = k if at_once else k + k * _MORE_COMPARED.get(self.bits, 1) // 2 + 4
+        return thread_code_scratch(self.width, len(self), compared, k)
+
+    def _as_read(self) -> ivf_coarse.CodedLists:
+        """Return everything as searches read it; made again after a change."""
+        if self._read is None:
+            self._read = ivf_coarse.CodedLists(
+                self._blocks(), frozen(self.centroids), frozen(self._norms), self._coarse,
+                frozen(self.mean[None]), frozen(self.start), frozen(self.length), self.signs,
+                frozen(self.vectors),
+            )  # fmt: skip
+        return self._read
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Return the lists as arrays, without copies of the large ones."""
@@ -378,6 +374,7 @@ class InvertedCodes:
         self.extra = aligned_copy(arrays.get("extra", np.empty((rows, 0), np.uint8)))
         self.vectors = arrays.get("vectors", self.vectors)
         self.end, self.row_count = blocks, rows
+        self._read = None
 
 
 def _neighbours_together(centroids: Matrix, rng: np.random.Generator) -> Matrix:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.index.base import CORRECTIONS, METRIC_NUMBERS, Arrays, Distances, Ids, over_threads
+from vecdb.index.base import CORRECTIONS, METRIC_NUMBERS, Arrays, Distances, Ids, over_parts
 from vecdb.index.layout import Expected, check_arrays, rows_in
 from vecdb.index.rows import aligned_empty, frozen, reserve
 from vecdb.kernels import ivf
@@ -268,16 +268,15 @@ class InvertedLists:
     def search(self, request: Request) -> None:
         """Answer a request."""
         lists = self._arguments()
+        allowed = _NO_BITS if request.allowed is None else frozen(request.allowed)
 
-        def work(first: int, last: int) -> None:
+        def work(queries: Matrix, rows: Ids, distances: Distances) -> None:
             ivf.search_lists(
-                lists, request.queries[first:last], request.probes, request.enough,
-                _NO_BITS if request.allowed is None else frozen(request.allowed),
-                request.allowed is not None, request.k, CORRECTIONS[self.metric],
-                request.rows[first:last], request.distances[first:last],
+                lists, queries, request.probes, request.enough, allowed,
+                request.allowed is not None, request.k, CORRECTIONS[self.metric], rows, distances,
             )  # fmt: skip
 
-        over_threads(request.threads, len(request.queries), work)
+        over_parts(request.threads, work, request.queries, request.rows, request.distances)
 
     def _arguments(self) -> ivf.Lists:
         """Return the arrays as kernels take them."""

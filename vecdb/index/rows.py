@@ -82,12 +82,12 @@ class LiveRows:
 
     def __len__(self) -> int:
         """Return how many rows there are, removed ones included."""
-        return len(self.ids)
+        return self.ids.count
 
     @property
     def alive(self) -> NDArray[np.bool_]:
         """For each row whether it can be found; False once it was removed."""
-        return self._alive[: len(self.ids)]
+        return self._alive[: self.ids.count]
 
     def new_ids(self, ids: Any, count: int) -> Ids:
         """Return the ids for the next `count` rows: those given, or the next row numbers.

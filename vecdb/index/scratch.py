@@ -8,11 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.index.coded_seeds import MOST_SEEDS
+from vecdb.index.rows import aligned_empty
 from vecdb.kernels.code_simd import BLOCK, PLANES, WORD
 from vecdb.kernels.coded_search import CODED_STATE, SCALARS, Lanes
 from vecdb.kernels.compact_search import COMPACT_LANES, COMPACT_SCALARS, COMPACT_STATE, CompactLanes
 from vecdb.kernels.frontier import ef_of_room, frontier_room, make_frontier
 from vecdb.kernels.graph import Scratch
+from vecdb.kernels.ivf_coarse import CodeScratch
+from vecdb.kernels.ivf_scan import BLOCK as LIST_BLOCK
+
+_BINS = 256
+"""Of a histogram of the distances of centroids."""
 
 
 class _Memory(threading.local):
@@ -21,8 +27,11 @@ class _Memory(threading.local):
     def __init__(self) -> None:
         self.scratch = make_scratch(0, 0, 0)
         self.heap: NDArray[np.int64] = np.empty(0, np.int64)
-        self.lanes = make_lanes(0, 0, 0, 0)
+        self.asked = 0, 0, 0, 0
+        self.lanes = make_lanes(*self.asked)
         self.compact = make_compact_lanes(0, 0, 0, 0, 0, COMPACT_LANES)
+        self.code_sizes = 0, 0, 0, 0
+        self.codes = make_code_scratch(*self.code_sizes)
 
 
 def make_scratch(rows: int, ef: int, links: int) -> Scratch:
@@ -66,6 +75,27 @@ def make_compact_lanes(
     )
 
 
+def make_code_scratch(width: int, lists: int, compared: int, k: int) -> CodeScratch:
+    """Allocate what a search of lists of codes needs; `compared` are compared exactly."""
+    return CodeScratch(
+        aligned_empty((2, width), np.float32),
+        aligned_empty((1, 4 * width), np.uint8),
+        aligned_empty((1, 4 * width), np.float32),
+        aligned_empty((1, LIST_BLOCK), np.float32),
+        aligned_empty((1, LIST_BLOCK), np.int32),
+        aligned_empty((-(-lists // LIST_BLOCK), LIST_BLOCK), np.float32),
+        np.empty(_BINS, np.int64),
+        np.empty(lists, np.int64),
+        np.empty(lists, np.int64),
+        np.empty(lists, np.uint8),
+        np.empty(compared, np.int64),
+        np.empty(k, np.int64),
+        np.empty(2 * LIST_BLOCK, np.int64),
+        np.empty(2 * LIST_BLOCK, np.float32),
+        np.empty(2 * LIST_BLOCK, np.int32),
+    )
+
+
 _memory = _Memory()
 
 
@@ -95,11 +125,12 @@ def thread_heap(entries: int) -> NDArray[np.int64]:
 
 def thread_lanes(rows: int, ef: int, keep: int, width: int) -> Lanes:
     """Return this thread's lanes, made anew if they are too small."""
-    lanes = _memory.lanes
-    if _is_too_small(lanes, rows, ef, keep, width):
-        lanes = make_lanes(*_enlarged(lanes, rows, ef, keep, width))
-        _memory.lanes = lanes
-    return lanes
+    sizes = rows, ef, keep, width
+    if _memory.asked != sizes:  # most searches ask for what the last one did
+        if _is_too_small(_memory.lanes, *sizes):
+            _memory.lanes = make_lanes(*_enlarged(_memory.lanes, *sizes))
+        _memory.asked = sizes
+    return _memory.lanes
 
 
 def thread_compact_lanes(rows: int, ef: int, keep: int, width: int, degree: int) -> CompactLanes:
@@ -132,3 +163,11 @@ def _enlarged(
         max(keep, lanes.best.shape[1]),
         max(width, lanes.levels.shape[1]),
     )
+
+
+def thread_code_scratch(width: int, lists: int, compared: int, k: int) -> CodeScratch:
+    """Return this thread's scratch, made anew for other sizes: how long an array is, counts."""
+    sizes = width, lists, compared, k
+    if _memory.code_sizes != sizes:
+        _memory.codes, _memory.code_sizes = make_code_scratch(*sizes), sizes
+    return _memory.codes

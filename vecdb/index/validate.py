@@ -18,6 +18,7 @@ from vecdb.errors import (
 )
 from vecdb.types import Matrix, MatrixLike, Metric, VectorLike
 
+_FLOAT32 = np.dtype(np.float32)
 _LARGEST_SQUARED_NORM = 1e37
 """Above it the distance of two such vectors could overflow float32."""
 _SAFE_SQUARED_NORM = 1e-30
@@ -121,7 +122,7 @@ def _as_rows(vectors: Any, name: str) -> NDArray[Any]:
 
 def _as_float32(rows: NDArray[Any]) -> Matrix:
     """Return the rows as C-contiguous float32; what does not fit becomes infinite."""
-    if rows.dtype == np.float32:
+    if rows.dtype == _FLOAT32:
         return np.ascontiguousarray(rows)
     with np.errstate(over="ignore", invalid="ignore"):
         return np.ascontiguousarray(rows, dtype=np.float32)
