@@ -48,7 +48,7 @@ MODULES = (
     compact_rows, compact_scan, compact_search, graph_bulk, graph_bulk_link, graph_bulk_reach,
     word_codes,
 )  # fmt: skip
-KERNELS = 40
+KERNELS = 41
 
 SHOW = """
 import numba

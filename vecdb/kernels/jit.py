@@ -1,11 +1,11 @@
 """How kernels are compiled, and where the machine code is kept between processes.
 
-Every kernel is declared with `kernel`. It releases the GIL, reorders float sums, checks neither
-bounds nor overflow, and is cached on disk. numba's own cache looks only at the file a function
-stands in, so a change in a kernel that it calls would go unnoticed; here the cache folder's name
-holds a hash of every kernel source and of the versions involved, and a changed kernel finds an
-empty folder. ``NUMBA_CACHE_DIR`` moves the cache, ``NUMBA_DISABLE_JIT=1`` runs the same functions
-as Python.
+Every kernel is declared with `kernel` or a relative of it. It releases the GIL, unless it is a
+short one, reorders float sums, checks neither bounds nor overflow, and is cached on disk. numba's
+own cache looks only at the file a function stands in, so a change in a kernel that it calls would
+go unnoticed; here the cache folder's name holds a hash of every kernel source and of the versions
+involved, and a changed kernel finds an empty folder. ``NUMBA_CACHE_DIR`` moves the cache,
+``NUMBA_DISABLE_JIT=1`` runs the same functions as Python.
 """
 
 from __future__ import annotations
@@ -80,19 +80,21 @@ CACHE_FOLDER: str | None = _cache_folder() if COMPILED else None
 """Where compiled kernels are kept; None when they are compiled anew in each process."""
 
 
-def _compiler(*, allocates: bool, inlined: bool = False) -> Callable[[F], Any]:
+def _compiler(
+    *, allocates: bool, inlined: bool = False, holds: bool = False
+) -> Callable[[F], Any]:  # fmt: skip
     # Without numba's memory management nothing counts references: an array taken out of a tuple
     # would cost an atomic increment and decrement each time, as much as all else in a short loop.
     compiler: Callable[[F], Any] = numba.njit(  # type: ignore[call-overload]
-        nogil=True, fastmath=True, error_model="numpy", _nrt=allocates, forceinline=inlined
+        nogil=not holds, fastmath=True, error_model="numpy", _nrt=allocates, forceinline=inlined
     )
     return compiler
 
 
-def _cached(function: F, *, allocates: bool) -> F:
+def _cached(function: F, *, allocates: bool, holds: bool = False) -> F:
     if not COMPILED:
         return function
-    dispatcher = _compiler(allocates=allocates)(function)
+    dispatcher = _compiler(allocates=allocates, holds=holds)(function)
     if CACHE_FOLDER is not None:
         # numba reads the folder when caching is switched on. It is put back at once, so that
         # the caller's own numba functions keep the folder that they would have had.
@@ -118,9 +120,17 @@ def direct_kernel(function: F) -> F:
     graph that takes 7 us, as long as half of the search. Here it looks at those of the first call,
     and later ones go to the machine code directly. Read-only arrays count as others.
     """
+    return _direct(function, kernel(function))
+
+
+def short_kernel(function: F) -> F:
+    """Compile a `direct_kernel` that keeps the GIL, which may take longer to get than it runs."""
+    return _direct(function, _cached(function, allocates=False, holds=True))
+
+
+def _direct(function: F, compiled: Any) -> F:
     if not COMPILED:
         return function
-    compiled: Any = kernel(function)
     checked = bool(os.environ.get(CHECK_TYPES))
     types: tuple[Any, ...] = ()
     code: Callable[..., Any] | None = None

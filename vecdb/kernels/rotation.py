@@ -18,14 +18,15 @@ from numba.core import cgutils
 from numpy.typing import NDArray
 
 from vecdb.kernels.emit import F32, I32, I64, llvm, load, or_python, row_address, splat, store
-from vecdb.kernels.interpreter import await_interpreter
-from vecdb.kernels.jit import direct_kernel, inline
+from vecdb.kernels.jit import direct_kernel, inline, short_kernel
 
 Floats = NDArray[np.float32]
 
 ROUNDS = 4
 """Of signs and transform; fewer leave structure of the data visible."""
 
+_FEW = 4_096
+"""Coordinates that are rotated in a few us."""
 _STEP = 64
 _LANES = 16
 _WIDE = ir.VectorType(F32, _LANES)
@@ -167,8 +168,8 @@ def rotate_row(rows: Any, r: Any, signs: Any) -> None:
             rows[r, j] *= np.float32(0.25)
 
 
-@direct_kernel
-def _rotate_all(vectors: Any, normalise: Any, centre: Any, signs: Any, out: Any) -> None:
+@inline
+def _rotate_rows(vectors: Any, normalise: Any, centre: Any, signs: Any, out: Any) -> None:
     dim = vectors.shape[1]
     for i in range(vectors.shape[0]):
         scale = 1.0
@@ -183,7 +184,16 @@ def _rotate_all(vectors: Any, normalise: Any, centre: Any, signs: Any, out: Any)
         for j in range(dim, out.shape[1]):
             out[i, j] = np.float32(0)
         rotate_row(out, i, signs)
-    await_interpreter()
+
+
+@short_kernel
+def _rotate_few(vectors: Any, normalise: Any, centre: Any, signs: Any, out: Any) -> None:
+    _rotate_rows(vectors, normalise, centre, signs, out)
+
+
+@direct_kernel
+def _rotate_many(vectors: Any, normalise: Any, centre: Any, signs: Any, out: Any) -> None:
+    _rotate_rows(vectors, normalise, centre, signs, out)
 
 
 def rotate(
@@ -209,5 +219,6 @@ def rotate(
     """
     out = np.empty((len(vectors), signs.shape[1]), np.float32)
     origin = np.zeros(vectors.shape[1], np.float32) if centre is None else centre
-    _rotate_all(vectors, normalise, origin, signs, out)
+    rotate_them = _rotate_few if out.size <= _FEW else _rotate_many
+    rotate_them(vectors, normalise, origin, signs, out)
     return out
