@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Generator, Iterator
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +13,36 @@ from vecdb.decode.base import GenerationParams
 from vecdb.decode.look_ahead import Recall
 from vecdb.decode.sampling import Sampler
 
-if TYPE_CHECKING:
-    from vecdb.decode.onnx import OnnxDecoder, Steps
-
 _PREFILL_TOKENS = 256
 """A long prompt goes in by parts: it can be cancelled between them, and scores need less memory."""
+
+
+class Steps(Protocol):
+    """A growing sequence of tokens."""
+
+    def run(self, tokens: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Append `tokens`; return the logits (R, vocabulary) at `rows` of them until next time."""
+
+    def forget(self, tokens: int) -> None:
+        """Take that many of the last tokens out again."""
+
+
+class SteppingDecoder(Protocol):
+    """What makes such sequences."""
+
+    @property
+    def context_tokens(self) -> int:
+        """How long a sequence may be."""
+
+    @property
+    def look_ahead(self) -> bool:
+        """Whether tokens are guessed, and several run at once."""
+
+    def session(self) -> object:
+        """Raise `ClosedError` once the decoder was closed."""
+
+    def steps(self, tokens: int) -> Steps:
+        """Return an empty sequence with memory for `tokens` tokens."""
 
 
 class Generation:
@@ -28,7 +53,7 @@ class Generation:
     """
 
     def __init__(
-        self, decoder: OnnxDecoder, prompt: NDArray[np.int64], params: GenerationParams
+        self, decoder: SteppingDecoder, prompt: NDArray[np.int64], params: GenerationParams
     ) -> None:
         decoder.session()  # a closed decoder is refused here, not at the first token
         room = decoder.context_tokens - len(prompt)
