@@ -126,6 +126,7 @@ class InvertedCodes:
 
     def extend(self, vectors: Matrix, rows: Ids, threads: int = 1) -> None:
         """Put prepared vectors, under the numbers `rows`, into the lists of their centroids."""
+        self._read = None
         if self.keeps_vectors:
             self.vectors = reserve(self.vectors, self.row_count, int(rows.max()) + 1)
             self.vectors[rows] = vectors
@@ -146,10 +147,10 @@ class InvertedCodes:
             self._encode(rotated(a, part.stop), rows[part], assigned[part], slots[part], threads)
         self.length = self.length + added
         self.row_count = last
-        self._read = None
 
     def take_out(self, rows: Ids) -> None:
         """Give up the places that some rows have in the lists."""
+        self._read = None
         self._make_room(np.zeros(len(self), np.int64))
         filled = np.flatnonzero(self.rows.ravel() >= 0)
         slot_of = np.empty(self.row_count, np.int64)
@@ -162,7 +163,6 @@ class InvertedCodes:
         self.rows[block, place] = -1
         self.blocks.view(np.float32)[block, self.width + place] = FAR
         self.length = gaps.length
-        self._read = None
 
     def _encode(
         self, rotated: Matrix, rows: Ids, assigned: Numbers, slots: Numbers, threads: int
@@ -374,7 +374,6 @@ class InvertedCodes:
         self.extra = aligned_copy(arrays.get("extra", np.empty((rows, 0), np.uint8)))
         self.vectors = arrays.get("vectors", self.vectors)
         self.end, self.row_count = blocks, rows
-        self._read = None
 
 
 def _neighbours_together(centroids: Matrix, rng: np.random.Generator) -> Matrix:
