@@ -203,17 +203,15 @@ class Database:
         CorruptFileError, NewerFormatError
             If its files cannot be read.
         """
-        check_name(name)
         with self._changing:
             self._check_open()
+            if isinstance(name, str) and name in self._collections:
+                return self._collections[name]
+            check_name(name)
             damage = self._damaged.get(name)
             if damage is not None:
                 raise type(damage)(str(damage))
-            if name not in self._collections:
-                raise CollectionNotFoundError(
-                    f"there is no collection {name!r:.300}; {self._known()}"
-                )
-            return self._collections[name]
+            raise CollectionNotFoundError(f"there is no collection {name!r:.300}; {self._known()}")
 
     def list_collections(self) -> list[str]:
         """Return the names of all collections, sorted, damaged ones included."""

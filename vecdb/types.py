@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,9 +61,21 @@ class Hit(NamedTuple):
     text: str | None = None
     payload: Payload | None = None
 
+    @classmethod
+    def of_columns(
+        cls,
+        ids: Iterable[PointId],
+        scores: Iterable[float],
+        texts: Iterable[str | None],
+        payloads: Iterable[Payload | None],
+    ) -> list[Self]:
+        """Return the hits whose fields are entries of columns; the shortest says how many."""
+        columns = zip(ids, scores, texts, payloads, strict=False)
+        # Not `cls(...)`, which is a function of Python for each of them.
+        return list(map(functools.partial(tuple.__new__, cls), columns))
 
-@dataclass(frozen=True, slots=True, eq=False)
-class HitColumns:
+
+class HitColumns(NamedTuple):
     """The hits of one query, best first, as columns: entry i of each belongs to the i-th hit.
 
     Payloads are JSON in UTF-8, as they are stored: the engine makes objects of them for a caller

@@ -230,7 +230,7 @@ def write_hits(hits: HitColumns, message: pb.Hits) -> None:
 def hits_value(message: pb.Hits) -> list[Hit]:
     """Return one query's results from a message."""
     texts, payloads = _texts_or_none(message), _payloads_or_none(message)
-    return list(map(Hit, ids_value(message.ids), message.scores, texts, payloads))
+    return Hit.of_columns(ids_value(message.ids), message.scores, texts, payloads)
 
 
 def record_messages(records: Sequence[Record]) -> pb.GetResponse:

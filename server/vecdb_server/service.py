@@ -84,8 +84,12 @@ def _watched(
         def call(self: VecdbService, request: RequestT, context: grpc.ServicerContext) -> bytes:
             started = time.perf_counter()
             try:
-                with self.turn(kind, context):
+                gate = self._gates[kind]
+                gate.enter(context)
+                try:
                     response = handler(self, request, context)
+                finally:
+                    gate.leave()
                 packed = self.packed(response)
             except Exception as error:  # the boundary: whatever it is, the caller gets a status
                 failure = _failure(handler.__name__, error)
@@ -115,10 +119,6 @@ class VecdbService:
         self._backup_dir = backup_dir
         self._gates = gates
         self._message_bytes = message_bytes
-
-    def turn(self, kind: CallClass, context: grpc.ServicerContext) -> Turn:
-        """Return the context manager in which a call of this class may work."""
-        return Turn(self._gates[kind], context)
 
     def packed(self, response: Message) -> bytes:
         """Return an answer as it is sent.
@@ -251,8 +251,12 @@ class VecdbService:
         """Answer a question piece by piece; stops generating when the caller goes away."""
         started = time.perf_counter()
         try:
-            with self.turn(CallClass.GENERATE, context):
+            gate = self._gates[CallClass.GENERATE]
+            gate.enter(context)
+            try:
                 yield from self._answer(request, context)
+            finally:
+                gate.leave()
         except Exception as error:  # the boundary: whatever it is, the caller gets a status
             failure = _failure("Ask", error)
             _log_call("Ask", started, wire_error(failure)[1])
@@ -273,20 +277,6 @@ class VecdbService:
 
     def _collection(self, request: Any) -> Collection:
         return self._database.collection(request.collection)
-
-
-class Turn:
-    """The time between a gate's `enter` and its `leave`."""
-
-    def __init__(self, gate: Gate, context: grpc.ServicerContext) -> None:
-        self._gate = gate
-        self._context = context
-
-    def __enter__(self) -> None:
-        self._gate.enter(self._context)
-
-    def __exit__(self, *_: object) -> None:
-        self._gate.leave()
 
 
 def backup_directory(root: Path | None, name: str) -> Path:

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from vecdb.config import COLLECTION_EF, COLLECTION_RECALL
 from vecdb.index import ByteCodes, HnswIndex, Queries, RowFilter, rank_exactly
-from vecdb.storage import FileRows, IdBatch, RowSource, SegmentFile, Step
-from vecdb.types import Matrix, Metric, PointId
+from vecdb.storage import FileRows, RowSource, SegmentFile, Step
+from vecdb.types import Matrix, Metric
 
 
 class SealedRows:
@@ -24,6 +24,11 @@ class SealedRows:
         self.count = len(file)
         self.vectors: Matrix = file.vectors
         self._codes = ByteCodes(metric)
+        # What is kept of a row is the file's to tell.
+        self.rows_of = file.rows_of
+        self.id_at, self.ids_at = file.id_at, file.ids_at
+        self.text_at, self.texts_at = file.text_at, file.texts_at
+        self.payload_at, self.payloads_at = file.payload_at, file.payloads_at
 
     @property
     def is_indexed(self) -> bool:
@@ -53,34 +58,6 @@ class SealedRows:
                 rank_exactly(self._metric, queries, self.vectors, rows, distances)
             return rows, distances
         return self._codes.search(queries, self.vectors, k, allowed, threads=threads)
-
-    def rows_of(self, ids: IdBatch) -> NDArray[np.int64]:
-        """Return the row of each id, -1 where there is none."""
-        return self.file.rows_of(ids)
-
-    def id_at(self, row: int) -> PointId:
-        """Return the id of a row."""
-        return self.file.id_at(row)
-
-    def ids_at(self, rows: NDArray[np.int64]) -> list[PointId]:
-        """Return the ids of rows."""
-        return self.file.ids_at(rows)
-
-    def texts_at(self, rows: NDArray[np.int64]) -> list[str | None]:
-        """Return the texts of rows."""
-        return self.file.texts_at(rows)
-
-    def payloads_at(self, rows: NDArray[np.int64]) -> list[bytes | None]:
-        """Return the payloads of rows as JSON."""
-        return self.file.payloads_at(rows)
-
-    def text_at(self, row: int) -> str | None:
-        """Return the text of a row."""
-        return self.file.text_at(row)
-
-    def payload_at(self, row: int) -> bytes | None:
-        """Return the payload of a row as JSON."""
-        return self.file.payload_at(row)
 
     def source(self, rows: NDArray[np.int64], step: Step) -> RowSource:
         """Return rows in the form in which they are written to a file."""

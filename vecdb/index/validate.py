@@ -82,7 +82,8 @@ def as_matrix(
         raise DimensionMismatchError(f"{_has(name)} dimension 0, but dimension {dim} is needed")
     matrix = _as_float32(rows)
     if len(matrix) == 1:  # one query: the loops over rows would cost more than the work
-        least = greatest = float(np.vdot(matrix, matrix))
+        row = matrix[0]
+        least = greatest = float(row.dot(row))
     else:
         norms = np.einsum("ij,ij->i", matrix, matrix)
         least, greatest = float(norms.min()), float(norms.max())
@@ -103,6 +104,8 @@ def _has(name: str) -> str:
 
 def _as_rows(vectors: Any, name: str) -> NDArray[Any]:
     """Return the argument as a 2-D array of numbers."""
+    if type(vectors) is np.ndarray and vectors.ndim == 2 and vectors.dtype == _FLOAT32:
+        return vectors  # what a server passes for each search
     try:
         rows = np.asarray(vectors)
     except ValueError as error:
