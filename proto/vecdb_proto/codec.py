@@ -49,6 +49,7 @@ _LONG_TEXT_OF = {number: long_text for long_text, number in LONG_TEXTS.items()}
 _FINISH_REASON_OF = {number: reason for reason, number in FINISH_REASONS.items()}
 
 _JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+_JSON_DECODER = json.JSONDecoder()
 _WIRE_FLOAT = np.dtype("<f4")
 
 
@@ -340,7 +341,8 @@ def _texts_or_none(message: pb.Hits | pb.GetResponse) -> Iterable[str | None]:
 def _payloads_or_none(message: pb.Hits | pb.GetResponse) -> Iterable[Payload | None]:
     if not message.HasField("payloads"):
         return itertools.repeat(None)
-    payloads: list[Payload | None] = json.loads(message.payloads.json)
+    # Without the look for white space around it, which nobody sends.
+    payloads: list[Payload | None] = _JSON_DECODER.raw_decode(message.payloads.json)[0]
     return payloads
 
 
