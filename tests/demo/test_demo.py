@@ -63,9 +63,10 @@ def test_a_server_that_does_not_start_says_why(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_stops_the_server_too(tmp_path: Path, number: signal.Signals) -> None:
     script = f"""
-        import sys, time
+        import signal, sys, time
         from pathlib import Path
         from vecdb.demo import running_server
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background ignore it
         def show(text):
             print(text, end="", flush=True)
         with running_server(Path({str(tmp_path / "data")!r}), show):

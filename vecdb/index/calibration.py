@@ -98,9 +98,7 @@ def check_target(target: Any) -> float:
         If it is not a number of the range.
     """
     # Whether a float is a real number is asked of an abstract class, which takes a while.
-    right = type(target) is float or (
-        isinstance(target, Real) and not isinstance(target, bool)
-    )  # fmt: skip
+    right = type(target) is float or (isinstance(target, Real) and not isinstance(target, bool))
     if not right or not _LEAST_TARGET <= float(target) <= _GREATEST_TARGET:
         raise InvalidParameterError(
             f"target_recall={target!r}: must be a number from {_LEAST_TARGET} to {_GREATEST_TARGET}"

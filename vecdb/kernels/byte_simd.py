@@ -33,8 +33,6 @@ ZERO = 128
 
 _LINE = 64
 _LANES = 16
-_BYTES = ir.VectorType(BYTE, _LINE)
-_PRODUCTS = ir.VectorType(I32, _LINE)
 _LANES_I32 = ir.VectorType(I32, _LANES)
 _LANES_F32 = ir.VectorType(F32, _LANES)
 
@@ -43,15 +41,24 @@ def _type_dot_bytes(_: Any, rows: Any, row: Any, levels: Any, lane: Any, width: 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         code = row_address(context, builder, sig.args[0], args[0], args[1])
         asked = row_address(context, builder, sig.args[2], args[2], args[3])
-        add_up = llvm(builder, f"vector.reduce.add.v{_LINE}i32", I32, _PRODUCTS)
         total = cgutils.alloca_once_value(builder, I32(0))
-        with cgutils.for_range(builder, builder.sdiv(args[4], I64(_LINE))) as loop:
-            first = builder.mul(loop.index, I64(_LINE))
-            x = builder.zext(load(builder, code, first, _BYTES, align=1), _PRODUCTS)
-            y = builder.sext(load(builder, asked, first, _BYTES, align=1), _PRODUCTS)
+
+        def add(first: Any, length: int) -> None:
+            kind, products = ir.VectorType(BYTE, length), ir.VectorType(I32, length)
+            add_up = llvm(builder, f"vector.reduce.add.v{length}i32", I32, products)
+            x = builder.zext(load(builder, code, first, kind, align=1), products)
+            y = builder.sext(load(builder, asked, first, kind, align=1), products)
             # Summed at once, LLVM sees what it is: one instruction where the processor has VNNI.
             product = builder.call(add_up, [builder.mul(x, y)])
             builder.store(builder.add(builder.load(total, typ=I32), product), total)
+
+        # To add up the lanes takes longer than to multiply a line: several lines at once.
+        done = I64(0)
+        for length in (4 * _LINE, 2 * _LINE, _LINE):
+            pieces = builder.sdiv(builder.sub(args[4], done), I64(length))
+            with cgutils.for_range(builder, pieces) as loop:
+                add(builder.add(done, builder.mul(loop.index, I64(length))), length)
+            done = builder.add(done, builder.mul(pieces, I64(length)))
         return builder.sext(builder.load(total, typ=I32), I64)
 
     index = types.intp

@@ -2,8 +2,8 @@
 
 A kernel runs without the interpreter's lock, and its thread takes that again when it returns. Where
 another thread has it, CPython puts the thread to sleep; to be woken takes several times as long as
-the few us for which a thread that searches has the lock. So a kernel whose callers are many first
-looks for a while whether anybody has it. That is what an adaptive mutex does.
+the few us for which a thread that searches has the lock. So kernels of searches look, before they
+return, for a while whether anybody has it, as adaptive mutexes do.
 
 CPython 3.11 tells who has the lock. Later ones tell a thread only of itself: nothing is done there.
 """
