@@ -53,6 +53,10 @@ BAD_VECTORS: list[tuple[Any, type[VecdbError], str]] = [
     (_with(1).astype(np.float64) * 1e39, InvalidVectorError, "finite float32"),
     (_with(1e19), InvalidVectorError, "overflow"),
     (_zero_row(), InvalidVectorError, r"\[1\] is zero"),
+    # One vector is checked by itself.
+    (np.full((1, 4), 3e38, np.float32), InvalidVectorError, "overflow"),
+    (np.array([1, np.nan, np.inf, -np.inf], np.float32), InvalidVectorError, r"\[0, 1\] is nan"),
+    (np.array([1, 2, np.inf, -np.inf], np.float32), InvalidVectorError, r"\[0, 2\] is inf"),
 ]
 
 

@@ -82,8 +82,7 @@ def as_matrix(
         raise DimensionMismatchError(f"{_has(name)} dimension 0, but dimension {dim} is needed")
     matrix = _as_float32(rows)
     if len(matrix) == 1:  # one query: the loops over rows would cost more than the work
-        row = matrix[0]
-        least = greatest = float(row.dot(row))
+        least = greatest = float(np.vdot(matrix, matrix))  # `dot` would warn of an overflow
     else:
         norms = np.einsum("ij,ij->i", matrix, matrix)
         least, greatest = float(norms.min()), float(norms.max())
