@@ -205,8 +205,8 @@ class Database:
         """
         with self._changing:
             self._check_open()
-            if isinstance(name, str) and name in self._collections:
-                return self._collections[name]
+            if isinstance(name, str) and (found := self._collections.get(name)) is not None:
+                return found
             check_name(name)
             damage = self._damaged.get(name)
             if damage is not None:

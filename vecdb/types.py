@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,19 +59,6 @@ class Hit(NamedTuple):
     score: float
     text: str | None = None
     payload: Payload | None = None
-
-    @classmethod
-    def of_columns(
-        cls,
-        ids: Iterable[PointId],
-        scores: Iterable[float],
-        texts: Iterable[str | None],
-        payloads: Iterable[Payload | None],
-    ) -> list[Self]:
-        """Return the hits whose fields are entries of columns; the shortest says how many."""
-        columns = zip(ids, scores, texts, payloads, strict=False)
-        # Not `cls(...)`, which is a function of Python for each of them.
-        return list(map(functools.partial(tuple.__new__, cls), columns))
 
 
 class HitColumns(NamedTuple):

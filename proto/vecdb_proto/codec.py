@@ -49,7 +49,6 @@ _LONG_TEXT_OF = {number: long_text for long_text, number in LONG_TEXTS.items()}
 _FINISH_REASON_OF = {number: reason for reason, number in FINISH_REASONS.items()}
 
 _JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-_JSON_DECODER = json.JSONDecoder()
 _WIRE_FLOAT = np.dtype("<f4")
 
 
@@ -231,7 +230,7 @@ def write_hits(hits: HitColumns, message: pb.Hits) -> None:
 def hits_value(message: pb.Hits) -> list[Hit]:
     """Return one query's results from a message."""
     texts, payloads = _texts_or_none(message), _payloads_or_none(message)
-    return Hit.of_columns(ids_value(message.ids), message.scores, texts, payloads)
+    return list(map(Hit, ids_value(message.ids), message.scores, texts, payloads))
 
 
 def record_messages(records: Sequence[Record]) -> pb.GetResponse:
@@ -341,8 +340,7 @@ def _texts_or_none(message: pb.Hits | pb.GetResponse) -> Iterable[str | None]:
 def _payloads_or_none(message: pb.Hits | pb.GetResponse) -> Iterable[Payload | None]:
     if not message.HasField("payloads"):
         return itertools.repeat(None)
-    # Without the look for white space around it, which nobody sends.
-    payloads: list[Payload | None] = _JSON_DECODER.raw_decode(message.payloads.json)[0]
+    payloads: list[Payload | None] = json.loads(message.payloads.json)
     return payloads
 
 

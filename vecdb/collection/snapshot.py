@@ -316,7 +316,7 @@ def record_at(rows: Rows, row: int) -> Record:
 def hits_of(columns: HitColumns) -> list[Hit]:
     """Return the hits that columns hold."""
     payloads = decode_payloads(columns.payloads)
-    return Hit.of_columns(columns.ids, columns.scores, columns.texts, payloads)
+    return list(map(Hit, columns.ids, columns.scores, columns.texts, payloads))
 
 
 def scores_of(metric: Metric, distances: list[float]) -> list[float]:
