@@ -246,7 +246,7 @@ def test_damaged_arrays_are_refused() -> None:
     header = arrays["header"].copy()
     header[8] = 3
     seeds = arrays["seeds"].copy()
-    seeds[-1] = 200
+    seeds[0, -1] = 200
     changes: dict[str, Any] = {
         "header": header,
         "seeds": seeds,

@@ -105,20 +105,6 @@ def test_long_vectors_do_not_hide_all_others(quantization: str) -> None:
 
 
 @compiled
-def test_no_tight_cluster_goes_without_a_seed() -> None:
-    """There are more of them than seeds where rows are not clustered, and no links between them."""
-    rng = np.random.default_rng(1)
-    centres = rng.standard_normal((400, 24))
-    vectors = centres[rng.integers(400, size=60_400)] + 0.02 * rng.standard_normal((60_400, 24))
-    vectors, queries = vectors[:-400].astype(np.float32), vectors[-400:].astype(np.float32)
-    index, exact = HnswIndex(24, "l2", quantization="rabitq"), FlatIndex(24, "l2")
-    for each in (index, exact):
-        each.build(vectors, threads=2)
-    for each in (index, HnswIndex.from_arrays(index.arrays())):
-        assert _recall(each, exact, queries, 10, 0.99) > 0.98, "0.954 with 256 seeds"
-
-
-@compiled
 def test_a_walk_under_a_filter_is_repeated_only_where_it_came_to_few_allowed_rows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from vecdb.index.base import Arrays, Distances, Ids, metric_of_number, over_parts
 from vecdb.index.coded_links import NO_RESIDUALS, link_all, read_only, root_of
 from vecdb.index.coded_memory import reserve_rows
-from vecdb.index.coded_seeds import MOST_SEEDS, SEEDS
+from vecdb.index.coded_seeds import MOST_LOOKED_AT, SEEDS
 from vecdb.index.coded_space import Floats
 from vecdb.index.layout import check_arrays, read_header, rows_in
 from vecdb.index.placed_graph import NO_BITS, PlacedGraph
@@ -33,8 +33,9 @@ from vecdb.kernels.rotation import rotated_dim
 from vecdb.kernels.walk import Reach, ended_by_ef
 from vecdb.types import Metric
 
-LAYOUT_VERSION = 4
-"""Of the arrays; any other is refused, and a collection then builds the graph again."""
+LAYOUT_VERSION = 5
+"""Of the arrays; others are refused, and a collection then builds the graph again. In 4 the root
+had one row; such a graph is one of 5 as well."""
 
 _RANKED_AT_LEAST = 8
 """Kept by code beyond k, to be ranked anew: an eighth of k, and not fewer than these."""
@@ -81,8 +82,9 @@ class CodedGraph(PlacedGraph):
     def _link(self, neighbours: NDArray[np.int32], workers: Workers) -> None:
         link_all(self._writable(), neighbours, workers)
 
-    def _start_from(self, seeds: Ids) -> None:
-        degree = max(SEEDS, -(-len(seeds) // BLOCK) * BLOCK)
+    def _start_from(self, seeds: NDArray[np.int32]) -> None:
+        lists, room = seeds.shape
+        degree = -(-max(room, lists if lists > 1 else SEEDS) // BLOCK) * BLOCK
         self._root = self._root_rows(root_of(self._writable(), seeds, degree), degree)
 
     def _insert(self, places: Ids) -> None:
@@ -161,19 +163,19 @@ class CodedGraph(PlacedGraph):
         NewerFormatError, CorruptFileError
             If the arrays cannot be used.
         """
-        numbers = read_header(arrays, LAYOUT_VERSION, 8, oldest=LAYOUT_VERSION)
+        numbers = read_header(arrays, LAYOUT_VERSION, 8, oldest=4)
         dim, metric_number, m, ef_construction, seed, inserted, given = numbers
         count, width = rows_in(arrays, "rows"), rotated_dim(dim)
         graph = cls(dim, metric_of_number(metric_number), m, ef_construction, seed)
         if count == 0:
             return graph
-        root_degree = _root_degree(arrays, width)
+        root_rows, root_degree = _root_shape(arrays, width)
         check_arrays(
             arrays,
             {
                 "rows": (np.uint8, (count, row_bytes(width, graph.degree))),
                 "residuals": (np.int8, (count, width)),
-                "root": (np.uint8, (1, row_bytes(width, root_degree))),
+                "root": (np.uint8, (root_rows, row_bytes(width, root_degree))),
             },
         )
         graph._take_over(arrays, count, inserted, given)
@@ -183,9 +185,13 @@ class CodedGraph(PlacedGraph):
         return graph
 
 
-def _root_degree(arrays: Arrays, width: int) -> int:
-    """Return of how many seeds the array ``root`` has room, `SEEDS` where it is none."""
+def _root_shape(arrays: Arrays, width: int) -> tuple[int, int]:
+    """Return how many rows the array ``root`` has, and how many neighbours each has room for.
+
+    It is (1, `SEEDS`) where the array is none of a root.
+    """
     root = arrays.get("root")
-    length = root.shape[-1] if root is not None and root.ndim else 0
-    degrees = range(SEEDS, MOST_SEEDS + 1, BLOCK)
-    return next((degree for degree in degrees if row_bytes(width, degree) == length), SEEDS)
+    rows, length = root.shape if root is not None and root.ndim == 2 else (0, 0)
+    degrees = range(BLOCK, MOST_LOOKED_AT + 1, BLOCK)
+    degree = next((each for each in degrees if row_bytes(width, each) == length), 0)
+    return (rows, degree) if 0 < rows <= degree + 1 else (1, SEEDS)

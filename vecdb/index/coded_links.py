@@ -37,13 +37,21 @@ def link_all(coded: CodedRows, neighbours: NDArray[np.int32], workers: Workers) 
     in_stretches(workers, len(neighbours), _STRETCH, make_work)
 
 
-def root_of(coded: CodedRows, seeds: NDArray[np.int64], degree: int) -> NDArray[np.uint8]:
-    """Return the row (1, bytes) at the origin that leads to the seeds, at most `degree`."""
-    memory = code_memory(1, row_bytes(coded.width, degree))
+def root_of(coded: CodedRows, seeds: NDArray[np.int32], degree: int) -> NDArray[np.uint8]:
+    """Return the rows (uint8) that lead to the seeds, as `draw_seeds` listed them.
+
+    The first, at the origin, leads to those of the only list or to the leaders of several; then
+    each of the others, where its leader is, to those of a list. None leads to over `degree`.
+    """
+    several = len(seeds) > 1
+    memory = code_memory(len(seeds) + several, row_bytes(coded.width, degree))
+    root = coded_rows(memory, NO_RESIDUALS, coded.width, degree)
     own, other, apart = np.empty((3, 1, coded.width), np.float32)
-    link_root(
-        coded_rows(memory, NO_RESIDUALS, coded.width, degree), coded, seeds, (own, other, apart)
-    )
+    first = np.ascontiguousarray(seeds[:, 0]) if several else seeds[0]
+    link_root(root, 0, -1, coded, first, (own, other, apart))
+    for line in range(1, len(memory)):
+        listed = seeds[line - 1]
+        link_root(root, line, int(listed[0]), coded, listed, (own, other, apart))
     return memory
 
 

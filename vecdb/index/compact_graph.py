@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from vecdb.errors import CorruptFileError
 from vecdb.index.base import Arrays, Distances, Ids, metric_of_number, over_parts
 from vecdb.index.coded_memory import code_memory, reserve_rows
-from vecdb.index.coded_seeds import MOST_SEEDS
+from vecdb.index.coded_seeds import check_seeds
 from vecdb.index.coded_space import Floats
 from vecdb.index.layout import check_arrays, read_header, rows_in
 from vecdb.index.placed_graph import NO_BITS, PlacedGraph
@@ -34,8 +34,8 @@ from vecdb.kernels.rotation import rotated_dim
 from vecdb.kernels.walk import Reach, ended_by_ef
 from vecdb.types import Metric
 
-LAYOUT_VERSION = 3
-"""Of the arrays; a newer one is refused."""
+LAYOUT_VERSION = 4
+"""Of the arrays; any other is refused."""
 
 _BLOCK = 32
 _RANKED_AT_LEAST = 8
@@ -59,7 +59,7 @@ class CompactGraph(PlacedGraph):
         self._memory: NDArray[np.uint8] = np.empty((0, 64), np.uint8)
         width = 0 if rerank == "none" else rotated_dim(dim)
         self._residuals: NDArray[np.int8] = aligned_empty((0, width), np.int8)
-        self._seeds: Ids = np.empty(0, np.int64)
+        self._seeds: NDArray[np.int32] = np.empty((0, 0), np.int32)
         self._compact = self._reading()
 
     def emptied(self) -> Self:
@@ -92,7 +92,7 @@ class CompactGraph(PlacedGraph):
         workers.step()
         write_links(self._writable(), neighbours)
 
-    def _start_from(self, seeds: Ids) -> None:
+    def _start_from(self, seeds: NDArray[np.int32]) -> None:
         self._seeds = seeds
 
     def _insert(self, places: Ids) -> None:
@@ -173,7 +173,7 @@ class CompactGraph(PlacedGraph):
         NewerFormatError, CorruptFileError
             If the arrays cannot be used.
         """
-        numbers = read_header(arrays, LAYOUT_VERSION, 9)
+        numbers = read_header(arrays, LAYOUT_VERSION, 9, oldest=LAYOUT_VERSION)
         dim, metric_number, m, ef_construction, seed, inserted, given, rerank = numbers
         if not 0 <= rerank < len(RERANKS):
             raise CorruptFileError(f"rerank number {rerank} is not below {len(RERANKS)}")
@@ -182,16 +182,10 @@ class CompactGraph(PlacedGraph):
         graph = cls(dim, metric, m, ef_construction, seed, RERANKS[rerank])
         if count == 0:
             return graph
-        width, seeds = rotated_dim(dim), rows_in(arrays, "seeds")
+        width = rotated_dim(dim)
         stride = compact_bytes(width, graph.degree)
-        check_arrays(
-            arrays, {"rows": (np.uint8, (count, stride)), "seeds": (np.int64, (seeds,))}
-        )  # fmt: skip
-        known = (arrays["seeds"] >= 0) & (arrays["seeds"] < count)
-        if not 0 < seeds <= MOST_SEEDS or not known.all():
-            raise CorruptFileError(
-                f"array 'seeds' must be 1 to {MOST_SEEDS} row numbers below {count}"
-            )
+        check_arrays(arrays, {"rows": (np.uint8, (count, stride))})
+        check_seeds(arrays.get("seeds"), count)
         graph._take_over(arrays, count, inserted, given)
         graph._memory = code_memory(count, stride)
         graph._memory[:] = arrays["rows"]

@@ -101,8 +101,8 @@ class PlacedGraph(ABC):
         """Give each row its neighbours, int32 (n, degree), -1 after a row's last."""
 
     @abstractmethod
-    def _start_from(self, seeds: Ids) -> None:
-        """Let searches start from these rows."""
+    def _start_from(self, seeds: NDArray[np.int32]) -> None:
+        """Let searches start from these rows, as `draw_seeds` lists them."""
 
     @abstractmethod
     def _insert(self, places: Ids) -> None:
@@ -205,7 +205,8 @@ class PlacedGraph(ABC):
         neighbours[rows] = _renumbered(graph.neighbours, rows)
         self._twins[rows] = _renumbered(graph.twins, rows)
         self._link(neighbours, workers)
-        self._start_from(rows[draw_seeds(decoded, graph, self.seed)])
+        seeds = draw_seeds(decoded, graph, self.seed, workers)
+        self._start_from(_renumbered(seeds, rows))
         self._calibration = self._calibrated(space, sample, pack_mask(built), workers)
         self._insert(np.sort(sample))
         self._inserted = 0

@@ -7,7 +7,7 @@ import threading
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.index.coded_seeds import MOST_SEEDS
+from vecdb.index.coded_seeds import MOST_LOOKED_AT
 from vecdb.index.rows import aligned_empty
 from vecdb.kernels.code_simd import BLOCK, PLANES, WORD
 from vecdb.kernels.coded_search import CODED_STATE, SCALARS, Lanes
@@ -16,6 +16,7 @@ from vecdb.kernels.frontier import ef_of_room, frontier_room, make_frontier
 from vecdb.kernels.graph import Scratch
 from vecdb.kernels.ivf_coarse import CodeScratch
 from vecdb.kernels.ivf_scan import BLOCK as LIST_BLOCK
+from vecdb.kernels.walk import SEED_LISTS
 
 _BINS = 256
 """Of a histogram of the distances of centroids."""
@@ -48,7 +49,7 @@ def make_lanes(rows: int, ef: int, keep: int, width: int) -> Lanes:
         np.empty((1, 4 * ef + 64), np.int32),
         make_frontier(ef, 1),
         np.empty((1, keep), np.int64),
-        np.empty(keep, np.int64),
+        np.empty(max(keep, SEED_LISTS), np.int64),
         np.empty((1, BLOCK), np.int64),
         np.empty((1, width), np.int8),
         np.empty((1, width // WORD * PLANES), np.int64),
@@ -61,7 +62,7 @@ def make_compact_lanes(
     rows: int, ef: int, keep: int, width: int, degree: int, lanes: int
 ) -> CompactLanes:  # fmt: skip
     """Allocate what a search over `rows` compact rows needs."""
-    most = max(degree, MOST_SEEDS)
+    most = max(degree, MOST_LOOKED_AT)
     return CompactLanes(
         np.zeros((lanes, rows // 8 + 1), np.uint8),
         np.empty((lanes, 16 * ef + 4 * most), np.int32),
@@ -69,7 +70,7 @@ def make_compact_lanes(
         np.empty((lanes, keep), np.int64),
         np.empty((lanes, most), np.int32),
         np.empty((lanes, width), np.int8),
-        np.empty(keep, np.int64),
+        np.empty(max(keep, SEED_LISTS), np.int64),
         np.zeros((lanes, COMPACT_STATE), np.int64),
         np.zeros((lanes, COMPACT_SCALARS), np.float32),
     )

@@ -8,11 +8,14 @@ import numpy as np
 
 from vecdb.index.byte_codes import ByteCodes
 from vecdb.index.calibration import LEAST_ROWS
+from vecdb.index.coded_seeds import cover_clusters
 from vecdb.index.flat import FlatIndex, rank_exactly
+from vecdb.index.graph_bulk import bulk_graph
 from vecdb.index.hnsw import HnswIndex
 from vecdb.index.ivf import IvfIndex
 from vecdb.index.queries import Queries
 from vecdb.index.row_filter import RowFilter
+from vecdb.index.workers import Workers
 from vecdb.types import Metric
 
 _ROWS = LEAST_ROWS
@@ -49,6 +52,9 @@ def warm_up(report: Callable[[str], object] | None = None) -> None:
     coded = HnswIndex(17, quantization="rabitq")
     coded.build(vectors[:-1])
     coded.add(vectors[-1:])
+    wide = np.repeat(vectors[:, :16], 4, axis=1)
+    drawn = np.zeros(1, np.int32)
+    cover_clusters(wide, bulk_graph(wide, Metric.L2, 32), drawn, Workers(), rng)
     tell("kernels that search graphs of codes")
     rows, distances = coded.search(vectors[:1], 1, ef=2)
     coded.search(vectors[:1], 1, ef=2, filter=np.arange(_ROWS) < 5)

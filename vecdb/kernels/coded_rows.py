@@ -303,24 +303,32 @@ def link_rows(rows: Any, neighbours: Any, first: Any, last: Any, memory: Any) ->
 
 
 @kernel
-def link_root(root: Any, rows: Any, seeds: Any, memory: Any) -> None:
-    """Make `seeds` (s,) the neighbours of the root, whose coordinates are all 0.
+def link_root(root: Any, line: Any, place: Any, rows: Any, seeds: Any, memory: Any) -> None:
+    """Make `seeds` (s,) the neighbours of a row of the root; -1 are left out.
 
     Parameters
     ----------
     root : CodedRows
-        One row of zeros, with a degree of at least s.
+        With a degree of at least s.
+    line : int
+        The root's row.
+    place : int
+        The row at whose place that stands; -1 for the origin.
     rows : CodedRows
         Of which the seeds are some.
-    seeds : int64 (s,)
+    seeds : int32 (s,)
     memory : tuple of three float32 (1, width)
     """
     own, other, apart = memory
-    clear_links(root, 0)
+    clear_links(root, line)
     own[:] = 0
+    if place >= 0:
+        decode_row(rows, place, own, 0)
     for j in range(seeds.shape[0]):
-        decode_row(rows, seeds[j], other, 0)
-        link_row(root, 0, own, j, seeds[j], other, offset_of(rows, seeds[j]), apart)
+        seed = np.int64(seeds[j])
+        if seed >= 0:
+            decode_row(rows, seed, other, 0)
+            link_row(root, line, own, j, seed, other, offset_of(rows, seed), apart)
 
 
 @kernel

@@ -34,12 +34,13 @@ from vecdb.kernels.coded_rows import (
     distance_to,
     ids_of,
     is_beyond,
+    neighbour_at,
     offset_of,
 )
 from vecdb.kernels.frontier import Frontier
 from vecdb.kernels.interpreter import await_interpreter
 from vecdb.kernels.jit import direct_kernel, inline
-from vecdb.kernels.pool import key_distance, key_row, offer
+from vecdb.kernels.pool import key_distance, key_row, offer, pack_key
 from vecdb.kernels.simd import prefetch
 from vecdb.kernels.two_bytes import quantise_query
 from vecdb.kernels.walk import (
@@ -47,6 +48,7 @@ from vecdb.kernels.walk import (
     MATCHED,
     NODE,
     QUERY,
+    SEED_LISTS,
     SEEN,
     STATE,
     begin_query,
@@ -87,7 +89,7 @@ class Lanes(NamedTuple):
     best: NDArray[np.int64]
     """(lanes, at least keep): the keys of compared rows that may be returned, by code."""
     ranked: NDArray[np.int64]
-    """(at least keep,): keys by distance."""
+    """(at least keep and `SEED_LISTS`): keys by distance."""
     fresh: NDArray[np.int64]
     """(lanes, 32): keys of neighbours."""
     levels: NDArray[np.int8]
@@ -240,14 +242,36 @@ def _rank(
 
 
 @inline
+def _find_leaders(rows: Any, root: Any, queries: Any, lanes: Any, lane: Any) -> Any:
+    """Write to `lanes.ranked` which rows of the root lead to seeds that are near; return how many.
+
+    The keys are of these rows, by the squared distance of the query to where they stand.
+    """
+    ranked, state, scalars = lanes.ranked, lanes.state, lanes.scalars
+    norm, size = scalars[lane, _NORM], 0
+    if root.bytes.shape[0] == 1:
+        ranked[0] = pack_key(norm, 0)
+        return 1
+    for line in range(1, root.bytes.shape[0]):
+        leader = neighbour_at(root, 0, line - 1)
+        base = distance_by_code(
+            rows, leader, queries, state[lane, QUERY], lanes.levels, lane, state[lane, _SURPLUS],
+            scalars[lane, _FINE_STEP], norm,
+        )  # fmt: skip
+        size = offer(ranked, size, SEED_LISTS, base, line)
+    return size
+
+
+@inline
 def _start(
     rows: Any, root: Any, queries: Any, q: Any, lanes: Any, lane: Any, reach: Any, k: Any
 ) -> None:
     """Begin the search of query `q`."""
     begin_query(lanes, lane, q)
     _prepare(queries, q, rows.width, lanes, lane)
-    norm = lanes.scalars[lane, _NORM]
-    _offer_neighbours(root, 0, lanes, lane, norm, reach.ef, np.float32(np.inf))
+    for i in range(_find_leaders(rows, root, queries, lanes, lane)):
+        row, base = key_row(lanes.ranked[i]), key_distance(lanes.ranked[i])
+        _offer_neighbours(root, row, lanes, lane, base, reach.ef, np.float32(np.inf))
     node = _take(rows, lanes, lane, reach, k)
     if node < 0:  # no distance is finite
         node = np.int64(root.ids[0, ids_of(root, 0)])
@@ -293,7 +317,9 @@ def search_coded(
     ----------
     rows : CodedRows
     root : CodedRows
-        One row, at the origin; its neighbours are where searches start.
+        Its first row is at the origin. Searches start at the neighbours of that, or, where there
+        are more rows, at those of the following rows whose places are the nearest: each stands
+        where the neighbour of its number is (counted from 1).
     twins : int32 (n,)
         The next row with the same vector, -1 after the last.
     queries : float32 (nq, width)

@@ -29,6 +29,7 @@ from vecdb.kernels.walk import (
     MATCHED,
     NODE,
     QUERY,
+    SEED_LISTS,
     STATE,
     begin_query,
     forget,
@@ -70,7 +71,7 @@ class CompactLanes(NamedTuple):
     levels: NDArray[np.int8]
     """(lanes, at least width): a query's coordinates, quantised."""
     ranked: NDArray[np.int64]
-    """(at least keep,): keys by distance."""
+    """(at least keep and `SEED_LISTS`): keys by distance."""
     state: NDArray[np.int64]
     """(lanes, COMPACT_STATE)."""
     scalars: NDArray[np.float32]
@@ -110,23 +111,28 @@ def _gather(rows: Any, lanes: Any, lane: Any) -> None:
 
 
 @inline
+def _squared_distance(rows: Any, node: Any, lanes: Any, lane: Any) -> Any:
+    """Return the squared distance of the lane's query to a node, by its code."""
+    product = product_with_code(rows, node, lanes.levels, lane, lanes.state[lane, _SURPLUS])
+    worth = np.float32(-2.0) * lanes.scalars[lane, _STEP]
+    shared = worth * (scale_of(rows, node) * product)
+    return max(lanes.scalars[lane, _NORM] + base_of(rows, node) + shared, np.float32(0.0))
+
+
+@inline
 def _compare(
     rows: Any, twins: Any, allowed: Any, restricted: Any, lanes: Any, lane: Any, reach: Any,
     k: Any, keep: Any,
 ) -> None:  # fmt: skip
     """Compare with the nodes that are waited for, and make those that are near candidates."""
     candidates, state = lanes.candidates, lanes.state
-    norm, surplus = lanes.scalars[lane, _NORM], state[lane, _SURPLUS]
-    worth = np.float32(-2.0) * lanes.scalars[lane, _STEP]
     limit = limit_of(lanes, lane, k, reach.stop)
     for first in range(0, state[lane, _WAITING], frontier.MOST_AT_ONCE):
         count = frontier.make_room(candidates, lane, reach.ef)
         nearer = min(limit, candidates.limits[lane])
         for w in range(first, min(first + frontier.MOST_AT_ONCE, state[lane, _WAITING])):
             node = np.int64(lanes.waiting[lane, w])
-            product = product_with_code(rows, node, lanes.levels, lane, surplus)
-            shared = scale_of(rows, node) * product
-            distance = max(norm + base_of(rows, node) + worth * shared, np.float32(0.0))
+            distance = _squared_distance(rows, node, lanes, lane)
             if not restricted or is_allowed(allowed, twins, node):
                 found = offer(lanes.best[lane], state[lane, FOUND], keep, distance, node)
                 state[lane, FOUND] = found
@@ -157,9 +163,20 @@ def _start(rows: Any, seeds: Any, queries: Any, q: Any, lanes: Any, lane: Any) -
     """Begin the search of query `q`."""
     begin_query(lanes, lane, q)
     _prepare(queries, q, rows.width, lanes, lane)
+    ranked, lists, size = lanes.ranked, seeds.shape[0], 0
+    if lists > 1:
+        for i in range(lists):
+            near = _squared_distance(rows, np.int64(seeds[i, 0]), lanes, lane)
+            size = offer(ranked, size, SEED_LISTS, near, i)
+    else:
+        ranked[0] = pack_key(np.float32(0.0), 0)
+        size = 1
     count = 0
-    for i in range(seeds.shape[0]):
-        count = _ask_for(rows, lanes, lane, count, np.int64(seeds[i]))
+    for i in range(size):
+        listed = key_row(ranked[i])
+        for j in range(seeds.shape[1]):
+            if seeds[listed, j] >= 0:
+                count = _ask_for(rows, lanes, lane, count, np.int64(seeds[listed, j]))
     lanes.state[lane, _WAITING] = count
 
 
@@ -202,8 +219,9 @@ def search_compact(
     Parameters
     ----------
     rows : CompactRows
-    seeds : int64 (s,)
-        The rows where searches start.
+    seeds : int32 (lists, room)
+        The rows where searches start, -1 where there are fewer: all of the only list, or those of
+        the several lists whose first are the nearest.
     twins : int32 (n,)
         The next row with the same vector, -1 after the last.
     queries : float32 (nq, width)

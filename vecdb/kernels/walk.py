@@ -20,6 +20,9 @@ QUERY, NODE, FOUND, SEEN, HOPS, MATCHED = range(6)
 nodes were taken, and how many of them may be returned."""
 STATE = 6
 
+SEED_LISTS = 8
+"""Of the lists of seeds, where there are several, those of so many near leaders are looked at."""
+
 
 class Reach(NamedTuple):
     """How far a search goes."""
