@@ -174,6 +174,18 @@ def test_a_node_may_have_more_links_than_a_search_has_room_for(
         assert (lanes.candidates.opened[1:] == -7).all(), "written behind the query's own line"
 
 
+def test_rows_that_differ_by_less_than_a_byte_tells_are_told_apart() -> None:
+    rng = np.random.default_rng(0)
+    centres = rng.standard_normal((10, 64))
+    vectors = (centres[np.arange(MANY) % 10] + 0.01 * rng.standard_normal((MANY, 64))).astype("f4")
+    queries = vectors[:20] + np.float32(0.01) * rng.standard_normal((20, 64)).astype("f4")
+    index, exact = _built(vectors, "l2"), FlatIndex(64, "l2")
+    exact.build(vectors)
+    for mask in (None, np.arange(MANY) % 3 > 0):
+        rows, _ = index.search(queries, 10, ef=60, filter=mask)
+        assert recall(rows, exact.search(queries, 10, filter=mask)[0]) > 0.9, "0.63 and 0.73 by codes"
+
+
 def test_removed_rows_give_their_places_to_new_ones() -> None:
     vectors = clustered(MANY // 3, 12)
     index = _built(vectors)

@@ -103,6 +103,22 @@ def distance_to(rows: Any, row: Any, queries: Any, q: Any) -> Any:
 
 
 @inline
+def is_beyond(rows: Any, row: Any, distance: Any, step: Any, limit: Any) -> Any:
+    """Tell whether a row is farther than a limit, as far as a distance by its code tells.
+
+    `distance` is that, with the offset; `step` is what a level of the query is worth. What codes
+    leave out lies any way to ``q - x``, since rows and queries are rotated at random; along it that
+    has a deviation of a level by the root of 12, for the row and for the query. Two of these are
+    allowed for (four find no more; bench/notes/coded.md), and the squares of what is left out.
+    """
+    scale, offset = scale_of(rows, row), offset_of(rows, row)
+    squares = scale * scale + step * step
+    apart = distance - limit - np.float32(rows.width) * squares * np.float32(1.0 / 6.0)
+    farther = max(distance, limit) - offset
+    return apart > 0 and apart * apart > np.float32(16.0 / 12.0) * farther * squares
+
+
+@inline
 def decode_row(rows: Any, row: Any, out: Any, line: Any) -> None:
     """Write the coordinates of a row into ``out[line]``."""
     decode_coordinates(rows, row, scale_of(rows, row), out, line)

@@ -17,11 +17,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.kernels import frontier
-from vecdb.kernels.compact_rows import ask_for, base_of, distance_to, neighbour_at, scale_of
+from vecdb.kernels.compact_rows import (
+    ask_for,
+    base_of,
+    distance_to,
+    is_beyond,
+    neighbour_at,
+    scale_of,
+)
 from vecdb.kernels.frontier import Frontier
 from vecdb.kernels.interpreter import await_interpreter
 from vecdb.kernels.jit import direct_kernel, inline
-from vecdb.kernels.pool import key_row, offer, pack_key
+from vecdb.kernels.pool import key_distance, key_row, offer, pack_key
 from vecdb.kernels.simd import prefetch
 from vecdb.kernels.two_bytes import product_with_code, quantise_query
 from vecdb.kernels.walk import (
@@ -30,6 +37,7 @@ from vecdb.kernels.walk import (
     NODE,
     QUERY,
     SEED_LISTS,
+    SEEN,
     STATE,
     begin_query,
     forget,
@@ -181,17 +189,38 @@ def _start(rows: Any, seeds: Any, queries: Any, q: Any, lanes: Any, lane: Any) -
 
 
 @inline
-def _rank(rows: Any, queries: Any, lanes: Any, lane: Any) -> None:
-    """Rank the best rows by distance, into `lanes.ranked`."""
-    best, count = lanes.best[lane], lanes.state[lane, FOUND]
+def _rank(
+    rows: Any, twins: Any, queries: Any, allowed: Any, restricted: Any, lanes: Any, lane: Any,
+    k: Any, keep: Any,
+) -> Any:  # fmt: skip
+    """Rank the best rows by distance, into `lanes.ranked`; return how many there are.
+
+    Where codes do not tell that what was met besides is farther than the best k, that is compared
+    with as well: so it is in a cluster of rows that differ by less than a byte can tell.
+    """
+    best, seen, count = lanes.best[lane], lanes.seen[lane], lanes.state[lane, FOUND]
+    q, met, ranked, size = lanes.state[lane, QUERY], lanes.state[lane, SEEN], lanes.ranked, 0
     if rows.residuals.shape[1] > 0:
         for i in range(count):
             prefetch(rows.residuals, key_row(best[i]), 0, rows.width // _LINE)
-    size = 0
     for i in range(count):
         row = key_row(best[i])
-        distance = distance_to(rows, row, queries, lanes.state[lane, QUERY])
-        size = offer(lanes.ranked, size, count, distance, row)
+        size = offer(ranked, size, count, distance_to(rows, row, queries, q), row)
+    if rows.residuals.shape[1] == 0 or count < keep or met > seen.shape[0]:
+        return size
+    last, limit = key_distance(best[count - 1]), key_distance(ranked[k - 1])
+    step = lanes.scalars[lane, _STEP]
+    if is_beyond(rows, key_row(best[count - 1]), last, step, limit):
+        return size
+    size = 0
+    for i in range(met):
+        row = np.int64(seen[i])
+        if restricted and not is_allowed(allowed, twins, row):
+            continue
+        near = _squared_distance(rows, row, lanes, lane)
+        if near <= last or not is_beyond(rows, row, near, step, limit):
+            size = offer(ranked, size, keep, distance_to(rows, row, queries, q), row)
+    return size
 
 
 @inline
@@ -263,10 +292,9 @@ def search_compact(
             if _advance(rows, twins, allowed, restricted, lanes, lane, reach, k):
                 continue
             report(lanes, lane, effort)
-            _rank(rows, queries, lanes, lane)
+            found = _rank(rows, twins, queries, allowed, restricted, lanes, lane, k, keep)
             write_found(
-                twins, allowed, restricted, lanes.ranked, state[lane, FOUND], q, scales,
-                out_rows, out_distances,
+                twins, allowed, restricted, lanes.ranked, found, q, scales, out_rows, out_distances,
             )  # fmt: skip
             forget(lanes, lane)
             if asked < count:
