@@ -7,7 +7,8 @@ for it, and vecdb's background work is finished: no peer builds an index here, s
 What an engine's own objects cost to make (lists of floats, Arrow tables) is not counted, for none
 of them. Peers run as they come; what each promises when a call returns stands beside its rate.
 `vecdb x4` is another collection, written by four threads. Peers that are not installed are left
-out, and named.
+out, and named. `disk` and `disk x4` are no engines: one thread, or four, that do nothing but write
+the vectors' bytes to a file and sync it, each for itself: what the disk gives on that day.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ _settling: list[Callable[[], None]] = []
 turns are further apart than that. No peer builds an index here, so none is timed."""
 
 DURABILITY = {
+    "disk": "write and fdatasync of the same bytes, and nothing else",
+    "disk x4": "the same, four threads, each with syncs of its own",
     "vecdb": "acknowledged after fdatasync of the log (group commit)",
     "vecdb x4": "the same, four threads",
     "vecdb os": "durability='os': in the operating system's memory, as the peers' below",
@@ -52,6 +55,37 @@ def _timed(action: Callable[..., object], *arguments: Any) -> float:
     return time.perf_counter() - start
 
 
+def _written(write: Callable[[int, int, int], None], writers: int, first: int, last: int) -> float:
+    """Return the seconds in which `writers` threads write batches, each the next but so many."""
+    if writers == 1:
+        return _timed(write, first, last, 1)
+    threads = [
+        threading.Thread(target=write, args=(first + w, last, writers)) for w in range(writers)
+    ]
+    start = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return time.perf_counter() - start
+
+
+def _disk(writers: int) -> Callable[[Path, np.ndarray], Any]:
+    @contextmanager
+    def engine(root: Path, base: np.ndarray) -> Iterator[Turn]:
+        file = os.open(root, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+
+        def write(first: int, last: int, step: int) -> None:
+            for number in range(first, last, step):
+                os.write(file, base[number * BATCH : (number + 1) * BATCH].data)
+                os.fdatasync(file)
+
+        yield lambda first, last: _written(write, writers, first, last)
+        os.close(file)
+
+    return engine
+
+
 def _vecdb(durability: str, writers: int) -> Callable[[Path, np.ndarray], Any]:
     @contextmanager
     def engine(root: Path, base: np.ndarray) -> Iterator[Turn]:
@@ -63,22 +97,8 @@ def _vecdb(durability: str, writers: int) -> Callable[[Path, np.ndarray], Any]:
                     rows = range(number * BATCH, (number + 1) * BATCH)
                     points.upsert(rows, vectors=base[rows.start : rows.stop])
 
-            def turn(first: int, last: int) -> float:
-                if writers == 1:
-                    return _timed(write, first, last, 1)
-                threads = [
-                    threading.Thread(target=write, args=(first + w, last, writers))
-                    for w in range(writers)
-                ]
-                start = time.perf_counter()
-                for thread in threads:
-                    thread.start()
-                for thread in threads:
-                    thread.join()
-                return time.perf_counter() - start
-
             _settling.append(points.flush)
-            yield turn
+            yield lambda first, last: _written(write, writers, first, last)
             _settling.remove(points.flush)
 
     return engine
@@ -149,6 +169,8 @@ def _chroma(root: Path, base: np.ndarray) -> Iterator[Turn]:
 
 
 ENGINES: dict[str, Callable[[Path, np.ndarray], Any]] = {
+    "disk": _disk(1),
+    "disk x4": _disk(WRITERS),
     "vecdb": _vecdb("disk", 1),
     "vecdb x4": _vecdb("disk", WRITERS),
     "vecdb os": _vecdb("os", 1),
@@ -198,9 +220,10 @@ def main(folder: Path | None, rounds: int, batches: int, engines: str, out: Path
         click.echo(
             f"{name:12} {middle:9,} vectors/s (p10 {low:,}, p90 {high:,})  {DURABILITY[name]}"
         )
-    if "vecdb x4" in rates and "vecdb" in rates:
-        ratios = np.array(rates["vecdb x4"]) / np.array(rates["vecdb"])
-        click.echo(f"four writers / one, in the same round: median {np.median(ratios):.2f}")
+    for name in ("disk", "vecdb"):
+        if {name, f"{name} x4"} <= set(rates):
+            ratios = np.array(rates[f"{name} x4"]) / np.array(rates[name])
+            click.echo(f"{name}: four writers / one, in the same round: {np.median(ratios):.2f}")
     if out is not None:
         packages = versions("qdrant-edge-py", "lancedb", "chromadb", "numpy")
         write_report(out, versions=packages, results=rows)
