@@ -183,7 +183,7 @@ def test_rows_that_differ_by_less_than_a_byte_tells_are_told_apart() -> None:
     exact.build(vectors)
     for mask in (None, np.arange(MANY) % 3 > 0):
         rows, _ = index.search(queries, 10, ef=60, filter=mask)
-        assert recall(rows, exact.search(queries, 10, filter=mask)[0]) > 0.9, "0.63 and 0.73 by codes"
+        assert recall(rows, exact.search(queries, 10, filter=mask)[0]) > 0.9, ".63, .73 by codes"
 
 
 def test_removed_rows_give_their_places_to_new_ones() -> None:
