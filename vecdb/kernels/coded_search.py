@@ -254,6 +254,8 @@ def _find_leaders(rows: Any, root: Any, queries: Any, lanes: Any, lane: Any) -> 
         return 1
     for line in range(1, root.bytes.shape[0]):
         leader = neighbour_at(root, 0, line - 1)
+        if leader < 0:
+            break
         base = distance_by_code(
             rows, leader, queries, state[lane, QUERY], lanes.levels, lane, state[lane, _SURPLUS],
             scalars[lane, _FINE_STEP], norm,
