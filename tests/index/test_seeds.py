@@ -43,7 +43,7 @@ def test_no_tight_cluster_goes_without_a_seed(
     assert _lists(index) == 32
     for each in (index, HnswIndex.from_arrays(index.arrays())):
         rows, _ = each.search(queries, 10, target_recall=0.99)
-        assert recall(rows, nearest) > 0.98, "0.9 and less with 64 seeds"
+        assert recall(rows, nearest) > 0.98, ".94 and .965 with the 64 drawn alone"
 
 
 @CODED
@@ -152,6 +152,3 @@ def test_a_root_of_a_wrong_shape_is_refused() -> None:
     for each in wrong:
         with pytest.raises(CorruptFileError):
             HnswIndex.from_arrays(arrays | {"root": each})
-    older = arrays["header"].copy()
-    older[0] = 4
-    assert len(HnswIndex.from_arrays(arrays | {"header": older})) == 100

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from vecdb.index.base import Arrays, Distances, Ids, metric_of_number, over_parts
 from vecdb.index.coded_links import NO_RESIDUALS, link_all, read_only, root_of
 from vecdb.index.coded_memory import reserve_rows
-from vecdb.index.coded_seeds import MOST_LOOKED_AT, SEEDS
+from vecdb.index.coded_seeds import MOST_LOOKED_AT, SEEDS, Seeds
 from vecdb.index.coded_space import Floats
 from vecdb.index.layout import check_arrays, read_header, rows_in
 from vecdb.index.placed_graph import NO_BITS, PlacedGraph
@@ -34,8 +34,7 @@ from vecdb.kernels.walk import Reach, ended_by_ef
 from vecdb.types import Metric
 
 LAYOUT_VERSION = 5
-"""Of the arrays; others are refused, and a collection then builds the graph again. In 4 the root
-had one row; such a graph is one of 5 as well."""
+"""Of the arrays; any other is refused, and a collection then builds the graph again."""
 
 _RANKED_AT_LEAST = 8
 """Kept by code beyond k, to be ranked anew: an eighth of k, and not fewer than these."""
@@ -82,7 +81,7 @@ class CodedGraph(PlacedGraph):
     def _link(self, neighbours: NDArray[np.int32], workers: Workers) -> None:
         link_all(self._writable(), neighbours, workers)
 
-    def _start_from(self, seeds: NDArray[np.int32]) -> None:
+    def _start_from(self, seeds: Seeds) -> None:
         lists, room = seeds.shape
         degree = -(-max(room, lists if lists > 1 else SEEDS) // BLOCK) * BLOCK
         self._root = self._root_rows(root_of(self._writable(), seeds, degree), degree)
@@ -163,7 +162,7 @@ class CodedGraph(PlacedGraph):
         NewerFormatError, CorruptFileError
             If the arrays cannot be used.
         """
-        numbers = read_header(arrays, LAYOUT_VERSION, 8, oldest=4)
+        numbers = read_header(arrays, LAYOUT_VERSION, 8, oldest=LAYOUT_VERSION)
         dim, metric_number, m, ef_construction, seed, inserted, given = numbers
         count, width = rows_in(arrays, "rows"), rotated_dim(dim)
         graph = cls(dim, metric_of_number(metric_number), m, ef_construction, seed)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.index.coded_memory import code_memory
+from vecdb.index.coded_seeds import Seeds
 from vecdb.index.rows import frozen
 from vecdb.index.workers import Workers, in_stretches
 from vecdb.kernels.coded_rows import CodedRows, coded_rows, link_root, link_rows, row_bytes
@@ -37,8 +38,8 @@ def link_all(coded: CodedRows, neighbours: NDArray[np.int32], workers: Workers) 
     in_stretches(workers, len(neighbours), _STRETCH, make_work)
 
 
-def root_of(coded: CodedRows, seeds: NDArray[np.int32], degree: int) -> NDArray[np.uint8]:
-    """Return the rows (uint8) that lead to the seeds, as `draw_seeds` listed them.
+def root_of(coded: CodedRows, seeds: Seeds, degree: int) -> NDArray[np.uint8]:
+    """Return the rows (uint8) that lead to the seeds, as `Seeds` lists them.
 
     The first, at the origin, leads to those of the only list or to the leaders of several; then
     each of the others, where its leader is, to those of a list. None leads to over `degree`.

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from vecdb.errors import CorruptFileError
 from vecdb.index.base import Arrays, Distances, Ids, metric_of_number, over_parts
 from vecdb.index.coded_memory import code_memory, reserve_rows
-from vecdb.index.coded_seeds import check_seeds
+from vecdb.index.coded_seeds import Seeds, check_seeds
 from vecdb.index.coded_space import Floats
 from vecdb.index.layout import check_arrays, read_header, rows_in
 from vecdb.index.placed_graph import NO_BITS, PlacedGraph
@@ -59,7 +59,7 @@ class CompactGraph(PlacedGraph):
         self._memory: NDArray[np.uint8] = np.empty((0, 64), np.uint8)
         width = 0 if rerank == "none" else rotated_dim(dim)
         self._residuals: NDArray[np.int8] = aligned_empty((0, width), np.int8)
-        self._seeds: NDArray[np.int32] = np.empty((0, 0), np.int32)
+        self._seeds: Seeds = np.empty((0, 0), np.int32)
         self._compact = self._reading()
 
     def emptied(self) -> Self:
@@ -92,7 +92,7 @@ class CompactGraph(PlacedGraph):
         workers.step()
         write_links(self._writable(), neighbours)
 
-    def _start_from(self, seeds: NDArray[np.int32]) -> None:
+    def _start_from(self, seeds: Seeds) -> None:
         self._seeds = seeds
 
     def _insert(self, places: Ids) -> None:

@@ -16,7 +16,7 @@ from vecdb.index.calibration import (
     calibrate,
     draw_sample,
 )
-from vecdb.index.coded_seeds import draw_seeds
+from vecdb.index.coded_seeds import Seeds, draw_seeds
 from vecdb.index.coded_space import CodedSpace, Floats
 from vecdb.index.graph_bulk import BulkSettings, bulk_graph
 from vecdb.index.layout import check_arrays
@@ -101,8 +101,8 @@ class PlacedGraph(ABC):
         """Give each row its neighbours, int32 (n, degree), -1 after a row's last."""
 
     @abstractmethod
-    def _start_from(self, seeds: NDArray[np.int32]) -> None:
-        """Let searches start from these rows, as `draw_seeds` lists them."""
+    def _start_from(self, seeds: Seeds) -> None:
+        """Let searches start from these rows, as `Seeds` lists them."""
 
     @abstractmethod
     def _insert(self, places: Ids) -> None:
