@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.errors import DirectoryLockedError
-from vecdb.storage.store import HeldLock, SystemCalls
+from vecdb.storage import HeldLock
+from vecdb.storage.system_calls import SystemCalls
 
 ROOT = Path("/data")
 _SECTOR = 512

@@ -24,7 +24,7 @@ from vecdb.errors import (
     StoredFileNotFoundError,
 )
 from vecdb.storage import PosixStore
-from vecdb.storage.store import SystemCalls
+from vecdb.storage.system_calls import SystemCalls
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 The formats are described byte by byte in ``FORMAT.md``, beside this file.
 """
 
+from vecdb.storage.base import AppendFile, HeldLock, Store, Writer
 from vecdb.storage.check import check_directory
 from vecdb.storage.fileref import FileRef, file_refs
 from vecdb.storage.ids import IdBatch
@@ -20,7 +21,7 @@ from vecdb.storage.segment_writer import (
     write_rows,
     write_segment,
 )
-from vecdb.storage.store import AppendFile, Durability, HeldLock, PosixStore, Store, Writer
+from vecdb.storage.store import Durability, PosixStore
 from vecdb.storage.wal import TornTail, Wal, WalRecord
 from vecdb.storage.wal_file import RECORD_BYTES_LIMIT
 

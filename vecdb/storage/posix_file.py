@@ -6,7 +6,7 @@ import errno
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol, cast
+from typing import cast
 
 from vecdb.errors import (
     DiskFullError,
@@ -17,6 +17,7 @@ from vecdb.errors import (
     VecdbError,
 )
 from vecdb.storage.base import Buffer
+from vecdb.storage.system_calls import SystemCalls
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -24,26 +25,10 @@ _SCARCE = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 _BUFFERS_PER_CALL = 512  # IOV_MAX is 1024 on Linux and macOS
 
 
-class WritingCalls(Protocol):
-    """Those of `vecdb.storage.store.SystemCalls` that an open file makes."""
-
-    def write(self, descriptor: int, buffers: Sequence[memoryview]) -> int:
-        """Write what the kernel will take at once, and return how many bytes that was."""
-
-    def truncate(self, descriptor: int, length: int) -> None:
-        """Set the length of the file."""
-
-    def sync_data(self, descriptor: int) -> None:
-        """Make the contents and the length durable."""
-
-    def close(self, descriptor: int) -> None:
-        """Close the file."""
-
-
 class PosixWriter:
     """See `vecdb.storage.base.Writer`."""
 
-    def __init__(self, calls: WritingCalls, descriptor: int, path: Path) -> None:
+    def __init__(self, calls: SystemCalls, descriptor: int, path: Path) -> None:
         self._calls = calls
         self._descriptor = descriptor
         self._path = path
@@ -58,7 +43,7 @@ class PosixAppendFile:
     """See `vecdb.storage.base.AppendFile`."""
 
     def __init__(
-        self, calls: WritingCalls, descriptor: int, path: Path, length: int, *, durable: bool
+        self, calls: SystemCalls, descriptor: int, path: Path, length: int, *, durable: bool
     ) -> None:
         self._calls = calls
         self._descriptor: int | None = descriptor
@@ -124,7 +109,7 @@ class PosixAppendFile:
         return self._descriptor
 
 
-def _write_all(calls: WritingCalls, descriptor: int, buffers: Sequence[Buffer]) -> int:
+def _write_all(calls: SystemCalls, descriptor: int, buffers: Sequence[Buffer]) -> int:
     """Write every byte of `buffers`, however many calls that takes; return how many there were."""
     views = [memoryview(cast("bytes", buffer)) for buffer in buffers]  # every Buffer will do
     pending = [view.cast("B") for view in views if view.nbytes]
