@@ -266,7 +266,8 @@ def test_saved_and_loaded_is_the_same_index(make: Make, metric: str, tmp_path: P
     count = MANY // 3
     vectors, queries = clustered(count, 20), clustered(20, 20, seed=1)
     index = make(20, metric)
-    index.add(vectors, ids=np.arange(count)[::-1])
+    index.add(vectors[:-5], ids=np.arange(5, count)[::-1])
+    index.add(vectors[-5:], ids=np.arange(5)[::-1])  # which makes room for more of their kind
     index.remove([3, 5])
     path = tmp_path / "an.index"
     index.save(path)
@@ -274,7 +275,7 @@ def test_saved_and_loaded_is_the_same_index(make: Make, metric: str, tmp_path: P
     _assert_equal(loaded, index, queries)
     # What was loaded lies read-only in the file; it can be changed like any other.
     for each in (loaded, index):
-        each.add(vectors[:5], ids=np.arange(count, count + 5))
+        each.add(vectors[-5:], ids=np.arange(count, count + 5))
         each.remove([count + 2, 7])
     _assert_equal(loaded, index, queries)
     loaded.save(path)

@@ -209,15 +209,16 @@ class InvertedLists:
         self.length = self.length + added
 
     def _make_room(self, added: Numbers) -> None:
-        """Move the lists that cannot take what is to be added to the end."""
+        """Move the lists that cannot take what is to be added to the end.
+
+        Afterwards the arrays can be written to, where they lay in a file, too.
+        """
         needed = self.length + added
         moving = np.flatnonzero(needed > self.capacity)
-        if not moving.size:
-            return
         fresh = self.end == 0
         room = needed[moving] if fresh else needed[moving] * 3 // 2
         starts = self.end + np.cumsum(room) - room
-        last = int(starts[-1] + room[-1])
+        last = self.end + int(room.sum())
         self.vectors = reserve(self.vectors, self.end, last)
         self.rows = reserve(self.rows, self.end, last)
         self.start, self.capacity = self.start.copy(), self.capacity.copy()

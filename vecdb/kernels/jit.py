@@ -4,7 +4,7 @@ Every kernel is declared with `kernel` or a relative of it. It releases the GIL,
 short one, reorders float sums, checks neither bounds nor overflow, and is cached on disk. numba's
 own cache looks only at the file a function stands in, so a change in a kernel that it calls would
 go unnoticed; here the cache folder's name holds a hash of every kernel source and of the versions
-involved, and a changed kernel finds an empty folder. ``NUMBA_CACHE_DIR`` moves the cache,
+involved, and a changed kernel finds an empty folder. ``NUMBA_CACHE_DIR`` moves that folder,
 ``NUMBA_DISABLE_JIT=1`` runs the same functions as Python.
 """
 
@@ -66,9 +66,8 @@ def _fingerprint() -> str:
 
 def _cache_folder() -> str | None:
     """Return the folder for this version of the kernels; None when none can be written."""
-    if _numba.CACHE_DIR:
-        return str(_numba.CACHE_DIR)
-    folder = user_cache_folder() / "vecdb" / "kernels" / _fingerprint()
+    above = Path(_numba.CACHE_DIR) if _numba.CACHE_DIR else user_cache_folder()
+    folder = above / "vecdb" / "kernels" / _fingerprint()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError):
