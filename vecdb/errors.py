@@ -26,7 +26,7 @@
     │   ├── DirectoryLockedError        another process owns the data directory
     │   ├── NewerFormatError            written by a newer vecdb
     │   ├── EncoderMismatchError        the model is not the one the vectors came from
-    │   ├── ReadOnlyError               writes stopped after a failed fsync
+    │   ├── ReadOnlyError               no writes now: the disk failed, or points are damaged
     │   ├── StorageAccessError          the operating system refuses access to the data
     │   ├── DeviceUnavailableError      device="cuda" without CUDA
     │   └── MissingDependencyError      an extra of the package is not installed
@@ -152,7 +152,7 @@ class EncoderMismatchError(FailedPreconditionError):
 
 
 class ReadOnlyError(FailedPreconditionError):
-    """The collection no longer takes writes, because a write to disk failed earlier."""
+    """The collection takes no writes now: one to disk failed, or some of its points are damaged."""
 
 
 class StorageAccessError(FailedPreconditionError):

@@ -16,7 +16,7 @@ from tests.index.samples import MANY, METRICS, assert_true_distances, clustered,
 from tests.naive import distances
 from vecdb.errors import CorruptFileError, InvalidParameterError
 from vecdb.index import FlatIndex, IvfIndex
-from vecdb.kernels import emit, ivf_scan, rabitq
+from vecdb.kernels import emit, ivf_scan, rabitq, simd
 from vecdb.kernels.jit import COMPILED, kernel
 
 EVERY_METRIC = pytest.mark.parametrize("metric", METRICS)
@@ -39,7 +39,7 @@ def _planes(codes, count, query):  # type: ignore[no-untyped-def]
 
 @kernel
 def _lowest(bits):  # type: ignore[no-untyped-def]
-    return ivf_scan.lowest_bit(bits)
+    return simd.lowest_bit(bits)
 
 
 def _on_line(shape: tuple[int, int], dtype: Any) -> np.ndarray:
@@ -47,6 +47,13 @@ def _on_line(shape: tuple[int, int], dtype: Any) -> np.ndarray:
     memory = np.zeros(size + 64, np.uint8)
     start = -memory.ctypes.data % 64
     return memory[start : start + size].view(dtype).reshape(shape)
+
+
+def _code_bits(block: np.ndarray, dim: int) -> np.ndarray:
+    """Return the first bits (32, dim) of a block's codes, as the layout says."""
+    groups = block[: 4 * dim].reshape(-1, 16)
+    nibbles = np.concatenate([groups & 15, groups >> 4], axis=1).T
+    return ((nibbles[:, :, None] >> np.arange(4, dtype=np.uint8)) & 1).reshape(32, dim) != 0
 
 
 @pytest.mark.parametrize("dim", [64, 192, 384, 8192])
@@ -61,7 +68,7 @@ def test_a_block_is_bounded_as_the_plain_form_says(dim: int) -> None:
     delta = np.float32(np.abs(query).reshape(-1, 4).sum(1).max() / 255)
     _fill(query, np.float32(1) / delta, tables, exact)
 
-    bits = ivf_scan.code_bits(blocks[1], dim)
+    bits = _code_bits(blocks[1], dim)
     products = bits @ query[0].astype(np.float64)
     groups = query.reshape(-1, 4)
     least = np.minimum(groups, 0).sum(1)

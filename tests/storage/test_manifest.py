@@ -96,6 +96,9 @@ def test_references_are_found_at_any_depth_and_keep_files_reachable() -> None:
     assert log.reachable() == set()
     assert list(file_refs({"x": [REF]})) == [FileRef.from_json(REF)]
     assert FileRef.from_json(REF).to_json() == REF
+    assert list(file_refs({"name": {"data": REF}, "size": {}, "sha256": {}})) == [
+        FileRef.from_json(REF)
+    ]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import os
 import stat
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from vecdb.errors import (
     AlreadyExistsError,
     DiskFullError,
     InvalidNameError,
+    InvalidParameterError,
     ResourceExhaustedError,
     StorageAccessError,
     StorageIOError,
@@ -283,3 +285,9 @@ def test_links_are_told_from_files_wherever_they_stand_in_a_name(tmp_path: Path)
     (tmp_path / "to-store").symlink_to(tmp_path / "store")
     assert not PosixStore(tmp_path / "to-store").is_link("folder/file")  # its owner's business
     assert store.within("link").is_link("file") is False  # seen from there
+
+
+@pytest.mark.parametrize("durability", ["DISK", "fsync", "", None, True])
+def test_only_one_word_turns_syncing_off(durability: Any, tmp_path: Path) -> None:
+    with pytest.raises(InvalidParameterError, match="must be 'disk' or 'os'"):
+        PosixStore(tmp_path, durability)

@@ -10,7 +10,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.errors import CorruptFileError, InvalidParameterError
+from vecdb.errors import CorruptFileError
 from vecdb.kernels import distance
 from vecdb.types import MatrixLike, Metric, VectorLike
 
@@ -96,19 +96,6 @@ class Index(Protocol):
     @classmethod
     def load(cls, path: str) -> Self:
         """Open an index that `save` wrote."""
-
-
-def check_quantization(quantization: str) -> str:
-    """Return the name of the row layout.
-
-    Raises
-    ------
-    InvalidParameterError
-        If it is not one that exists.
-    """
-    if quantization != "none":
-        raise InvalidParameterError(f"quantization={quantization!r}: must be 'none'")
-    return quantization
 
 
 def over_threads(threads: int, count: int, work: Callable[[int, int], None]) -> None:

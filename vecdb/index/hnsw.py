@@ -231,7 +231,8 @@ class HnswIndex:
     def from_arrays(cls, arrays: Arrays) -> Self:
         """Make an index over the arrays of `arrays`, which may be read-only and memory-mapped.
 
-        They are used where they are; the first `add` copies them.
+        Those of float32 rows and of ``quantization="rabitq"`` are used where they are, and the
+        first `add` copies them; of "sq8" only what ``rerank="mmap"`` leaves in the file.
 
         Raises
         ------
@@ -268,7 +269,7 @@ class HnswIndex:
 
     @classmethod
     def load(cls, path: PathLike) -> Self:
-        """Open an index that `save` wrote. Its vectors stay in the file, mapped into memory.
+        """Open an index that `save` wrote; what stays in the file is told by `from_arrays`.
 
         Raises
         ------

@@ -326,7 +326,8 @@ class IvfIndex:
     def from_arrays(cls, arrays: Arrays) -> Self:
         """Make an index over the arrays of `arrays`, which may be read-only and memory-mapped.
 
-        They are used where they are; the first `add` copies them.
+        Those of lists of vectors are used where they are, and the first `add` copies them; of lists
+        of codes only the vectors, with ``rerank="mmap"``.
 
         Raises
         ------
@@ -375,7 +376,7 @@ class IvfIndex:
 
     @classmethod
     def load(cls, path: PathLike) -> Self:
-        """Open an index that `save` wrote. Its vectors stay in the file, mapped into memory.
+        """Open an index that `save` wrote; what stays in the file is told by `from_arrays`.
 
         Raises
         ------

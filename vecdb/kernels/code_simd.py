@@ -6,7 +6,6 @@ operation in numpy beside it for when the JIT is off.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -290,18 +289,3 @@ def _place_in_block_in_python(keys: Any, start: int, key: int) -> int:
 
 place_in_block = or_python(_type_place_in_block, _place_in_block_in_python)
 """Where `key` stands among the 64 int64 keys from place `start` on; it must: (keys, start, key)."""
-
-
-def _type_lowest_bit(_: Any, bits: Any) -> Any:
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return builder.cttz(args[0], ir.IntType(1)(1))
-
-    return types.int64(types.int64), codegen
-
-
-def _lowest_bit_in_python(bits: int) -> int:
-    return (int(bits) & -int(bits)).bit_length() - 1
-
-
-lowest_bit: Callable[..., Any] = or_python(_type_lowest_bit, _lowest_bit_in_python)
-"""The number of the lowest bit that is set; there must be one."""

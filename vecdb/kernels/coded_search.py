@@ -25,7 +25,6 @@ from vecdb.kernels.code_simd import (
     PLANES,
     WORD,
     estimate_block,
-    lowest_bit,
     plane_word,
 )
 from vecdb.kernels.coded_rows import (
@@ -41,7 +40,7 @@ from vecdb.kernels.frontier import Frontier
 from vecdb.kernels.interpreter import await_interpreter
 from vecdb.kernels.jit import direct_kernel, inline
 from vecdb.kernels.pool import key_distance, key_row, offer, pack_key
-from vecdb.kernels.simd import prefetch
+from vecdb.kernels.simd import lowest_bit, prefetch
 from vecdb.kernels.two_bytes import quantise_query
 from vecdb.kernels.walk import (
     FOUND,

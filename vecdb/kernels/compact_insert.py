@@ -47,8 +47,8 @@ def insert_codes(
         Writeable.
     reading : CompactRows
         The same, read-only.
-    seeds : int64 (s,)
-        Where searches start.
+    seeds : int32 (lists, room)
+        Where searches start, as `vecdb.index.coded_seeds.Seeds`.
     twins : int32 (n,)
         Writeable; -1 for the new rows.
     new : int64 (count,)

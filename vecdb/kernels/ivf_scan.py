@@ -189,14 +189,6 @@ def _type_scan_block(
     return results(blocks, index, index, tables, three, types.float32, lowers, index, sums), codegen
 
 
-def code_bits(block: Any, dim: int) -> Any:
-    """Return the first bits (32, dim) of a block's codes, as booleans; not for kernels."""
-    groups = block[: 4 * dim].reshape(-1, 16)
-    nibbles = np.concatenate([groups & 15, groups >> 4], axis=1).T
-    bits = (nibbles[:, :, None] >> np.arange(4, dtype=np.uint8)) & 1
-    return bits.reshape(BLOCK, dim) != 0
-
-
 def _scan_block_in_python(
     blocks: Any, b: int, dim: int, tables: Any, line: Any, limit: Any, lowers: Any, at: int,
     sums: Any,
@@ -270,18 +262,3 @@ fill_tables = or_python(_type_fill_tables, _fill_tables_in_python)
 Entry m of group g is the sum of the query at those of 4g to 4g + 3 of which m has the bit: as it is
 in `exact`; less the least entry, over delta and rounded in `tables`.
 """
-
-
-def _type_lowest_bit(_: Any, bits: Any) -> Any:
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return builder.cttz(args[0], ir.IntType(1)(0))
-
-    return types.int64(types.int64), codegen
-
-
-def _lowest_bit_in_python(bits: int) -> int:
-    return (int(bits) & -int(bits)).bit_length() - 1
-
-
-lowest_bit = or_python(_type_lowest_bit, _lowest_bit_in_python)
-"""Return the number of the lowest bit that is set."""

@@ -16,12 +16,12 @@ from vecdb.kernels.distance import L2, distance, distances_to_four
 from vecdb.kernels.heap import heap_pop
 from vecdb.kernels.interpreter import await_interpreter
 from vecdb.kernels.ivf_coarse import NO_LIMIT, heap_of_lists, nearest_lists, prepare_query
-from vecdb.kernels.ivf_scan import BLOCK, lowest_bit, scan_block
+from vecdb.kernels.ivf_scan import BLOCK, scan_block
 from vecdb.kernels.jit import direct_kernel, inline
 from vecdb.kernels.pool import key_distance, key_row, offer, pack_key
 from vecdb.kernels.rabitq import ERROR_OF_FIRST_BIT, plane_sum
 from vecdb.kernels.scan import unpack_pool
-from vecdb.kernels.simd import prefetch
+from vecdb.kernels.simd import lowest_bit, prefetch
 
 _SLACK = np.float32(1.9 * 0.2887 / 2)
 """Of a sum of D / 4 table entries, over delta and the square root of D: its rounding error."""

@@ -34,8 +34,6 @@ ERROR_OF_FIRST_BIT = np.float32(0.6028 / 2)
 nothing but the sine of the angle between r and its code, which is nearly the same for all vectors
 once they are rotated: sqrt(1 - 2 / pi)."""
 
-MOST_BITS = 8
-
 STEPS = (1.596, 0.9957, 0.5860, 0.3352, 0.1881, 0.1041, 0.0569, 0.0308)
 """Steps that lose least of a Gaussian of variance 1, by bits (Max 1960): what a rotation makes of
 any vector, times its norm over the square root of D."""

@@ -206,3 +206,18 @@ def _unlock_in_python(locks: Any, index: int) -> None:
 
 unlock = or_python(_type_unlock, _unlock_in_python)
 """Set ``locks[index]`` back to 0, after everything written under the lock: (locks, index)."""
+
+
+def _type_lowest_bit(_: Any, bits: Any) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.cttz(args[0], ir.IntType(1)(1))
+
+    return types.int64(types.int64), codegen
+
+
+def _lowest_bit_in_python(bits: int) -> int:
+    return (int(bits) & -int(bits)).bit_length() - 1
+
+
+lowest_bit = or_python(_type_lowest_bit, _lowest_bit_in_python)
+"""The number of the lowest bit that is set; there must be one."""

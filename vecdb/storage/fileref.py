@@ -41,14 +41,18 @@ class FileRef:
 
 
 def file_refs(body: object) -> Iterator[FileRef]:
-    """Yield every file reference inside a manifest's body, at whatever depth it stands."""
+    """Yield every file reference inside a manifest's body, at whatever depth it stands.
+
+    An object with the keys of one and further objects in it is none: names that users gave.
+    """
     pending = [body]
     while pending:
         value = pending.pop()
         if isinstance(value, dict):
-            if value.keys() == {"name", "size", "sha256"}:
+            held = [each for each in value.values() if isinstance(each, dict | list)]
+            if value.keys() == {"name", "size", "sha256"} and not held:
                 yield FileRef.from_json(value)
             else:
-                pending.extend(value.values())
+                pending.extend(held)
         elif isinstance(value, list):
             pending.extend(value)

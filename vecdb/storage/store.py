@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from vecdb.errors import (
     AlreadyExistsError,
     InvalidNameError,
+    InvalidParameterError,
     StorageAccessError,
 )
 from vecdb.storage.base import AppendFile, Buffer, HeldLock, Writer
@@ -48,11 +49,18 @@ class PosixStore:
         writes or leave damaged files.
     calls
         The operating system; tests pass another.
+
+    Raises
+    ------
+    InvalidParameterError
+        If `durability` is neither.
     """
 
     def __init__(
         self, root: Path, durability: Durability = "disk", calls: SystemCalls | None = None
     ) -> None:
+        if durability not in get_args(Durability):  # nothing else may turn syncing off
+            raise InvalidParameterError(f"durability={durability!r:.100}: must be 'disk' or 'os'")
         self._root = root.absolute()
         self._top = self._root
         self._calls = calls or SystemCalls()
