@@ -68,6 +68,20 @@ def test_queries_that_were_not_calibrated_on_get_the_recall(metric: str, quantiz
 
 @compiled
 @pytest.mark.parametrize("quantization", ["rabitq", "sq8"])
+@pytest.mark.parametrize("dim", [2, 5])
+def test_rows_closer_than_a_byte_tells_are_found_as_asked_for(dim: int, quantization: str) -> None:
+    """Few coordinates let few codes differ: a search goes on for long, or all are compared."""
+    vectors = np.random.default_rng(4).standard_normal((20_400, dim), np.float32)
+    vectors, queries = vectors[:-400], vectors[-400:]
+    index, exact = _graph(vectors, "l2", quantization), FlatIndex(dim, "l2")
+    exact.build(vectors)
+    for k in (1, 10, 100):
+        for target in (0.9, 0.99):
+            assert _recall(index, exact, queries, k, target) >= target - 0.02
+
+
+@compiled
+@pytest.mark.parametrize("quantization", ["rabitq", "sq8"])
 def test_long_vectors_lead_to_the_largest_inner_products(
     quantization: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -256,6 +270,23 @@ def test_searches_are_measured_until_they_find_enough() -> None:
 
     table = calibrate(64, true, search)
     assert table.for_target(0.99, 10).hops > 3_000
+
+
+def test_a_stop_is_told_apart_by_what_is_found_where_it_costs_nothing_more() -> None:
+    table = TABLE.copy()
+    table[1] = 16
+    curves = Calibration(8, table)
+    assert curves.for_target(0.9, 1).reach.stop == pytest.approx(1.0)
+    assert curves.for_target(0.99, 1).reach.stop > 1.1
+
+
+def test_all_rows_are_compared_where_no_search_comes_near() -> None:
+    table = TABLE.copy()
+    table[4] = [0.3, 0.31, 0.32]
+    assert Calibration(8, table).for_target(0.9, 1).hops > 1e9
+    assert Calibration(8, table).for_target(0.9, 10).hops < 100
+    table[4] = [0.6, 0.8, 0.89]  # near enough: the longest that was measured
+    assert Calibration(8, table).for_target(0.9, 1).hops == pytest.approx(100)
 
 
 def test_without_a_calibration_only_ef_ends_a_search() -> None:

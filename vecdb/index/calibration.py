@@ -42,8 +42,10 @@ _LOG_KS = [math.log(k) for k in KS]
 _STEPS = (
     *(-0.6, -0.4, -0.3, -0.2, -0.15, -0.1, -0.05, 0.0, 0.05, 0.1, 0.15, 0.2),
     *(0.3, 0.4, 0.5, 0.65, 0.8, 1.0, 1.3, 1.7, 2.2, 3.0),
+    *(5.0, 8.0, 13.0, 20.0, 30.0, 50.0, 80.0, 130.0, 200.0, 500.0, 1_000.0, 3_000.0, 10_000.0),
 )
-"""How much farther than the k-th best a search goes, in parts of how far apart near rows are."""
+"""How much farther than the k-th best a search goes, in parts of how far apart near rows are: far,
+where these lie closer than codes can tell."""
 _LEAST_TARGET, _GREATEST_TARGET = 0.5, 0.999
 _ROWS_PER_SAMPLE = 25
 """With it and `_LARGEST_SAMPLE` calibrating takes a few hundredths of the time of building."""
@@ -62,8 +64,11 @@ _LEAST_KNOWN = 0.1
 """Growth of the logarithm of the hops that says how it goes on: less is the luck of a query."""
 _MOST_LOG_HOPS = math.log(2**31)
 """There are no more rows."""
-_ROOM, _ROOM_PER_HOP = 64, 1.5
-"""No search expands more nodes than this, and this for each that is expected."""
+_SHORT = 0.02
+"""By how much the longest search may miss a target and still be the answer."""
+_ROOM, _ROOM_PER_HOP = 64, 3.0
+"""No search expands more nodes than this, and this for each that is expected: as good as none is
+ended by that, neither when a graph is calibrated nor later."""
 _WIDER_BY, _WIDER_DIM = 0.05, 768
 """How much farther than the limit candidates are compared with, at most, and up to which
 dimension; with more, codes tell distances better."""
@@ -158,11 +163,14 @@ class Calibration:
     def for_target(self, target: float, k: float) -> Plan:
         """Return how to find the nearest `k` with a recall of `target`.
 
-        The longest search that was measured is the answer where none reaches the target.
+        Where no search that was measured reaches the target, the longest is the answer; where none
+        comes near it, that is so long that to compare with all rows is cheaper.
         """
         if not self._curves:
             ef = max(LARGEST_EF, math.ceil(k))
             return Plan(ended_by_ef(ef), ef)
+        if between_ks([curve.most_found for curve in self._curves], k) < target - _SHORT:
+            return Plan(ended_by_ef(max(LARGEST_EF, math.ceil(k))), math.exp(_MOST_LOG_HOPS))
         stops = [curve.stop_for_misses(1 - target) for curve in self._curves]
         if k < KS[-1] and k not in KS:
             # Where a search for one k ends by its least number of nodes, the stop says nothing.
@@ -202,16 +210,18 @@ class Calibration:
 
 
 class _Curve:
-    """What was measured for one k: where it grew no more, there was nothing left to find."""
+    """What was measured for one k; where neither hops nor finds grew, nothing was left to find."""
 
     def __init__(self, table: Floats, which: int) -> None:
         hops = np.maximum.accumulate(table[1 + which].astype(np.float64))
-        grown = np.flatnonzero(np.diff(hops, prepend=0) > 0)
+        finds = np.maximum.accumulate(table[1 + len(KS) + which])
+        grown = np.flatnonzero((np.diff(hops, prepend=0) > 0) | (np.diff(finds, prepend=0) > 0))
         end = int(grown[-1]) + 1 if len(grown) else 1
         # Lists: a search looks up a few numbers, which takes an array several times as long.
         self._stops: list[float] = table[0, :end].tolist()
         self._log_hops: list[float] = np.log(np.maximum(hops[:end], 1)).tolist()
         self._log_finds = neg_log_misses(table[1 + len(KS) + which, :end])
+        self.most_found = float(finds[-1])
         self.idle_stop = interpolated(self._log_hops[0] + _IDLE, self._log_hops, self._stops)
         """Up to here searches are ended by how many nodes they expand at least."""
         known = self._log_hops[-1] - self._log_hops[0]

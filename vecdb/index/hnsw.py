@@ -192,9 +192,10 @@ class HnswIndex:
             The share of the k nearest that is to be found on average, from 0.5 to 0.999. What that
             takes was measured when the graph was built and as it grew, with rows that were not in
             it or as if they were not; where the longest search measured was not enough, that is
-            taken. Queries that are less like the rows than these are like each other may find
-            less. A graph with quantization="none" that grew by small additions finds more than
-            asked for: its links were chosen with the rows there.
+            taken, or, with codes that tell too little, all rows are compared. Queries that are less
+            like the rows than these are like each other may find less. A graph with
+            quantization="none" that grew by small additions finds more than asked for: its links
+            were chosen with the rows there.
 
         Returns
         -------
