@@ -6,6 +6,7 @@ what is measured holds for queries that are like the rows, and not among them.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable
 
@@ -31,6 +32,10 @@ _GROWTH = 2
 """By which an index is measured anew."""
 _LONG_SAMPLE = 200
 """Queries that are asked with a great effort."""
+_ASKED_FOR = 0.8
+"""Where recalls up to this are found, it need not be known exactly."""
+_JUMP = 0.5
+"""What a doubled effort leaves of the misses at most, where the one between is measured, too."""
 _WITHIN = 1e-4
 """Distances that differ by less than this part of how far apart near rows are count as equal: they
 are computed in another order by a search than by a comparison with all rows."""
@@ -127,18 +132,38 @@ def measure(
     """
     apart = true[:, -1:] - true[:, :1]
     limits = true + np.maximum(np.float32(1e-6) * np.abs(true), np.float32(_WITHIN) * apart)
+
+    def found(effort: int, asked: Iterable[int]) -> dict[int, NDArray[np.bool_]]:
+        """Return which of the nearest each query finds, for those of `KS` that are asked for."""
+        count = min(_LONG_SAMPLE, len(true)) if effort > long else len(true)
+        ks = {which: KS[which] for which in asked}
+        return {
+            which: search(effort, k, count) <= limits[:count, k - 1 : k] for which, k in ks.items()
+        }
+
     columns: list[list[float]] = []
     recalls, raw = [0.0] * len(KS), [0.0] * len(KS)
     for effort in efforts:
-        count = min(_LONG_SAMPLE, len(true)) if effort > long else len(true)
-        for which, k in enumerate(KS):
-            if raw[which] < ENOUGH:
-                hits = search(effort, k, count) <= limits[:count, k - 1 : k]
-                recalls[which], raw[which] = recall_less_error(hits), float(hits.mean())
+        short = [which for which in range(len(KS)) if raw[which] < ENOUGH]
+        for which, hits in found(effort, short).items():
+            recalls[which], raw[which] = recall_less_error(hits), float(hits.mean())
         columns.append([effort, *recalls])
         if min(raw) >= ENOUGH:
             break
-    return RecallTable(np.array(columns, np.float32).T.copy(), rows)
+    for below, above in list(itertools.pairwise(columns)):
+        between = round((below[0] * above[0]) ** 0.5)
+        jumps = [which for which in range(len(KS)) if _jumps(below[1 + which], above[1 + which])]
+        if jumps and below[0] < between < above[0]:
+            column = [float(between), *below[1:]]
+            for which, hits in found(between, jumps).items():
+                column[1 + which] = min(recall_less_error(hits), above[1 + which])
+            columns.append(column)
+    return RecallTable(np.array(sorted(columns), np.float32).T.copy(), rows)
+
+
+def _jumps(below: float, above: float) -> bool:
+    """Tell whether too much lies between two recalls to say what an effort between finds."""
+    return above > _ASKED_FOR and 1 - above < _JUMP * (1 - below)
 
 
 def without_themselves(sample: Ids, rows: Ids, distances: Distances) -> Distances:
