@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import re
 import threading
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from vecdb.backup import list_backups, take_backup
+from vecdb.catalog import Catalog, CatalogEntry
 from vecdb.collection import Collection, CollectionSettings
 from vecdb.collection.budget import Budget, SpaceLimits, Usage
 from vecdb.collection.settings import check_name
@@ -18,7 +18,6 @@ from vecdb.errors import (
     ClosedError,
     CollectionExistsError,
     CollectionNotFoundError,
-    CorruptFileError,
     DataLossError,
     DimensionMismatchError,
     FailedPreconditionError,
@@ -31,12 +30,11 @@ from vecdb.errors import (
 from vecdb.housekeeping import Housekeeping, Scrubber
 from vecdb.index import as_metric
 from vecdb.models import DEFAULT_DECODER, Models
-from vecdb.storage import Durability, ManifestLog, PosixStore, Store
-from vecdb.storage.backup import RESTORING, Step
+from vecdb.storage import Durability, PosixStore, Store
+from vecdb.storage.backup import Step
+from vecdb.storage.layout import RESTORING
 from vecdb.types import BackupInfo, Metric, ServerInfo
 from vecdb.version import VERSION
-
-_FOLDER = re.compile(r"c[0-9]{6,}")
 
 _EMPTY_COLLECTION_BYTES = 4_096
 
@@ -109,10 +107,9 @@ class Database:
                 decoder=decoder, decoder_api_key=decoder_api_key, device=device,
                 cache_dir=cache_dir,
             )  # fmt: skip
-            self._catalog = ManifestLog.open(self._store.within("catalog"))
+            self._catalog = Catalog.open(self._store)
             self._refuse_half_restored()
-            self._catalog.heal()
-            self._entries = self._read_catalog()
+            self._catalog.tidy()
             self._collections: dict[str, Collection] = {}
             self._damaged: dict[str, VecdbError] = {}
             self._changing = threading.RLock()  # protects the fields above
@@ -160,7 +157,7 @@ class Database:
         """
         check_name(name)
         kind = as_metric(metric)
-        if name in self._entries:
+        if name in self._catalog.entries:
             raise CollectionExistsError(f"there is a collection {name!r} already")
         info = None if encoder is None else self._models.encoder(encoder).info
         if info is None and dim is None:
@@ -179,16 +176,14 @@ class Database:
         )  # fmt: skip
         with self._changing:
             self._check_open()
-            if name in self._entries:
+            if name in self._catalog.entries:
                 raise CollectionExistsError(f"there is a collection {name!r} already")
             with self._budget.growth(Usage(disk_bytes=_EMPTY_COLLECTION_BYTES)):
                 pass
-            directory = f"c{self._next_directory():06d}"
-            self._publish(
-                {**self._entries, name: {"dir": directory, "settings": settings.to_json()}}
-            )
+            entry = CatalogEntry(self._catalog.new_folder(), settings.to_json())
+            self._catalog.publish({**self._catalog.entries, name: entry})
             collection = Collection(
-                name, settings, self._store.within(directory), self._models, self._budget
+                name, settings, self._store.within(entry.folder), self._models, self._budget
             )
             self._collections[name] = collection
             return collection
@@ -217,7 +212,7 @@ class Database:
         """Return the names of all collections, sorted, damaged ones included."""
         with self._changing:
             self._check_open()
-            return sorted(self._entries)
+            return sorted(self._catalog.entries)
 
     def drop_collection(self, name: str) -> None:
         """Delete a collection and everything in it.
@@ -230,18 +225,18 @@ class Database:
         check_name(name)
         with self._changing:
             self._check_open()
-            if name not in self._entries:
+            if name not in self._catalog.entries:
                 raise CollectionNotFoundError(
                     f"there is no collection {name!r:.300}; {self._known()}"
                 )
-            entries = dict(self._entries)
-            directory = entries.pop(name)["dir"]
-            self._publish(entries)
+            entries = dict(self._catalog.entries)
+            folder = entries.pop(name).folder
+            self._catalog.publish(entries)
             collection = self._collections.pop(name, None)
             self._damaged.pop(name, None)
             if collection is not None:
                 collection.close()
-            self._store.delete_tree(directory)
+            self._store.delete_tree(folder)
 
     def backup(self, directory: str | Path, *, keep: int | None = None) -> BackupInfo:
         """Add a backup of everything to a directory of backups, while reads and writes go on.
@@ -336,35 +331,20 @@ class Database:
         """Keep a directory that was to become a restored one from being taken for an empty one."""
         if not self._store.exists(RESTORING):
             return
-        if self._catalog.latest is None:
+        if self._catalog.is_new:
             raise FailedPreconditionError(
                 f"a restore into {self._store.location()} was interrupted: run it again, or delete "
                 f"the directory to begin an empty database"
             )
         self._store.delete(RESTORING)  # the catalog decides; folders it does not name are dropped
 
-    def _read_catalog(self) -> dict[str, dict[str, Any]]:
-        latest = self._catalog.latest
-        if latest is None:
-            return {}
-        try:
-            entries = dict(latest.body["collections"])
-            folders = [entry["dir"] for entry in entries.values()]
-            if len(set(folders)) < len(folders) or not all(map(_FOLDER.fullmatch, folders)):
-                raise ValueError(f"they lie in {folders}")
-        except (KeyError, TypeError, ValueError) as error:
-            where = self._store.location("catalog")
-            raise CorruptFileError(f"{where} does not list collections ({error!r})") from error
-        return entries
-
     def _open_collections(self) -> None:
-        """Open every collection, and delete what a drop or a failed creation left behind."""
-        self._drop_unlisted()
-        for name, entry in self._entries.items():
+        """Open every collection that can be opened."""
+        for name, entry in self._catalog.entries.items():
             where = f"collection {name!r} in {self._store.location('catalog')}"
             try:
-                settings = CollectionSettings.from_json(entry["settings"], where)
-                store = self._store.within(entry["dir"])
+                settings = CollectionSettings.from_json(entry.settings, where)
+                store = self._store.within(entry.folder)
                 self._collections[name] = Collection(
                     name, settings, store, self._models, self._budget
                 )
@@ -372,30 +352,11 @@ class Database:
                 _log.error("collection %r is not opened: %s", name, error)
                 self._damaged[name] = error
 
-    def _drop_unlisted(self) -> None:
-        listed = {entry["dir"] for entry in self._entries.values()}
-        there = {file.split("/", 1)[0] for file in self._store.list()}
-        for directory in sorted(there - listed):
-            if _FOLDER.fullmatch(directory):
-                self._store.delete_tree(directory)
-
-    def _next_directory(self) -> int:
-        """Return a number that no directory of an earlier catalog had."""
-        latest = self._catalog.latest
-        return 1 if latest is None else int(latest.body["next_dir"])
-
-    def _publish(self, entries: dict[str, dict[str, Any]]) -> None:
-        number = self._next_directory()
-        used = [int(entry["dir"][1:]) for entry in entries.values()]
-        following = max([number, *(n + 1 for n in used)])
-        self._catalog.publish({"collections": entries, "next_dir": following})
-        self._entries = entries
-
     def _usage(self) -> list[Usage]:
         return [collection.usage for collection in list(self._collections.values())]
 
     def _known(self) -> str:
-        names = sorted(self._entries)
+        names = sorted(self._catalog.entries)
         if not names:
             return "there are none yet"
         shown = ", ".join(repr(name) for name in names[:10])

@@ -7,12 +7,12 @@ them in the place of whatever was there. Until that moment the directory is what
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vecdb.backup import ignore
+from vecdb.catalog import Catalog, CatalogEntry
 from vecdb.collection import Collection, CollectionSettings
 from vecdb.collection.settings import check_name
 from vecdb.collection.stored import StoredCollection
@@ -27,16 +27,10 @@ from vecdb.errors import (
 )
 from vecdb.models import Models
 from vecdb.storage import ManifestLog, PosixStore, Store
-from vecdb.storage.backup import RESTORING, BackupDirectory, Step, StoredBackup
-from vecdb.storage.manifest import (
-    encode_manifest,
-    manifest_copy,
-    manifest_name,
-    manifest_numbers,
-)
+from vecdb.storage.backup import BackupDirectory, Step, StoredBackup
+from vecdb.storage.layout import CATALOG, RESTORING, folder_number
+from vecdb.storage.manifest import manifest_numbers
 from vecdb.types import BackupInfo
-
-_FOLDER = re.compile(r"c([0-9]{6,})", re.ASCII)
 
 _log = logging.getLogger(__name__)
 
@@ -140,9 +134,9 @@ def _forget_interrupted(data: Store) -> None:
     """Delete what a restore that was interrupted has left."""
     if not data.exists(RESTORING):
         return
-    if not manifest_numbers(data.within("catalog")):
+    if not manifest_numbers(data.within(CATALOG)):
         for folder in data.read(RESTORING).decode("ascii", "replace").split():
-            if _FOLDER.fullmatch(folder):
+            if folder_number(folder) is not None:
                 data.delete_tree(folder)
     # Where there is a catalog, it tells which folders count; opening deletes the others.
     data.delete(RESTORING)
@@ -173,17 +167,21 @@ class _Restore:
                 f"backup {self._backup.number} takes {need} bytes, and there is room for {free} in "
                 f"{self._data.location()}"
             )
-        used = [int(found[1]) for name in there if (found := _FOLDER.match(name))]
-        first = max(used, default=0) + 1
-        folders = {n: f"c{i:06d}" for i, n in enumerate(sorted(self._settings), first)}
+        catalog = Catalog.replacing(self._data)
+        folders = {name: catalog.new_folder() for name in sorted(self._settings)}
         try:
             self._build(folders)
         except BaseException:
             with suppress(VecdbError):
                 self._abandon(folders)
             raise
-        self._publish(folders, first + len(folders))
-        self._clean_up(there, folders)
+        catalog.publish(
+            {
+                name: CatalogEntry(folder, self._settings[name].to_json())
+                for name, folder in folders.items()
+            }
+        )
+        self._clean_up(catalog)
 
     def _build(self, folders: dict[str, str]) -> None:
         self._data.put(RESTORING, "".join(f"{f}\n" for f in folders.values()).encode())
@@ -215,30 +213,10 @@ class _Restore:
             self._data.delete_tree(folder)
         self._data.delete(RESTORING)
 
-    def _publish(self, folders: dict[str, str], next_folder: int) -> None:
-        catalog = self._data.within("catalog")
-        number = max(manifest_numbers(catalog), default=0) + 1
-        entries = {
-            name: {"dir": folder, "settings": self._settings[name].to_json()}
-            for name, folder in folders.items()
-        }
-        body = {"collections": entries, "next_dir": next_folder}
-        catalog.put(manifest_name(number), encode_manifest(number, body))
-
-    def _clean_up(self, there: list[str], folders: dict[str, str]) -> None:
+    def _clean_up(self, catalog: Catalog) -> None:
         """Delete what was replaced; whatever of it stays is deleted at the next opening."""
-        old = {name.split("/", 1)[0] for name in there} - set(folders.values())
-        catalog = self._data.within("catalog")
         try:
-            *older, newest = manifest_numbers(catalog)
-            copy = catalog.read(manifest_name(newest))
-            catalog.put(manifest_copy(newest), copy, overwrite=True)
-            for number in older:
-                catalog.delete(manifest_copy(number))
-                catalog.delete(manifest_name(number))
-            for folder in sorted(old):
-                if _FOLDER.fullmatch(folder):
-                    self._data.delete_tree(folder)
+            catalog.tidy()
             self._data.delete(RESTORING)
         except VecdbError as error:
             _log.warning("restored; what was there before is not deleted yet: %s", error)

@@ -39,9 +39,6 @@ from vecdb.storage.manifest import (
 from vecdb.storage.wal_file import first_seq_of
 from vecdb.types import BackupInfo
 
-RESTORING = "RESTORING"
-"""Is in a data directory while a restore builds folders there; names them, one a line."""
-
 BACKUP_VERSION = 1
 COPY_BYTES = 16 << 20
 

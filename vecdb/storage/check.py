@@ -13,7 +13,6 @@ The layout it expects::
 from __future__ import annotations
 
 import hashlib
-import re
 from typing import Any
 
 from vecdb.errors import (
@@ -23,10 +22,10 @@ from vecdb.errors import (
     StoredFileNotFoundError,
     VecdbError,
 )
-from vecdb.storage.backup import RESTORING
 from vecdb.storage.base import Store
 from vecdb.storage.check_log import WAL, cut_log, cut_tail, read_log
 from vecdb.storage.fileref import FileRef, file_refs
+from vecdb.storage.layout import CATALOG, MANIFEST, RESTORING, folder_number, top_folder
 from vecdb.storage.manifest import (
     Manifest,
     ManifestLog,
@@ -49,12 +48,7 @@ from vecdb.storage.sections import open_sections
 from vecdb.storage.segment import rows_if_known
 from vecdb.storage.wal_file import TornTail
 
-CATALOG = "catalog"
-MANIFEST = "manifest"
-
 _DATA, _TOMBSTONES, _DERIVED = "data", "tombstones", "index"
-_FOLDER = re.compile(r"c[0-9]{6,}")
-_COLLECTION_FILE = re.compile(_FOLDER.pattern + "/")
 _READ_BYTES = 16 << 20
 _UNREADABLE = (CorruptFileError, NewerFormatError, StoredFileNotFoundError, StorageIOError)
 
@@ -98,7 +92,8 @@ class _Check:
 
     def run(self) -> None:
         names = self._store.list()
-        folders = {name.split("/", 1)[0] for name in names if _COLLECTION_FILE.match(name)}
+        tops = {top_folder(name) for name in names if "/" in name}
+        folders = {top for top in tops if folder_number(top) is not None}
         catalog = self._manifests(CATALOG)
         if catalog is not None and catalog.latest is not None:
             listed = self._listed(catalog.latest)
@@ -123,7 +118,7 @@ class _Check:
         for name in names:
             if name == RESTORING:
                 self._note(name, "was left by a restore; it is deleted when the database is opened")
-            elif name.split("/", 1)[0] not in folders | {CATALOG}:
+            elif top_folder(name) not in folders | {CATALOG}:
                 self._note(name, "is none of vecdb's files")
 
     def _listed(self, catalog: Manifest) -> dict[str, str]:
@@ -134,7 +129,7 @@ class _Check:
         found = {}
         for name, entry in entries.items():
             folder = entry.get("dir") if isinstance(entry, dict) else None
-            if isinstance(folder, str) and _FOLDER.fullmatch(folder):
+            if isinstance(folder, str) and folder_number(folder) is not None:
                 found[folder] = f"collection {name!r}"
             else:
                 self._damage(CATALOG, f"the catalog does not say where collection {name!r} lies")

@@ -218,6 +218,14 @@ class ManifestLog:
             )
         return cls(store, numbers, None, [])
 
+    @classmethod
+    def replacing(cls, store: Store) -> Self:
+        """Return the log of a store whose manifests, damaged or not, are to count no more.
+
+        They do until another is published; `prune` then deletes them.
+        """
+        return cls(store, manifest_numbers(store), None, [])
+
     def publish(self, body: Mapping[str, Any]) -> int:
         """Make `body` the newest manifest, durably, and return its number.
 
