@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -101,22 +102,22 @@ class Database:
         scrub_rate = SCRUB_BYTES_PER_SECOND.check(scrub_bytes_per_second)
         self._store = PosixStore(Path(path), durability) if store is None else store
         self._budget = Budget(limits, self._store.free_bytes, self._usage)
+        self._models = Models(
+            decoder=decoder, decoder_api_key=decoder_api_key, device=device, cache_dir=cache_dir
+        )
+        self._collections: dict[str, Collection] = {}
+        self._damaged: dict[str, VecdbError] = {}
+        self._changing = threading.RLock()  # protects the fields above, and the catalog
+        self._closed = False
         self._held = self._store.lock()
         try:
-            self._models = Models(
-                decoder=decoder, decoder_api_key=decoder_api_key, device=device,
-                cache_dir=cache_dir,
-            )  # fmt: skip
             self._catalog = Catalog.open(self._store)
             self._refuse_half_restored()
             self._catalog.tidy()
-            self._collections: dict[str, Collection] = {}
-            self._damaged: dict[str, VecdbError] = {}
-            self._changing = threading.RLock()  # protects the fields above
-            self._closed = False
             self._open_collections()
         except BaseException:
-            self._held.release()
+            with suppress(VecdbError):
+                self._let_go()
             raise
         self._housekeeping = Housekeeping(lambda: list(self._collections.values()))
         self._scrubber = Scrubber(lambda: list(self._collections.values()), scrub_every, scrub_rate)
@@ -302,19 +303,22 @@ class Database:
         return self._models
 
     def close(self) -> None:
-        """Finish what is being written and give the directory up; a second call does nothing."""
+        """Finish what is being written and give the directory up; a second call does nothing.
+
+        Raises
+        ------
+        StorageIOError
+            If the disk failed. Everything is closed all the same.
+        """
         with self._changing:
             if self._closed:
                 return
             self._closed = True
-            self._housekeeping.stop()
-            self._scrubber.stop()
             try:
-                for collection in self._collections.values():
-                    collection.close()
-                self._models.close()
+                self._housekeeping.stop()
+                self._scrubber.stop()
             finally:
-                self._held.release()
+                self._let_go()
 
     def __enter__(self) -> Self:
         return self
@@ -326,6 +330,24 @@ class Database:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _let_go(self) -> None:
+        """Close everything, whatever goes wrong; then raise what did first.
+
+        The lock is last: while a handle still took writes, another process would not see them.
+        """
+        closing = [collection.close for collection in self._collections.values()]
+        first: BaseException | None = None
+        for close in (*closing, self._models.close, self._held.release):
+            try:
+                close()
+            except BaseException as error:
+                if first is None:
+                    first = error
+                else:
+                    first.add_note(f"then {error!r}")
+        if first is not None:
+            raise first
 
     def _refuse_half_restored(self) -> None:
         """Keep a directory that was to become a restored one from being taken for an empty one."""
