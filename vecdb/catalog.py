@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from vecdb.errors import CorruptFileError
+from vecdb.errors import CollectionNotFoundError, CorruptFileError
 from vecdb.storage import ManifestLog, Store
 from vecdb.storage.layout import CATALOG, collection_folder, folder_number, top_folder
 
@@ -80,6 +80,15 @@ class Catalog:
     def is_new(self) -> bool:
         """Whether there is none yet."""
         return self._manifests.latest is None
+
+    def lacks(self, name: str) -> CollectionNotFoundError:
+        """Return the error that says that there is no such collection, and which there are."""
+        names = sorted(self.entries)
+        shown = ", ".join(repr(each) for each in names[:10])
+        known = f"there are {shown}{', ...' if len(names) > 10 else ''}" if names else ""
+        return CollectionNotFoundError(
+            f"there is no collection {name!r:.300}; {known or 'there are none yet'}"
+        )
 
     def new_folder(self) -> str:
         """Return the name of a folder that no collection has or had."""

@@ -18,26 +18,29 @@ from vecdb.config import DIM, MIN_FREE_BYTES, SCRUB_BYTES_PER_SECOND, SCRUB_SECO
 from vecdb.errors import (
     ClosedError,
     CollectionExistsError,
-    CollectionNotFoundError,
     DataLossError,
     DimensionMismatchError,
-    FailedPreconditionError,
     InvalidArgumentError,
     NewerFormatError,
     NotFoundError,
+    ReadOnlyError,
+    ResourceExhaustedError,
     StorageAccessError,
     VecdbError,
 )
 from vecdb.housekeeping import Housekeeping, Scrubber
 from vecdb.index import as_metric
 from vecdb.models import DEFAULT_DECODER, Models
+from vecdb.restoring import refuse_half_restored
 from vecdb.storage import Durability, PosixStore, Store
 from vecdb.storage.backup import Step
-from vecdb.storage.layout import RESTORING
+from vecdb.storage.layout import CATALOG
 from vecdb.types import BackupInfo, Metric, ServerInfo
 from vecdb.version import VERSION
 
 _EMPTY_COLLECTION_BYTES = 4_096
+_NOT_PUBLISHED = (InvalidArgumentError, ReadOnlyError, ResourceExhaustedError)
+"""What the catalog raises before it has changed anything; after others it may have."""
 
 _log = logging.getLogger(__name__)
 
@@ -76,9 +79,10 @@ class Database:
     DirectoryLockedError
         If another process has the directory open; the message names it.
     NewerFormatError, CorruptFileError
-        If the catalog cannot be read. A collection whose settings, manifest or log is damaged does
-        not keep the others from being opened; `collection` raises for it. One with a damaged
-        segment is opened without that: see `Collection.info` and `vecdb.types.Quarantine`.
+        If the catalog cannot be read. A collection whose settings, manifest or log is damaged, or
+        for which there is no room on the disk, does not keep the others from being opened;
+        `collection` raises for it. One with a damaged segment is opened without that: see
+        `Collection.info` and `vecdb.types.Quarantine`.
     """
 
     def __init__(
@@ -106,13 +110,13 @@ class Database:
             decoder=decoder, decoder_api_key=decoder_api_key, device=device, cache_dir=cache_dir
         )
         self._collections: dict[str, Collection] = {}
-        self._damaged: dict[str, VecdbError] = {}
+        self._unopened: dict[str, VecdbError] = {}
         self._changing = threading.RLock()  # protects the fields above, and the catalog
         self._closed = False
         self._held = self._store.lock()
         try:
             self._catalog = Catalog.open(self._store)
-            self._refuse_half_restored()
+            refuse_half_restored(self._store, self._catalog)
             self._catalog.tidy()
             self._open_collections()
         except BaseException:
@@ -155,6 +159,10 @@ class Database:
             If there is one of that name.
         InvalidArgumentError
             One of its subclasses.
+        DiskFullError
+            There is no such collection then.
+        StorageIOError
+            If the disk failed. Whether there is such a collection shows at the next opening.
         """
         check_name(name)
         kind = as_metric(metric)
@@ -181,13 +189,37 @@ class Database:
                 raise CollectionExistsError(f"there is a collection {name!r} already")
             with self._budget.growth(Usage(disk_bytes=_EMPTY_COLLECTION_BYTES)):
                 pass
-            entry = CatalogEntry(self._catalog.new_folder(), settings.to_json())
-            self._catalog.publish({**self._catalog.entries, name: entry})
-            collection = Collection(
-                name, settings, self._store.within(entry.folder), self._models, self._budget
-            )
+            collection = self._make(name, settings)
             self._collections[name] = collection
             return collection
+
+    def _make(self, name: str, settings: CollectionSettings) -> Collection:
+        """Make the files of a collection, and then name it: until then it is not there.
+
+        What a crash leaves before that is deleted at the next opening.
+        """
+        folder = self._catalog.new_folder()
+        try:
+            store = self._store.within(folder)
+            collection = Collection(name, settings, store, self._models, self._budget)
+        except BaseException:
+            self._discard(folder)
+            raise
+        try:
+            entry = CatalogEntry(folder, settings.to_json())
+            self._catalog.publish({**self._catalog.entries, name: entry})
+        except BaseException as error:
+            with suppress(VecdbError):
+                collection.close()
+            if isinstance(error, _NOT_PUBLISHED):
+                self._discard(folder)
+            raise
+        return collection
+
+    def _discard(self, folder: str) -> None:
+        """Delete what no catalog names, if possible: or else the next opening does."""
+        with suppress(VecdbError):
+            self._store.delete_tree(folder)
 
     def collection(self, name: str) -> Collection:
         """Return the collection of that name.
@@ -198,16 +230,21 @@ class Database:
             If there is none.
         CorruptFileError, NewerFormatError
             If its files cannot be read.
+        DiskFullError
+            If there is no room to open it.
         """
         with self._changing:
             self._check_open()
             if isinstance(name, str) and (found := self._collections.get(name)) is not None:
                 return found
             check_name(name)
-            damage = self._damaged.get(name)
-            if damage is not None:
-                raise type(damage)(str(damage))
-            raise CollectionNotFoundError(f"there is no collection {name!r:.300}; {self._known()}")
+            if isinstance(self._unopened.get(name), ResourceExhaustedError):
+                self._open(name)  # there may be room by now
+                if name in self._collections:
+                    return self._collections[name]
+            if (reason := self._unopened.get(name)) is not None:
+                raise type(reason)(str(reason))
+            raise self._catalog.lacks(name)
 
     def list_collections(self) -> list[str]:
         """Return the names of all collections, sorted, damaged ones included."""
@@ -227,14 +264,12 @@ class Database:
         with self._changing:
             self._check_open()
             if name not in self._catalog.entries:
-                raise CollectionNotFoundError(
-                    f"there is no collection {name!r:.300}; {self._known()}"
-                )
+                raise self._catalog.lacks(name)
             entries = dict(self._catalog.entries)
             folder = entries.pop(name).folder
             self._catalog.publish(entries)
             collection = self._collections.pop(name, None)
-            self._damaged.pop(name, None)
+            self._unopened.pop(name, None)
             if collection is not None:
                 collection.close()
             self._store.delete_tree(folder)
@@ -277,9 +312,9 @@ class Database:
             )
         with self._changing:
             self._check_open()
-            for name, damage in self._damaged.items():
-                raise type(damage)(
-                    f"collection {name!r} cannot be backed up: {damage}. Repair it or drop it: a "
+            for name, reason in self._unopened.items():
+                raise type(reason)(
+                    f"collection {name!r} cannot be backed up: {reason}. Repair it or drop it: a "
                     "backup has all collections or none"
                 )
             collections = dict(self._collections)
@@ -349,40 +384,30 @@ class Database:
         if first is not None:
             raise first
 
-    def _refuse_half_restored(self) -> None:
-        """Keep a directory that was to become a restored one from being taken for an empty one."""
-        if not self._store.exists(RESTORING):
-            return
-        if self._catalog.is_new:
-            raise FailedPreconditionError(
-                f"a restore into {self._store.location()} was interrupted: run it again, or delete "
-                f"the directory to begin an empty database"
-            )
-        self._store.delete(RESTORING)  # the catalog decides; folders it does not name are dropped
-
     def _open_collections(self) -> None:
-        """Open every collection that can be opened."""
-        for name, entry in self._catalog.entries.items():
-            where = f"collection {name!r} in {self._store.location('catalog')}"
-            try:
-                settings = CollectionSettings.from_json(entry.settings, where)
-                store = self._store.within(entry.folder)
-                self._collections[name] = Collection(
-                    name, settings, store, self._models, self._budget
-                )
-            except (DataLossError, NewerFormatError, NotFoundError, StorageAccessError) as error:
-                _log.error("collection %r is not opened: %s", name, error)
-                self._damaged[name] = error
+        for name in self._catalog.entries:
+            self._open(name)
+
+    def _open(self, name: str) -> None:
+        """Open a collection; what keeps it from being opened does not concern the others."""
+        entry = self._catalog.entries[name]
+        where = f"collection {name!r} in {self._store.location(CATALOG)}"
+        try:
+            settings = CollectionSettings.from_json(entry.settings, where)
+            store = self._store.within(entry.folder)
+            opened = Collection(name, settings, store, self._models, self._budget)
+        except (
+            DataLossError, NewerFormatError, NotFoundError, ResourceExhaustedError,
+            StorageAccessError,
+        ) as error:  # fmt: skip
+            _log.error("collection %r is not opened: %s", name, error)
+            self._unopened[name] = error
+        else:
+            self._unopened.pop(name, None)
+            self._collections[name] = opened
 
     def _usage(self) -> list[Usage]:
         return [collection.usage for collection in list(self._collections.values())]
-
-    def _known(self) -> str:
-        names = sorted(self._catalog.entries)
-        if not names:
-            return "there are none yet"
-        shown = ", ".join(repr(name) for name in names[:10])
-        return f"there are {shown}{', ...' if len(names) > 10 else ''}"
 
     def _check_open(self) -> None:
         if self._closed:

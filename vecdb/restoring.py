@@ -20,6 +20,7 @@ from vecdb.errors import (
     AlreadyExistsError,
     CorruptFileError,
     DiskFullError,
+    FailedPreconditionError,
     InvalidNameError,
     StorageAccessError,
     StoredFileNotFoundError,
@@ -99,6 +100,23 @@ def restore_store(
         finally:
             held.release()
     return backup.info
+
+
+def refuse_half_restored(data: Store, catalog: Catalog) -> None:
+    """Keep a directory that was to become a restored one from being taken for an empty one.
+
+    Raises
+    ------
+    FailedPreconditionError
+    """
+    if not data.exists(RESTORING):
+        return
+    if catalog.is_new:
+        raise FailedPreconditionError(
+            f"a restore into {data.location()} was interrupted: run it again, or delete the "
+            "directory to begin an empty database"
+        )
+    data.delete(RESTORING)  # the catalog decides; folders it does not name are dropped
 
 
 @contextmanager

@@ -1,17 +1,113 @@
-"""A database as a whole: opening, closing, making and dropping collections, when things go wrong."""
+"""A database as a whole: what opening, closing, making and dropping leave when they fail."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.housekeeping import NoHousekeeping
+from tests.storage.faulty import ROOT, Faults, SimulatedDisk
 from vecdb.database import Database
-from vecdb.errors import ClosedError, StoredFileNotFoundError
+from vecdb.errors import (
+    ClosedError,
+    DiskFullError,
+    StoredFileNotFoundError,
+    VecdbError,
+)
+from vecdb.storage import PosixStore
 
 VECTORS = np.ones((1, 2), np.float32)
+
+
+@pytest.fixture(autouse=True)
+def _repeatable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vecdb.database.Housekeeping", NoHousekeeping)
+
+
+def opened(disk: SimulatedDisk) -> Database:
+    return Database("simulated", store=PosixStore(ROOT, calls=disk))
+
+
+def folders(disk: SimulatedDisk) -> list[str]:
+    """Return what there is at the top of the directory."""
+    return sorted(name for name, _ in disk.entries(ROOT))
+
+
+def created(faults: Callable[[int], Faults]) -> tuple[SimulatedDisk, Database, bool, bool]:
+    """Create a second collection under faults.
+
+    Returns the disk, the database, whether the collection was created, and whether the fault came
+    too late to matter.
+    """
+    disk = SimulatedDisk()
+    db = opened(disk)
+    db.create_collection("old", dim=2).upsert([1], vectors=VECTORS)
+    disk.faults = faults(disk.calls)
+    done = False
+    with suppress(VecdbError):
+        db.create_collection("new", dim=2)
+        done = True
+    over = disk.calls <= max(disk.faults.full_from or 0, disk.faults.error_at or 0)
+    disk.faults = Faults()
+    return disk, db, done, over
+
+
+def test_a_creation_for_which_there_is_no_room_leaves_nothing() -> None:
+    call, over = 0, False
+    while not over:
+        disk, db, done, over = created(lambda start, call=call: Faults(full_from=start + call))
+        if not done:
+            assert db.list_collections() == ["old"]
+            assert folders(disk) == ["c000001", "catalog"]
+            with opened(disk.after_kill()) as other:
+                assert other.list_collections() == ["old"]
+            db.create_collection("new", dim=2)
+        db.collection("new").upsert([2], vectors=VECTORS)
+        db.close()
+        with opened(disk) as db:
+            assert [db.collection(name).count() for name in ("old", "new")] == [1, 1]
+        call += 1
+    assert call > 10
+
+
+def test_a_creation_that_the_disk_fails_is_there_or_not_when_opened_again() -> None:
+    call, over = 0, False
+    while not over:
+        disk, db, done, over = created(lambda start, call=call: Faults(error_at=start + call))
+        assert db.list_collections() == (["new", "old"] if done else ["old"])
+        db.close()
+        with opened(disk) as db:
+            names = db.list_collections()
+            assert names == ["new", "old"] or (names == ["old"] and not done)
+            assert sum(db.collection(name).count() for name in names) == 1
+            assert len(folders(disk)) == 1 + len(names)
+        call += 1
+    assert call > 10
+
+
+def test_a_collection_for_which_there_is_no_room_keeps_no_other_from_being_opened() -> None:
+    disk = SimulatedDisk()
+    with opened(disk) as db:
+        for name in ("a", "b"):
+            db.create_collection(name, dim=2).upsert([1], vectors=VECTORS)
+    for name in disk.entries(ROOT / "c000001/manifest"):  # as an earlier version may have left it
+        disk.unlink(ROOT / "c000001/manifest" / name[0])
+    disk.faults = Faults(full_from=-1)
+    with opened(disk) as db:
+        assert db.list_collections() == ["a", "b"]
+        assert db.collection("b").count() == 1
+        for _ in range(2):
+            with pytest.raises(DiskFullError):
+                db.collection("a")
+        with pytest.raises(DiskFullError, match="'a' cannot be backed up"):
+            db.backup_to(PosixStore(Path("/backups"), calls=disk))
+        disk.faults = Faults()
+        assert db.collection("a").count() == 1
 
 
 def test_a_close_that_fails_closes_everything_else_before_others_may_open(tmp_path: Path) -> None:
