@@ -270,9 +270,11 @@ class Database:
             self._catalog.publish(entries)
             collection = self._collections.pop(name, None)
             self._unopened.pop(name, None)
-            if collection is not None:
-                collection.close()
-            self._store.delete_tree(folder)
+            try:
+                if collection is not None:
+                    collection.close(dropped=True)
+            finally:
+                self._store.delete_tree(folder)
 
     def backup(self, directory: str | Path, *, keep: int | None = None) -> BackupInfo:
         """Add a backup of everything to a directory of backups, while reads and writes go on.

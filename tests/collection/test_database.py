@@ -15,6 +15,7 @@ from tests.storage.faulty import ROOT, Faults, SimulatedDisk
 from vecdb.database import Database
 from vecdb.errors import (
     ClosedError,
+    CollectionNotFoundError,
     DiskFullError,
     StoredFileNotFoundError,
     VecdbError,
@@ -127,3 +128,19 @@ def test_a_close_that_fails_closes_everything_else_before_others_may_open(tmp_pa
     db.close()  # does nothing more
     with Database(tmp_path) as db:
         assert db.collection("c").count() == 1
+
+
+def test_a_handle_of_a_dropped_collection_says_so(tmp_path: Path) -> None:
+    with Database(tmp_path) as db:
+        points = db.create_collection("points", dim=2)
+        db.drop_collection("points")
+        for use in (
+            lambda: points.upsert([1], vectors=VECTORS),
+            lambda: points.delete(ids=[1]),
+            points.flush,
+        ):
+            with pytest.raises(CollectionNotFoundError, match="'points' was dropped"):
+                use()
+        other = db.create_collection("points", dim=2)
+    with pytest.raises(ClosedError, match="the database was closed"):
+        other.flush()

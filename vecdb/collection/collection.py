@@ -10,6 +10,7 @@ from vecdb.collection.budget import Budget, Usage, unlimited
 from vecdb.collection.bulk import BulkLoad
 from vecdb.collection.commit import CommitQueue, Write
 from vecdb.collection.growing import ROW_BYTES
+from vecdb.collection.holds import StoppedError
 from vecdb.collection.intake import Intake
 from vecdb.collection.maintenance import Maintenance
 from vecdb.collection.recovery import open_segments, read_stored, replay
@@ -23,6 +24,8 @@ from vecdb.collection.versions import Versions
 from vecdb.config import ANSWER_K, ANSWER_TOKENS, COLLECTION_EF, K
 from vecdb.decode import GenerationParams
 from vecdb.errors import (
+    ClosedError,
+    CollectionNotFoundError,
     InvalidArgumentError,
     MessageTooLargeError,
     StorageIOError,
@@ -312,7 +315,11 @@ class Collection:
 
         Nothing needs this to be safe or found; it makes the next searches as fast as they get.
         """
-        self._maintenance.finish()
+        try:
+            self._maintenance.finish()
+        except StoppedError:
+            self._commits.refuse_if_stopped()  # says whether it was closed or dropped
+            raise
 
     # Reading
 
@@ -458,8 +465,11 @@ class Collection:
         """Take no more writes, because background work found that the disk fails."""
         self._commits.stop(error)
 
-    def close(self) -> None:
+    def close(self, *, dropped: bool = False) -> None:
         """Stop writing; background work is given up, and done again when next opened."""
-        self._commits.close()
+        if dropped:
+            self._commits.close(CollectionNotFoundError(f"collection {self.name!r} was dropped"))
+        else:
+            self._commits.close(ClosedError("the database was closed: connect again to write"))
         self._maintenance.stop()
         self._wal.close()

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from vecdb.collection.turns import Turns
-from vecdb.errors import ClosedError, ReadOnlyError, StorageIOError, VecdbError
+from vecdb.errors import ReadOnlyError, StorageIOError, VecdbError
 from vecdb.storage import Wal
 
 _WAIT_SHARE = 0.1
@@ -145,10 +145,10 @@ class CommitQueue:
             raise write.error
         return write.result
 
-    def close(self) -> None:
-        """Refuse every write from now on; one that runs is waited for."""
+    def close(self, refusal: VecdbError) -> None:
+        """Refuse every write from now on, for that reason; one that runs is waited for."""
         with self._state:
-            self._refusal = ClosedError("the database was closed: connect again to write")
+            self._refusal = refusal
         with self._turns:
             pass
 
