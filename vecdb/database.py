@@ -259,6 +259,8 @@ class Database:
         ------
         CollectionNotFoundError
             If there is none of that name.
+        StorageIOError
+            If the disk failed. Whether it was dropped shows at the next opening.
         """
         check_name(name)
         with self._changing:
@@ -267,8 +269,14 @@ class Database:
                 raise self._catalog.lacks(name)
             entries = dict(self._catalog.entries)
             folder = entries.pop(name).folder
-            self._catalog.publish(entries)
-            collection = self._collections.pop(name, None)
+            collection = self._collections.get(name)
+            try:
+                self._catalog.publish(entries)
+            except VecdbError as error:
+                if collection is not None and not isinstance(error, _NOT_PUBLISHED):
+                    collection.stop_writing(error)  # it may be gone at the next opening
+                raise
+            self._collections.pop(name, None)
             self._unopened.pop(name, None)
             try:
                 if collection is not None:

@@ -35,8 +35,8 @@ def opened(disk: SimulatedDisk) -> Database:
 
 
 def folders(disk: SimulatedDisk) -> list[str]:
-    """Return what there is at the top of the directory."""
-    return sorted(name for name, _ in disk.entries(ROOT))
+    """Return the folders in which there are files."""
+    return sorted({name.split("/")[0] for name in PosixStore(ROOT, calls=disk).list()})
 
 
 def created(faults: Callable[[int], Faults]) -> tuple[SimulatedDisk, Database, bool, bool]:
@@ -144,3 +144,27 @@ def test_a_handle_of_a_dropped_collection_says_so(tmp_path: Path) -> None:
         other = db.create_collection("points", dim=2)
     with pytest.raises(ClosedError, match="the database was closed"):
         other.flush()
+
+
+def test_a_drop_that_the_disk_fails_leaves_no_handle_whose_writes_are_lost() -> None:
+    call, over = 0, False
+    while not over:
+        disk = SimulatedDisk()
+        db = opened(disk)
+        points = db.create_collection("points", dim=2)
+        disk.faults = Faults(error_at=disk.calls + call)
+        written = False
+        with suppress(VecdbError):
+            db.drop_collection("points")
+        with suppress(VecdbError):
+            points.upsert([1], vectors=VECTORS)
+            written = True
+        over = disk.calls <= (disk.faults.error_at or 0)
+        disk.faults = Faults()
+        db.close()
+        with opened(disk) as db:
+            names = db.list_collections()
+            assert not written or db.collection("points").count() == 1
+            assert len(folders(disk)) == 1 + len(names)
+        call += 1
+    assert call > 10
