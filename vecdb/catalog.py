@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from vecdb.errors import CollectionNotFoundError, CorruptFileError
+from vecdb.errors import CollectionNotFoundError, CorruptFileError, VecdbError
 from vecdb.storage import ManifestLog, Store
 from vecdb.storage.layout import CATALOG, collection_folder, folder_number, top_folder
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,13 +114,20 @@ class Catalog:
         }
         self._manifests.publish({"collections": collections, "next_dir": self._number})
         self.entries = dict(entries)
+        self._prune()
 
     def tidy(self) -> None:
         """Write again what is damaged of it, and delete older ones and folders that it lacks."""
         self._manifests.heal()
-        self._manifests.prune(keep=1)
+        self._prune()
         listed = {entry.folder for entry in self.entries.values()}
         there = {top_folder(name) for name in self._store.list()}
         for folder in sorted(there - listed):
             if folder_number(folder) is not None:
                 self._store.delete_tree(folder)
+
+    def _prune(self) -> None:
+        try:
+            self._manifests.prune(keep=1)
+        except VecdbError as error:  # the newest counts, whether or not older ones are there
+            _log.warning("older catalogs are not deleted yet: %s", error)

@@ -20,7 +20,7 @@ from vecdb.errors import (
     StoredFileNotFoundError,
     VecdbError,
 )
-from vecdb.storage import PosixStore
+from vecdb.storage import ManifestLog, PosixStore
 
 VECTORS = np.ones((1, 2), np.float32)
 
@@ -168,3 +168,19 @@ def test_a_drop_that_the_disk_fails_leaves_no_handle_whose_writes_are_lost() -> 
             assert len(folders(disk)) == 1 + len(names)
         call += 1
     assert call > 10
+
+
+def test_of_the_catalog_only_the_newest_is_kept(tmp_path: Path) -> None:
+    with Database(tmp_path) as db:
+        for _ in range(3):
+            db.create_collection("points", dim=2)
+            db.drop_collection("points")
+    assert len(list((tmp_path / "catalog").iterdir())) == 2
+    log = ManifestLog.open(PosixStore(tmp_path).within("catalog"))  # as earlier versions left it
+    assert log.latest is not None
+    log.publish(log.latest.body)
+    for file in (tmp_path / "catalog").glob("*6.*"):
+        file.write_bytes(b"damaged")
+    with Database(tmp_path):
+        names = sorted(file.name for file in (tmp_path / "catalog").iterdir())
+        assert names == ["0000000007.copy", "0000000007.json"]

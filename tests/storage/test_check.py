@@ -83,6 +83,27 @@ def test_a_manifest_of_which_nothing_is_left_is_not_repaired(store: PosixStore, 
     assert {file: store.read(file) for file in store.list()} == before
 
 
+@pytest.mark.parametrize("name", [CATALOG, MANIFEST])
+@pytest.mark.parametrize("suffixes", [[".json"], [".json", ".copy"]])
+def test_damage_to_a_manifest_that_a_newer_one_replaced_is_no_loss(
+    store: PosixStore, name: str, suffixes: list[str]
+) -> None:
+    log = ManifestLog.open(store.within(name.rpartition("/")[0]))
+    assert log.latest is not None
+    log.publish(log.latest.body)
+    for suffix in suffixes:
+        store.put(name + suffix, flip(store.read(name + suffix)), overwrite=True)
+    report = check_directory(store)
+    assert report.ok
+    assert [f.file for f in report.findings] == [name + suffix for suffix in suffixes]
+    assert "a newer one counts" in str(report)
+    report = check_directory(store, repair=True)
+    assert {f.severity for f in report.findings} == {Severity.REPAIRED}
+    assert not store.exists(name + ".json")
+    assert not store.exists(name + ".copy")
+    assert not check_directory(store).findings
+
+
 @pytest.mark.parametrize("name", [DATA, DEAD])
 def test_a_missing_file_is_named(store: PosixStore, name: str) -> None:
     store.delete(name)

@@ -267,20 +267,26 @@ class _Check:
             self._damage(file, f"{damage.reason}; {advice}")
 
     def _manifests(self, folder: str) -> ManifestLog | None:
-        """Read every manifest of a folder, and its copy."""
+        """Read every manifest of a folder, and its copy; with repair, delete older ones."""
         store = self._store.within(folder)
-        for number in manifest_numbers(store):
-            self._both_files(store, folder, number)
+        numbers = manifest_numbers(store)
         try:
             log = ManifestLog.open(store, allow_damaged_newest=True)
         except _UNREADABLE:
-            return None  # each was reported above
-        for name in log.heal() if self._repair else []:
-            message = f"{store.location(name)} is written again from its copy; nothing lost"
-            self._report.add(Severity.REPAIRED, f"{folder}/{name}", message)
+            log = None  # each is reported below
+        latest = None if log is None or log.damaged else log.latest
+        for number in numbers:
+            superseded = latest is not None and number < latest.number
+            self._both_files(store, folder, number, superseded=superseded)
+        if log is not None and self._repair:
+            for name in log.heal():
+                message = f"{store.location(name)} is written again from its copy; nothing lost"
+                self._report.add(Severity.REPAIRED, f"{folder}/{name}", message)
+            if latest is not None:
+                log.prune(keep=1)
         return log
 
-    def _both_files(self, store: Store, folder: str, number: int) -> None:
+    def _both_files(self, store: Store, folder: str, number: int, *, superseded: bool) -> None:
         """Report what is wrong with a manifest's file and its copy; one of them is enough."""
         wrong: dict[str, str] = {}
         missing = set()
@@ -296,7 +302,12 @@ class _Check:
         if missing == wrong.keys() == {manifest_copy(number)}:
             return  # as the first vecdb wrote it, or a crash came before the copy
         for name, reason in wrong.items():
-            if len(wrong) < 2:
+            if superseded and self._repair:
+                self._repaired(f"{folder}/{name}", f"{reason}; deleted: a newer one counts")
+            elif superseded:
+                advice = "a newer one counts, and `vecdb check --repair` deletes this one"
+                self._note(f"{folder}/{name}", f"is unusable ({reason}); {advice}")
+            elif len(wrong) < 2:
                 advice = "the other file of the two is sound; this one is written again at opening"
                 self._note(f"{folder}/{name}", f"is unusable ({reason}); {advice}")
             elif name not in missing:
