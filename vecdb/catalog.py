@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Self
 
 from vecdb.errors import CollectionNotFoundError, CorruptFileError, VecdbError
 from vecdb.storage import ManifestLog, Store
 from vecdb.storage.layout import CATALOG, collection_folder, folder_number, top_folder
+from vecdb.storage.manifest import manifest_numbers, read_manifest
 
 _log = logging.getLogger(__name__)
 
@@ -77,7 +79,8 @@ class Catalog:
         """Return an empty catalog; when published, it replaces what is there, damaged or not."""
         there = (folder_number(top_folder(name)) for name in store.list())
         number = 1 + max((n for n in there if n is not None), default=0)
-        return cls(store, ManifestLog.replacing(store.within(CATALOG)), {}, number)
+        manifests = ManifestLog.replacing(store.within(CATALOG))
+        return cls(store, manifests, {}, max(number, _last_known_number(store)))
 
     @property
     def is_new(self) -> bool:
@@ -131,3 +134,12 @@ class Catalog:
             self._manifests.prune(keep=1)
         except VecdbError as error:  # the newest counts, whether or not older ones are there
             _log.warning("older catalogs are not deleted yet: %s", error)
+
+
+def _last_known_number(store: Store) -> int:
+    """Return the number of the next folder, as far as a catalog can be read that says so."""
+    catalogs = store.within(CATALOG)
+    for number in reversed(manifest_numbers(catalogs)):
+        with suppress(VecdbError, KeyError, TypeError, ValueError):
+            return int(read_manifest(catalogs, number).body["next_dir"])
+    return 1

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import vecdb
 from tests.housekeeping import NoHousekeeping
 from tests.storage.faulty import ROOT, Faults, SimulatedDisk
 from vecdb.database import Database
@@ -184,3 +185,18 @@ def test_of_the_catalog_only_the_newest_is_kept(tmp_path: Path) -> None:
     with Database(tmp_path):
         names = sorted(file.name for file in (tmp_path / "catalog").iterdir())
         assert names == ["0000000007.copy", "0000000007.json"]
+
+
+def test_a_restored_collection_gets_a_folder_that_no_other_had(tmp_path: Path) -> None:
+    data, backups = tmp_path / "data", tmp_path / "backups"
+    with Database(data) as db:
+        db.create_collection("kept", dim=2)
+        for _ in range(3):
+            db.create_collection("dropped", dim=2)
+            db.drop_collection("dropped")
+        db.backup(backups)
+    vecdb.restore(backups, data, replace=True)
+    assert sorted(folder.name for folder in data.glob("c0*")) == ["c000005"]
+    with Database(data) as db:
+        db.create_collection("next", dim=2)
+    assert sorted(folder.name for folder in data.glob("c0*")) == ["c000005", "c000006"]
