@@ -189,6 +189,43 @@ def test_errors_of_the_system_say_what_they_mean(number: int, error: type[Except
     assert raised.type is error
 
 
+def test_where_it_may_not_look_a_store_says_so(tmp_path: Path) -> None:
+    class Forbidden(SystemCalls):
+        def is_file(self, path: Path) -> bool:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+        is_directory = is_link = is_file
+
+    store = PosixStore(tmp_path, calls=Forbidden())
+    for call in (
+        lambda: store.exists("a/x"),
+        lambda: store.is_link("a/x"),
+        lambda: store.put("a/x", b""),
+        lambda: store.move("a/x", "a/y"),
+        lambda: store.list("a"),
+        lambda: store.delete_tree("a"),
+        store.discard_unfinished,
+        store.free_bytes,
+    ):
+        with pytest.raises(StorageAccessError, match="cannot look at"):
+            call()
+
+
+def test_a_file_that_the_system_refuses_when_it_is_closed_is_not_there() -> None:
+    class OverQuota(SimulatedDisk):
+        def close(self, descriptor: int) -> None:
+            super().close(descriptor)
+            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    store = PosixStore(ROOT, calls=OverQuota())
+    with pytest.raises(DiskFullError, match="cannot close"):
+        store.put("x", b"")
+    with pytest.raises(KeyError), store.create("x"):
+        raise KeyError  # is told, and not what closing says
+    assert store.list() == []
+    assert store.discard_unfinished() == 0
+
+
 def test_a_full_disk_leaves_an_appended_file_as_it_was() -> None:
     disk = SimulatedDisk()
     store = PosixStore(ROOT, calls=disk)

@@ -1,27 +1,16 @@
-"""Open files of the POSIX store, and what an error of the operating system means for them."""
+"""Open files of the POSIX store."""
 
 from __future__ import annotations
 
-import errno
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
-from vecdb.errors import (
-    DiskFullError,
-    ResourceExhaustedError,
-    StorageAccessError,
-    StorageIOError,
-    StoredFileNotFoundError,
-    VecdbError,
-)
+from vecdb.errors import ResourceExhaustedError, StorageIOError, VecdbError
 from vecdb.storage.base import Buffer
+from vecdb.storage.os_errors import reported
 from vecdb.storage.system_calls import SystemCalls
 
-_FULL = {errno.ENOSPC, errno.EDQUOT}
-_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
-_SCARCE = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 _BUFFERS_PER_CALL = 512  # IOV_MAX is 1024 on Linux and macOS
 
 
@@ -123,21 +112,3 @@ def _write_all(calls: SystemCalls, descriptor: int, buffers: Sequence[Buffer]) -
         if written:
             pending[first] = pending[first][written:]
     return total
-
-
-@contextmanager
-def reported(action: str, path: Path, *, syncing: bool = False) -> Iterator[None]:
-    """Turn an OSError into the vecdb error that says what it means for stored data."""
-    try:
-        yield
-    except OSError as error:
-        reason = f"cannot {action} {path}: {error.strerror or error}"
-        if isinstance(error, FileNotFoundError):
-            raise StoredFileNotFoundError(reason) from error
-        if error.errno in _DENIED:
-            raise StorageAccessError(reason) from error
-        if error.errno in _FULL and not syncing:  # a sync that failed is not to be tried again
-            raise DiskFullError(f"{reason}; free some space and try again") from error
-        if error.errno in _SCARCE and not syncing:
-            raise ResourceExhaustedError(reason) from error
-        raise StorageIOError(reason) from error

@@ -25,7 +25,8 @@ from vecdb.errors import (
 )
 from vecdb.storage.base import AppendFile, Buffer, HeldLock, Writer
 from vecdb.storage.lock import LOCK_NAME
-from vecdb.storage.posix_file import PosixAppendFile, PosixWriter, reported
+from vecdb.storage.os_errors import reported
+from vecdb.storage.posix_file import PosixAppendFile, PosixWriter
 from vecdb.storage.system_calls import SystemCalls
 
 Durability = Literal["disk", "os"]
@@ -84,7 +85,7 @@ class PosixStore:
     def create(self, name: str, *, overwrite: bool = False) -> Iterator[Writer]:
         """See `Store.create`."""
         path = self._path(name)
-        if not overwrite and self._calls.is_file(path):
+        if not overwrite and self._is_file(path):
             raise AlreadyExistsError(f"{path} exists already")
         self._settle(path.parent, make=True)
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}{_TEMPORARY_SUFFIX}")
@@ -97,7 +98,11 @@ class PosixStore:
                 if self._durable:
                     with reported("sync", path):
                         self._calls.sync(descriptor)
-            finally:
+            except BaseException:
+                with suppress(OSError):
+                    self._calls.close(descriptor)
+                raise
+            with reported("close", path):
                 self._calls.close(descriptor)
             self._publish(temporary, path, overwrite=overwrite)
             published = True
@@ -125,7 +130,7 @@ class PosixStore:
                 raise
             # No hard links here. The directory has one owner, so nobody creates the name between
             # the look and the rename.
-            if self._calls.is_file(path):
+            if self._is_file(path):
                 raise AlreadyExistsError(f"{path} exists already") from None
             self._calls.replace(temporary, path)
             return
@@ -168,20 +173,21 @@ class PosixStore:
 
     def exists(self, name: str) -> bool:
         """See `Store.exists`."""
-        return self._calls.is_file(self._path(name))
+        return self._is_file(self._path(name))
 
     def is_link(self, name: str) -> bool:
         """See `Store.is_link`."""
         path = self._path(name)
         above = path.relative_to(self._root).parents
-        return any(self._calls.is_link(self._root / part) for part in above[:-1]) or (
-            self._calls.is_link(path)
-        )
+        with reported("look at", path):
+            return any(self._calls.is_link(self._root / part) for part in above[:-1]) or (
+                self._calls.is_link(path)
+            )
 
     def list(self, folder: str = "") -> list[str]:
         """See `Store.list`."""
         root = self._path(folder) if folder else self._root
-        if not self._calls.is_directory(root):
+        if not self._is_directory(root):
             return []
         names: list[str] = []
         pending = [root]
@@ -198,7 +204,7 @@ class PosixStore:
     def move(self, name: str, target: str) -> None:
         """See `Store.move`."""
         source, path = self._path(name), self._path(target)
-        if self._calls.is_file(path):
+        if self._is_file(path):
             raise AlreadyExistsError(f"{path} exists already")
         self._settle(path.parent, make=True)
         with reported("move", source):
@@ -219,7 +225,7 @@ class PosixStore:
     def delete_tree(self, folder: str) -> None:
         """See `Store.delete_tree`."""
         root = self._path(folder)
-        if not self._calls.is_directory(root):
+        if not self._is_directory(root):
             return
         with self._settling:
             self._settled = {p for p in self._settled if p != root and root not in p.parents}
@@ -237,7 +243,7 @@ class PosixStore:
 
     def discard_unfinished(self) -> int:
         """See `Store.discard_unfinished`."""
-        if not self._calls.is_directory(self._root):
+        if not self._is_directory(self._root):
             return 0
         found = 0
         pending = [self._root]
@@ -255,7 +261,7 @@ class PosixStore:
     def free_bytes(self) -> int:
         """See `Store.free_bytes`."""
         path = self._root
-        while not self._calls.is_directory(path):
+        while not self._is_directory(path):
             path = path.parent
         with reported("look at", path):
             return self._calls.free_bytes(path)
@@ -295,6 +301,14 @@ class PosixStore:
             raise InvalidNameError(f"file name {name!r} belongs to the directory lock")
         return self._root.joinpath(*parts)
 
+    def _is_file(self, path: Path) -> bool:
+        with reported("look at", path):
+            return self._calls.is_file(path)
+
+    def _is_directory(self, path: Path) -> bool:
+        with reported("look at", path):
+            return self._calls.is_directory(path)
+
     def _entries(self, directory: Path) -> Sequence[tuple[str, bool]]:
         with reported("list", directory):
             found = self._calls.entries(directory)
@@ -316,7 +330,7 @@ class PosixStore:
 
     def _make_above(self, path: Path) -> None:
         """Make the missing directories above `path`, durably."""
-        if self._calls.is_directory(path.parent):
+        if self._is_directory(path.parent):
             return
         self._make_above(path.parent)
         self._make(path.parent)
