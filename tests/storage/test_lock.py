@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from vecdb.errors import DirectoryLockedError, StorageAccessError
+from vecdb.errors import (
+    DirectoryLockedError,
+    DiskFullError,
+    StorageAccessError,
+    StorageIOError,
+)
 from vecdb.storage import DirectoryLock, PosixStore
 
 OWNER = """
@@ -95,3 +101,47 @@ def test_a_directory_that_cannot_be_locked_says_so(tmp_path: Path) -> None:
     (tmp_path / "LOCK").mkdir()
     with pytest.raises(StorageAccessError, match="lock file"):
         DirectoryLock.acquire(tmp_path)
+
+
+def failing(number: int) -> Callable[..., int]:
+    def fail(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    return fail
+
+
+def test_on_a_full_disk_the_lock_holds_without_its_owners_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwrite", failing(errno.ENOSPC))
+        held = DirectoryLock.acquire(tmp_path)
+    with pytest.raises(DirectoryLockedError, match="has not written its name"):
+        DirectoryLock.acquire(tmp_path)
+    held.release()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", failing(errno.ENOSPC))
+        with pytest.raises(DiskFullError, match="lock file"):
+            DirectoryLock.acquire(tmp_path)
+    DirectoryLock.acquire(tmp_path).release()
+
+
+@pytest.mark.parametrize("call", ["ftruncate", "pwrite"])
+def test_a_lock_that_cannot_be_written_is_given_up(
+    tmp_path: Path, call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(os, call, failing(errno.EIO))
+        with pytest.raises(StorageIOError, match=r"cannot write .*LOCK"):
+            DirectoryLock.acquire(tmp_path)
+    DirectoryLock.acquire(tmp_path).release()
+
+
+def test_a_lock_whose_file_cannot_be_emptied_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = DirectoryLock.acquire(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "ftruncate", failing(errno.EIO))
+        held.release()
+    DirectoryLock.acquire(tmp_path).release()

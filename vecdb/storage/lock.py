@@ -9,9 +9,16 @@ import socket
 import sys
 import time
 import weakref
+from contextlib import suppress
 from pathlib import Path
 
-from vecdb.errors import DirectoryLockedError, StorageAccessError
+from vecdb.errors import (
+    DirectoryLockedError,
+    DiskFullError,
+    StorageAccessError,
+    StorageIOError,
+)
+from vecdb.storage.os_errors import reported
 
 LOCK_NAME = "LOCK"
 
@@ -45,12 +52,17 @@ class DirectoryLock:
             If it has an owner, named by process id, host, start and command.
         StorageAccessError
             If the lock file cannot be opened for writing.
+        DiskFullError
+            If there is none yet, and no room for it.
+        StorageIOError
+            If it cannot be written to.
         """
         path = directory / LOCK_NAME
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        except OSError as error:
-            raise StorageAccessError(f"cannot open the lock file {path}: {error}") from error
+            with reported("open the lock file", path):
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except StorageIOError as error:  # a folder of that name, say: no data is lost
+            raise StorageAccessError(str(error)) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -63,15 +75,23 @@ class DirectoryLock:
         except OSError as error:
             os.close(descriptor)
             raise StorageAccessError(f"cannot lock {path}: {error}") from error
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, _this_process(), 0)
-        return cls(path, descriptor)
+        held = cls(path, descriptor)
+        try:
+            # Without its name the lock holds as well, and a full disk can be opened.
+            with suppress(DiskFullError), reported("write", path):
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, _this_process(), 0)
+        except BaseException:
+            held.release()
+            raise
+        return held
 
     def release(self) -> None:
         """Give the ownership up; a second call does nothing."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
-            os.ftruncate(descriptor, 0)
+            with suppress(OSError):  # the name in it does not count once the lock is gone
+                os.ftruncate(descriptor, 0)
             # Closing alone would leave the lock to a child that was forked a moment ago.
             fcntl.flock(descriptor, fcntl.LOCK_UN)
             os.close(descriptor)
