@@ -115,6 +115,7 @@ class Database:
         self._closed = False
         self._held = self._store.lock()
         try:
+            self._store.discard_unfinished()
             self._catalog = Catalog.open(self._store)
             refuse_half_restored(self._store, self._catalog)
             self._catalog.tidy()

@@ -9,6 +9,7 @@ import pytest
 
 from tests.storage.faulty import ROOT, SimulatedDisk
 from tests.storage.make_fixtures import make
+from vecdb.database import Database
 from vecdb.errors import DirectoryLockedError
 from vecdb.storage import ManifestLog, PosixStore, Severity, Wal, check_directory
 
@@ -165,13 +166,43 @@ def test_missing_records_are_damage(store: PosixStore) -> None:
     assert "records 5 to" in str(report)
 
 
-def test_what_belongs_to_nothing_is_told(store: PosixStore) -> None:
-    store.put("c000001/segments/9.data", b"left by a crash")
-    store.put("c000007/wal/x", b"left by a drop")
-    store.put("notes.txt", b"a user's")
+def test_what_belongs_to_nothing_is_told_and_what_becomes_of_it(store: PosixStore) -> None:
+    swept = ["c000001/segments/9.data", "c000007"]
+    foreign = ["c000001/notes.txt", "c000001/photos/1.jpeg", "notes.txt"]
+    unfinished = [f"{folder}.x.vecdb-tmp" for folder in ("", "c000001/wal/", "catalog/")]
+    for name in ("c000001/segments/9.data", "c000007/wal/x", *foreign):
+        store.put(name, b"")
+    for name in unfinished:
+        Path(store.location(name)).write_bytes(b"half")
     report = check_directory(store)
     assert report.ok
-    assert [f.file for f in report.findings] == ["c000001/segments/9.data", "c000007", "notes.txt"]
+    told = {f.file: f.message for f in report.findings}
+    assert sorted(told) == sorted(swept + foreign + unfinished)
+    assert all("deleted" in told[name] for name in swept + unfinished)
+    assert all("is none of vecdb's files" in told[name] for name in foreign)
+    with Database(Path(store.location())):
+        pass
+    assert sorted(f.file for f in check_directory(store).findings) == foreign
+
+
+def test_what_only_an_older_manifest_names_is_not_called_deleted(store: PosixStore) -> None:
+    log = ManifestLog.open(store.within("c000001/manifest"))
+    assert log.latest is not None
+    log.publish({**log.latest.body, "segments": []})
+    assert not check_directory(store).findings
+    for suffix in (".json", ".copy"):
+        store.put(MANIFEST + suffix, b"", overwrite=True)
+    messages = {f.file: f.message for f in check_directory(store).findings}
+    assert "is left alone" in messages[DATA]
+    messages = {f.file: f.message for f in check_directory(store, repair=True).findings}
+    assert "deleted at the next opening" in messages[DATA]
+
+
+def test_segments_without_a_manifest_are_damage(store: PosixStore) -> None:
+    for suffix in (".json", ".copy"):
+        store.delete(MANIFEST + suffix)
+    damaged = {f.file for f in check_directory(store).findings if f.severity is Severity.DAMAGE}
+    assert damaged == {DATA, DEAD, LOG}
 
 
 def test_an_open_directory_is_not_checked(store: PosixStore) -> None:

@@ -81,6 +81,7 @@ def test_what_a_dead_writer_left_is_hidden_and_discarded(store: PosixStore) -> N
     left = Path(store.location("a")) / ".y.0123.vecdb-tmp"
     left.write_bytes(b"half")
     assert store.list() == ["a/x"]
+    assert store.unfinished() == ["a/.y.0123.vecdb-tmp"]
     assert store.discard_unfinished() == 1
     assert not left.exists()
 

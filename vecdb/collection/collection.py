@@ -90,7 +90,6 @@ class Collection:
         self._models = models
         self._budget = budget or unlimited()
         self._store = store
-        store.discard_unfinished()
         manifests = ManifestLog.open(store.within("manifest"))
         manifests.heal()
         stored = read_stored(store, manifests)

@@ -1,10 +1,6 @@
 """A directory of backups: immutable files under their digests, and a manifest for each backup.
 
-The layout, described in ``FORMAT.md``, "A directory of backups"::
-
-    LOCK                        who writes or reads it
-    backups/NNNNNNNNNN.json     a backup: which files, and what they are in a data directory
-    files/<SHA-256>             their bytes, once for all backups that have them
+Its files are described in ``FORMAT.md``, "A directory of backups".
 
 A backup exists from the moment its manifest does, and that is put last. So one that is interrupted
 leaves the others as they were, and files that the next one finds already copied.

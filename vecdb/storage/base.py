@@ -1,7 +1,9 @@
 """What a store of files must offer: the protocols behind which a disk or an object store stands.
 
-A store holds immutable files that appear whole or not at all (`put`, `create`) and files that
-only grow (`append`). Nothing else is assumed of it.
+A store holds files that appear whole or not at all (`put`, `create`), are never changed in place,
+and are replaced or renamed at once, and files that grow at their end and are cut there (`append`).
+It lists and deletes them, reads and maps any part of them, tells how much room is left, and has one
+owner at a time (`lock`). What a call finished is durable, where the store is `durable` at all.
 """
 
 from __future__ import annotations
@@ -159,8 +161,11 @@ class Store(Protocol):
     def delete_tree(self, folder: str) -> None:
         """Delete `folder` and everything below it, durably."""
 
+    def unfinished(self) -> Sequence[str]:
+        """Return the names of what writers that died have left; `list` leaves these out."""
+
     def discard_unfinished(self) -> int:
-        """Delete what writers that died have left, and return how many files that were.
+        """Delete what is `unfinished`, and return how many files that were.
 
         Only the owner of the lock may call this, before it starts to write.
         """

@@ -1,13 +1,6 @@
 """Walks every file of a data directory and says, in words, what is wrong with it.
 
-The layout it expects::
-
-    LOCK                                  who has the directory open
-    catalog/NNNNNNNNNN.json               manifests: which collections there are, and where
-    c000001/manifest/NNNNNNNNNN.json      manifests: of which files a collection consists
-    c000001/wal/NNNNNNNNNNNNNNNNNNNN.wal  writes that are in no segment yet
-    c000001/segments/...                  what the manifest names
-    c000001/quarantine/...                what earlier repairs have set aside
+What belongs in one is described in ``FORMAT.md``, "The directory".
 """
 
 from __future__ import annotations
@@ -25,7 +18,7 @@ from vecdb.errors import (
 from vecdb.storage.base import Store
 from vecdb.storage.check_log import WAL, cut_log, cut_tail, read_log
 from vecdb.storage.fileref import FileRef, file_refs
-from vecdb.storage.layout import CATALOG, MANIFEST, RESTORING, folder_number, top_folder
+from vecdb.storage.layout import CATALOG, MANIFEST, RESTORING, SEGMENTS, folder_number, top_folder
 from vecdb.storage.manifest import (
     Manifest,
     ManifestLog,
@@ -119,7 +112,10 @@ class _Check:
             if name == RESTORING:
                 self._note(name, "was left by a restore; it is deleted when the database is opened")
             elif top_folder(name) not in folders | {CATALOG}:
-                self._note(name, "is none of vecdb's files")
+                self._foreign(name)
+        for name in self._store.unfinished():
+            advice = "it is deleted when the database is opened"
+            self._note(name, f"was being written when its process ended; {advice}")
 
     def _listed(self, catalog: Manifest) -> dict[str, str]:
         entries = catalog.body.get("collections")
@@ -138,7 +134,6 @@ class _Check:
     def _collection(self, folder: str, name: str) -> None:
         manifests = self._manifests(f"{folder}/{MANIFEST}")
         applied: object = 0
-        named: set[str] = set()
         if manifests is not None and manifests.latest is not None:
             body = manifests.latest.body
             applied = body.get("applied_seq", 0)
@@ -147,13 +142,30 @@ class _Check:
                 self._note(folder, f"{told}: {', '.join(entry['files'])}")
             if not manifests.damaged:
                 self._segments(folder, manifests)
-            named = {f"{folder}/{ref.name}" for ref in file_refs(manifests.latest.body)}
         self._log(folder, name, manifests, applied if isinstance(applied, int) else 0)
-        known = tuple(f"{folder}/{part}/" for part in (MANIFEST, WAL, QUARANTINE))
-        if manifests is None or manifests.damaged:
-            return  # what belongs to the collection is not known
-        for file in self._store.list(folder):
-            if file not in named and not file.startswith(known):
+        if manifests is not None and not manifests.damaged:  # else what belongs to it is not known
+            self._strays(folder, manifests)
+
+    def _strays(self, folder: str, manifests: ManifestLog) -> None:
+        """Tell of files that do not belong to the collection, and what opening it does to them."""
+        latest = manifests.latest
+        named = set() if latest is None else {ref.name for ref in file_refs(latest.body)}
+        try:
+            reachable = manifests.reachable()
+        except _UNREADABLE:
+            reachable = None
+        store = self._store.within(folder)
+        for name in store.list():
+            file = f"{folder}/{name}"
+            if name in named or top_folder(name) in (MANIFEST, WAL, QUARANTINE):
+                continue
+            if top_folder(name) != SEGMENTS:
+                self._foreign(file)
+            elif latest is None:
+                self._damage(file, f"{store.location(name)} is there, and no manifest names it")
+            elif reachable is None:
+                self._note(file, "is left alone: an older manifest, which may name it, is unusable")
+            elif name not in reachable:
                 self._note(file, "is named by no manifest; it is deleted at the next opening")
 
     def _segments(self, folder: str, manifests: ManifestLog) -> None:
@@ -347,6 +359,9 @@ class _Check:
 
     def _repaired(self, file: str, message: str) -> None:
         self._report.add(Severity.REPAIRED, file, message)
+
+    def _foreign(self, file: str) -> None:
+        self._note(file, "is none of vecdb's files")
 
     def _note(self, file: str, message: str) -> None:
         where = self._store.location(file)

@@ -6,6 +6,7 @@ import re
 
 CATALOG = "catalog"
 MANIFEST = "manifest"
+SEGMENTS = "segments"
 RESTORING = "RESTORING"
 """Is in a data directory while a restore builds folders there; names them, one a line."""
 

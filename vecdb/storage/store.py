@@ -241,11 +241,11 @@ class PosixStore:
                 self._calls.unlink(directory / name)
         self._calls.remove_directory(directory)
 
-    def discard_unfinished(self) -> int:
-        """See `Store.discard_unfinished`."""
+    def unfinished(self) -> Sequence[str]:
+        """See `Store.unfinished`."""
         if not self._is_directory(self._root):
-            return 0
-        found = 0
+            return []
+        found: list[str] = []
         pending = [self._root]
         while pending:
             directory = pending.pop()
@@ -253,10 +253,17 @@ class PosixStore:
                 if is_directory:
                     pending.append(directory / name)
                 elif name.endswith(_TEMPORARY_SUFFIX):
-                    with reported("delete", directory / name):
-                        self._calls.unlink(directory / name)
-                    found += 1
-        return found
+                    found.append((directory / name).relative_to(self._root).as_posix())
+        return sorted(found)
+
+    def discard_unfinished(self) -> int:
+        """See `Store.discard_unfinished`."""
+        found = self.unfinished()
+        for name in found:
+            path = self._root / name
+            with reported("delete", path):
+                self._calls.unlink(path)
+        return len(found)
 
     def free_bytes(self) -> int:
         """See `Store.free_bytes`."""
