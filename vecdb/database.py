@@ -119,7 +119,8 @@ class Database:
             self._catalog = Catalog.open(self._store)
             refuse_half_restored(self._store, self._catalog)
             self._catalog.tidy()
-            self._open_collections()
+            for name in self._catalog.entries:
+                self._open(name)
         except BaseException:
             with suppress(VecdbError):
                 self._let_go()
@@ -394,10 +395,6 @@ class Database:
                     first.add_note(f"then {error!r}")
         if first is not None:
             raise first
-
-    def _open_collections(self) -> None:
-        for name in self._catalog.entries:
-            self._open(name)
 
     def _open(self, name: str) -> None:
         """Open a collection; what keeps it from being opened does not concern the others."""
