@@ -311,7 +311,8 @@ class InvertedCodes:
 
     def _scratch(self, k: int) -> ivf_coarse.CodeScratch:
         """Return what this thread's search works in."""
-        at_once = not self.keeps_vectors or self.bits == 1
+        # `vecdb.kernels.ivf_search.compares_at_once`; without vectors nothing is compared anew.
+        at_once = not self.keeps_vectors or self.bits == 1 or self.metric is Metric.DOT
         compared = k if at_once else k + k * _MORE_COMPARED.get(self.bits, 1) // 2 + 4
         return thread_code_scratch(self.width, len(self), compared, k)
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from vecdb.kernels.bitset import has_bit
-from vecdb.kernels.distance import L2, distance, distances_to_four
+from vecdb.kernels.distance import DOT, L2, distance, distances_to_four
 from vecdb.kernels.heap import heap_pop
 from vecdb.kernels.interpreter import await_interpreter
 from vecdb.kernels.ivf_coarse import NO_LIMIT, heap_of_lists, nearest_lists, prepare_query
@@ -41,6 +41,16 @@ def _exact_sum(blocks: Any, slot: Any, exact: Any, groups: Any) -> Any:
         nibble = (blocks.codes[b, group * 16 + j % 16] >> shift) & 15
         total += exact[0, group * 16 + nibble]
     return total
+
+
+@inline
+def compares_at_once(bits: Any, metric: Any) -> Any:
+    """Tell whether vectors that are kept are compared as soon as a code says that they may count.
+
+    Under dot estimates are off by the more, the longer a vector is: the longest would take the
+    places of those that are ranked anew at the end.
+    """
+    return bits == 1 or metric == DOT
 
 
 @inline
@@ -95,7 +105,11 @@ def _scan_block(
 def _estimate(
     lists: Any, slot: Any, found: Any, line: Any, total: Any, precise: Any, work: Any
 ) -> Any:
-    """Return the estimate of a code's cheap distance from all of its bits."""
+    """Return the estimate of a code's cheap distance from all of its bits, and its scale.
+
+    The scale, which is never above 0, times `ERROR_OF_FIRST_BIT` and the distance of the query to
+    the centroid is the standard deviation of the estimate's error.
+    """
     blocks = lists.blocks
     dim = lists.centroids.shape[1]
     b, at = slot // BLOCK, dim + slot % BLOCK
@@ -105,7 +119,8 @@ def _estimate(
     else:
         first = line[0] * np.float32(found) + line[1]
     if blocks.bits == 1:
-        return blocks.floats[b, at] + line[2] + blocks.floats[b, at + BLOCK] * first
+        factor = blocks.floats[b, at + BLOCK]
+        return blocks.floats[b, at] + line[2] + factor * first, factor
     planes = blocks.bits - 1
     row = np.int64(blocks.rows[b, slot % BLOCK])
     rest = plane_sum(blocks.extra, row, planes, work.query, 1, dim)
@@ -114,28 +129,36 @@ def _estimate(
     along = power * first + rest - np.float32(0.5) * (power - np.float32(1)) * total
     behind = planes * dim // 32
     add, scale = blocks.extra_floats[row, behind], blocks.extra_floats[row, behind + 1]
-    return add + line[2] + scale * along
+    return add + line[2] + scale * along, scale
 
 
 @inline
 def _read_further(
     lists: Any, queries: Any, q: Any, waiting: Any, k: Any, line: Any, total: Any, precise: Any,
-    size: Any, limit: Any, work: Any,
+    doubt: Any, size: Any, limit: Any, work: Any,
 ) -> Any:  # fmt: skip
-    """Offer the codes that wait to the pool; return its size, and the k-th best estimate."""
-    kept = lists.vectors.shape[0] > 0
+    """Offer the codes that wait to the pool; return its size, and the k-th best distance in it.
+
+    In it are estimates, or, where vectors are compared at once, distances. `doubt`, times a code's
+    scale, is by how much its estimate may be too large.
+    """
+    bits = lists.blocks.bits
+    at_once = lists.vectors.shape[0] > 0 and compares_at_once(bits, lists.blocks.metric)
     capacity = work.pool.shape[0]
     for i in range(waiting):
         if not work.waiting_lowers[i] < limit:
             continue
         slot = work.waiting[i]
-        if kept and lists.blocks.bits == 1:
+        near = np.float32(0.0)
+        if not at_once or bits > 1:
+            near, scale = _estimate(lists, slot, work.waiting_sums[i], line, total, precise, work)
+            if at_once and not near + scale * doubt < limit:
+                continue
+        if at_once:
             row = lists.blocks.rows[slot // BLOCK, slot % BLOCK]
             near = distance(
                 lists.blocks.metric, queries, q, lists.vectors, np.int64(row), queries.shape[1]
             )
-        else:
-            near = _estimate(lists, slot, work.waiting_sums[i], line, total, precise, work)
         size = offer(work.pool, size, capacity, near, slot)
         if size >= k:
             limit = key_distance(work.pool[k - 1])
@@ -256,7 +279,8 @@ def search_codes(
             probed += 1
             number = key_row(key)
             centre, spread = _distance_to_centre(lists, key, squares)
-            bounded = (delta, shift + slack + deviations * ERROR_OF_FIRST_BIT * spread, centre)
+            doubt = deviations * ERROR_OF_FIRST_BIT * spread
+            bounded = (delta, shift + slack + doubt, centre)
             line = (delta, shift, centre)
             precise = not kept or slack > _COARSE * spread
             first = lists.start[number]
@@ -272,8 +296,9 @@ def search_codes(
                 compared += min(seen, lists.length[number] - (b - first) * BLOCK)
                 if waiting >= _ENOUGH_WAITING or b == last - 1:
                     size, limit = _read_further(
-                        lists, queries, q, waiting, k, line, total, precise, size, limit, work
-                    )
+                        lists, queries, q, waiting, k, line, total, precise, doubt, size, limit,
+                        work,
+                    )  # fmt: skip
                     waiting = 0
         found = _compare_exactly(lists, queries, q, size, work)
         unpack_pool(work.best, found, correction, out_rows, out_distances, q)
