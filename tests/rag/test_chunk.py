@@ -111,3 +111,17 @@ def test_passages_fit_cover_and_never_cross_headings(
         assert before.end < after.end
         if not overlap:
             assert before.end <= after.start
+
+
+@pytest.mark.parametrize("overlap", [0, 4])
+def test_what_takes_no_tokens_is_not_counted_again_for_each_sentence(overlap: int) -> None:
+    text = "\x01\n\n" * 3_000 + " ".join(f"word{n}." for n in range(60))
+    counted = 0
+
+    def tokens(piece: str) -> int:
+        nonlocal counted
+        counted += len(piece)
+        return words(piece.replace("\x01", ""))
+
+    split_passages(text, tokens, max_tokens=20, overlap_tokens=overlap)
+    assert counted < 60 * len(text)

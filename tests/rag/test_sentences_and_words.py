@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -44,8 +46,31 @@ def test_spans_are_in_order_and_leave_out_only_space(text: str) -> None:
     assert not text[position:].strip()
 
 
-def test_a_megabyte_of_abbreviations_takes_no_quadratic_time() -> None:
-    assert len(sentence_spans("e.g. x " * 150_000)) == 1
+MARK_FROM_ANYWHERE = re.compile(
+    r"(?P<mark>[.!?\u2026]+)[\"'\u2019\u201d)\]*`]*(?:[ ]?\[\d{1,3}\])*[.]?(?=\s|$)"
+    r"|[\u3002\uff01\uff1f][\u300d\u300f\uff09]*"
+)
+"""What ends a sentence as first written: right, and quadratic in a run of marks."""
+
+
+@given(st.text(st.sampled_from(".!?\u2026\"')]*[1] \na\u3002\u300d"), max_size=25))
+def test_a_mark_begins_a_run_of_marks(text: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vecdb.rag.sentences._SENTENCE_END", MARK_FROM_ANYWHERE)
+        expected = sentence_spans(text)
+    assert sentence_spans(text) == expected
+
+
+@pytest.mark.parametrize(
+    "repeated",
+    ["e.g. x ", ".", "...!?", '.")', ". [1]", ".[1].", " ", "\n ", "\n\n", "\n -", "1. ", "\u3002"],
+)
+def test_hundreds_of_thousands_of_one_thing_take_no_quadratic_time(repeated: str) -> None:
+    half = repeated * (200_000 // len(repeated))
+    closing = '")' * 100_000
+    for text in (half, half + "x", half + closing + "x", half + "." * 200_000 + closing + "x"):
+        found = "".join(text[start:end] for start, end in sentence_spans(text))
+        assert "".join(found.split()) == "".join(text.split())
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -190,15 +191,20 @@ class _Splitter:
 
     def _overlap_start(self, previous: Span, atom: Span) -> int:
         """Return where a passage beginning with `atom` starts, with the overlap before it."""
-        if self._overlap:
-            offset = previous[0]
-            sentences = sentence_spans(self._text[offset : previous[1]])
-            for start, _ in sentences[1:]:
-                begin = offset + start
-                repeated = self._count_tokens(self._text[begin : previous[1]])
-                if repeated <= self._overlap and self._fits(begin, atom[1]):
-                    return begin
-        return atom[0]
+        if not self._overlap:
+            return atom[0]
+        offset, end = previous
+
+        def repeatable(sentence: Span) -> bool:
+            begin = offset + sentence[0]
+            repeated = self._count_tokens(self._text[begin:end])
+            return repeated <= self._overlap and self._fits(begin, atom[1])
+
+        # Bisected, because sentences of nothing but what a tokenizer drops take no tokens: a
+        # passage may have any number of them.
+        sentences = sentence_spans(self._text[offset:end])
+        first = bisect_left(sentences, True, lo=1, key=repeatable)
+        return offset + sentences[first][0] if first < len(sentences) else atom[0]
 
 
 _PARAGRAPH_GAP = re.compile(r"\n[ \t]*\n\s*")

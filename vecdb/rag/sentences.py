@@ -14,8 +14,10 @@ _BLOCK_END = re.compile(
     r"|\n(?=[ \t]*(?:[-*\u2022+]|\d{1,3}[.)])[ \t])"  # the next line is an item of a list
 )
 # The end of a sentence: its mark, closing quotes or brackets, then citation markers, then space.
+# A mark begins where no mark is before it: what follows a run of marks is the same from each of
+# them, and trying them all would take a time quadratic in the run.
 _SENTENCE_END = re.compile(
-    r"(?P<mark>[.!?\u2026]+)[\"'\u2019\u201d)\]*`]*(?:[ ]?\[\d{1,3}\])*[.]?(?=\s|$)"
+    r"(?P<mark>(?<![.!?\u2026])[.!?\u2026]+)[\"'\u2019\u201d)\]*`]*(?:[ ]?\[\d{1,3}\])*[.]?(?=\s|$)"
     r"|[\u3002\uff01\uff1f][\u300d\u300f\uff09]*"
 )
 _ABBREVIATION = re.compile(
