@@ -11,6 +11,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from vecdb.errors import FailedPreconditionError
+
 Vector = NDArray[np.float32]
 """One vector, shape (dim,)."""
 
@@ -278,35 +280,57 @@ class AnswerStream(Protocol):
 class Answer:
     """An answer being written: iterate for its text, then read the rest.
 
-    `text`, `citations`, `sources` and `finish_reason` finish the iteration when it has not ended.
+    `text`, `citations`, `sources` and `finish_reason` finish the iteration when it has not ended;
+    of an answer that failed, they raise its error again. Any thread may cancel it.
     """
 
     def __init__(self, stream: AnswerStream) -> None:
         self._stream = stream
         self._pieces: list[str] = []
         self._end: AnswerEnd | None = None
+        self._failure: Exception | None = None
 
     def __iter__(self) -> Iterator[str]:
         """Yield the pieces of text that were not yielded before, as they are generated."""
-        while self._end is None:
-            event = next(self._stream)
-            if isinstance(event, AnswerEnd):
-                self._end = event
-            else:
-                self._pieces.append(event)
-                yield event
+        while (event := self._next_event()) is not None:
+            yield event
 
     def cancel(self) -> None:
         """Stop the generation; what was generated so far stays readable."""
         if self._end is None:
-            self._stream.close()
+            # Before the stream is closed: whoever waits for it sees why it ended.
             self._end = AnswerEnd([], [], FinishReason.CANCELLED, 0, len(self._pieces))
+            self._stream.close()
+
+    def _next_event(self) -> str | None:
+        """Return the next piece of text; None at the end."""
+        if self._has_ended():
+            return None
+        if self._failure is not None:
+            raise self._failure
+        try:
+            event = next(self._stream, None)
+        except Exception as error:
+            if self._has_ended():  # a stream may fail when it is closed
+                return None
+            self._failure = error
+            raise
+        if self._has_ended():
+            return None
+        if event is None:
+            raise FailedPreconditionError("the answer broke off before its end: ask again")
+        if isinstance(event, AnswerEnd):
+            self._end = event
+            return None
+        self._pieces.append(event)
+        return event
+
+    def _has_ended(self) -> bool:
+        return self._end is not None
 
     def _finished(self) -> AnswerEnd:
-        for _ in self:
-            pass
-        if self._end is None:
-            raise RuntimeError("the answer's stream ended without an AnswerEnd")
+        while self._end is None:
+            self._next_event()
         return self._end
 
     @property

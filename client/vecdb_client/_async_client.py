@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from collections.abc import AsyncIterator, Callable, Coroutine
 from types import TracebackType
@@ -112,6 +113,11 @@ class AsyncAnswer:
                     yield event
         except grpc.aio.AioRpcError as error:
             raise error_of(error) from None
+        except asyncio.CancelledError:
+            # grpc raises this where another task has cancelled the call; this task then goes on.
+            task = asyncio.current_task()
+            if self._end is None or (task is not None and task.cancelling()):
+                raise
 
     async def _raise_for_status(self) -> None:
         if await self._call.code() is grpc.StatusCode.OK:

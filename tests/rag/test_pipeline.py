@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import pytest
 
-from vecdb.errors import DecoderError, InvalidParameterError, InvalidTextError
+from vecdb.errors import (
+    CancelledError,
+    DecoderError,
+    FailedPreconditionError,
+    InvalidParameterError,
+    InvalidTextError,
+)
 from vecdb.rag import NO_ANSWER, AnswerOptions, Relevance, answer
 from vecdb.rag.prompt import Message, messages_for
 from vecdb.rag.retrieve import CollectionRetriever, relevant_hits, similarity
@@ -211,6 +218,46 @@ def test_cancelling_keeps_what_was_written() -> None:
     assert found.finish_reason is FinishReason.CANCELLED
 
 
+def test_another_thread_may_cancel_while_one_iterates() -> None:
+    chat = ScriptedChat("one two three four")
+    found = ask(chat)
+    pieces = iter(found)
+    assert next(pieces) == "one"
+    chat.before_word.clear()
+    chat.waiting.clear()
+    with ThreadPoolExecutor(1) as threads:
+        rest = threads.submit(list, pieces)
+        assert chat.waiting.wait(10)
+        found.cancel()
+        assert rest.result(10) == []
+    assert (found.text, found.finish_reason) == ("one", FinishReason.CANCELLED)
+
+
+def test_a_stream_that_fails_because_it_is_cancelled_ends_the_iteration() -> None:
+    class Stream:
+        def __iter__(self) -> Stream:
+            return self
+
+        def __next__(self) -> str | AnswerEnd:
+            found.cancel()
+            raise CancelledError("the call was cancelled")
+
+        def close(self) -> None:
+            pass
+
+    found = Answer(Stream())
+    assert list(found) == []
+    assert found.finish_reason is FinishReason.CANCELLED
+
+
+def test_an_answer_without_an_end_says_so() -> None:
+    events = answer(QUESTION, ScriptedRetriever([INDENT]), ScriptedChat("one two"), Params())
+    found = Answer(events)
+    events.close()
+    with pytest.raises(FailedPreconditionError, match="broke off before its end"):
+        _ = found.text
+
+
 def test_a_failing_model_fails_the_answer() -> None:
     class FailingStream(ScriptedStream):
         def __next__(self) -> str:
@@ -223,6 +270,10 @@ def test_a_failing_model_fails_the_answer() -> None:
     found = ask(Failing("x"))
     with pytest.raises(DecoderError, match="out of memory"):
         list(found)
+    with pytest.raises(DecoderError, match="out of memory"):
+        _ = found.text
+    found.cancel()
+    assert (found.text, found.finish_reason) == ("", FinishReason.CANCELLED)
 
 
 def test_scores_of_every_metric_are_read_as_cosines() -> None:

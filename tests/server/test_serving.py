@@ -7,6 +7,7 @@ import logging
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
@@ -167,6 +168,17 @@ class TestAsk:
         assert answer.finish_reason is FinishReason.CANCELLED
         assert answer.text == "q0 é"
 
+    def test_another_thread_may_cancel_while_one_iterates(self, engine, client):
+        docs = client.create_collection("docs", encoder="letters")
+        engine.seconds_per_piece = 0.02
+        answer = docs.ask("q", max_tokens=10_000)
+        with ThreadPoolExecutor(1) as threads:
+            pieces = threads.submit(list, answer)
+            wait_until(lambda: engine.pieces > 3)
+            answer.cancel()
+            assert "".join(pieces.result(5)) == answer.text
+        assert answer.finish_reason is FinishReason.CANCELLED
+
     def test_a_dropped_answer_stops_the_generation(self, engine, client):
         docs = client.create_collection("docs", encoder="letters")
         engine.seconds_per_piece = 0.02
@@ -205,6 +217,16 @@ class TestAsk:
             answer.cancel()
             assert await asyncio.to_thread(engine.answers_over.wait, 5)
             assert (await answer.finish()).finish_reason is FinishReason.CANCELLED
+
+    async def test_another_task_may_cancel_while_one_iterates(self, engine, start):
+        engine.seconds_per_piece = 0.02
+        async with AsyncClient(f"grpc://{start()}") as client:
+            docs = await client.create_collection("docs", encoder="letters")
+            answer = await docs.ask("q", max_tokens=10_000)
+            reader = asyncio.create_task(answer.finish())
+            await asyncio.to_thread(wait_until, lambda: engine.pieces > 3)
+            answer.cancel()
+            assert (await reader).finish_reason is FinishReason.CANCELLED
 
     def test_errors_before_and_within_the_stream(self, engine, client):
         docs = client.create_collection("docs", encoder="letters")
