@@ -7,16 +7,21 @@ the code is for callers that know gRPC and not vecdb.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable
 from typing import Any, Protocol
+from urllib.parse import quote
 
 from grpc import StatusCode
 
 from vecdb import errors
 
 WIRE_KEY = "vecdb-error"
-MAX_DETAILS = 2_000
-"""Characters of a message that are sent; gRPC limits all metadata together to about 8 KiB."""
+MAX_DETAILS = 6_000
+"""Bytes that a message may take as it is sent; gRPC limits all metadata together to 8 KiB."""
+
+_SENT_AS_IT_IS = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
+"""Every other character takes three bytes for each one of its UTF-8."""
 
 WIRE_ERRORS: dict[type[errors.VecdbError], tuple[StatusCode, str]] = {
     errors.VecdbError: (StatusCode.UNKNOWN, "ERROR"),
@@ -98,7 +103,16 @@ def wire_error(error: errors.VecdbError) -> tuple[StatusCode, str]:
 def wire_details(error: errors.VecdbError) -> str:
     """Return the message of `error`, shortened to what metadata can carry."""
     message = str(error)
-    return message if len(message) <= MAX_DETAILS else message[: MAX_DETAILS - 3] + "..."
+    if _sent_bytes(message) <= MAX_DETAILS:
+        return message
+    kept = bisect_right(
+        range(1, len(message)), MAX_DETAILS - 3, key=lambda end: _sent_bytes(message[:end])
+    )
+    return message[:kept] + "..."
+
+
+def _sent_bytes(text: str) -> int:
+    return len(quote(text, safe=_SENT_AS_IT_IS, errors="replace"))
 
 
 class FailedCall(Protocol):

@@ -103,8 +103,23 @@ def test_an_error_of_a_newer_server_becomes_the_nearest_known():
     assert type(error) is errors.NotFoundError
 
 
-def test_long_messages_are_shortened():
-    assert len(wire_details(errors.InvalidNameError("x" * 10_000))) == MAX_DETAILS
+@pytest.mark.parametrize(("character", "takes"), [("x", 1), ("%", 3), ("\n", 3), ("漢", 9)])
+def test_long_messages_are_shortened_to_what_they_take_when_sent(character, takes):
+    fits = character * (MAX_DETAILS // takes)
+    assert wire_details(errors.InvalidNameError(fits)) == fits
+    details = wire_details(errors.InvalidNameError(fits + character))
+    assert details == character * ((MAX_DETAILS - 3) // takes) + "..."
+
+
+@pytest.mark.parametrize("character", ["x", "%", "漢"])
+def test_a_long_message_arrives_with_its_class(engine, client, character):
+    def fail(_):
+        raise errors.DiskFullError(character * 10_000)
+
+    engine.before = fail
+    for _ in range(5):  # above the limit, gRPC breaks off some calls, chosen at random
+        with pytest.raises(errors.DiskFullError, match=rf"{character}\.\.\.$"):
+            client.create_collection("v", dim=2)
 
 
 def test_every_member_of_an_enumeration_has_a_number():
