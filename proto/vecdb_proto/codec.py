@@ -5,12 +5,17 @@ from __future__ import annotations
 import itertools
 import json
 import operator
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
-from vecdb.errors import InvalidIdError, InvalidTextError, InvalidVectorError
+from vecdb.errors import (
+    InvalidIdError,
+    InvalidParameterError,
+    InvalidTextError,
+    InvalidVectorError,
+)
 from vecdb.types import (
     AnswerEnd,
     Citation,
@@ -28,6 +33,8 @@ from vecdb.types import (
 )
 from vecdb_proto.v1 import vecdb_pb2 as pb
 
+Member = TypeVar("Member")
+
 METRICS = {
     Metric.COSINE: pb.METRIC_COSINE,
     Metric.DOT: pb.METRIC_DOT,
@@ -44,8 +51,10 @@ FINISH_REASONS = {
     FinishReason.NO_SOURCE: pb.FINISH_REASON_NO_SOURCE,
     FinishReason.CANCELLED: pb.FINISH_REASON_CANCELLED,
 }
-_METRIC_OF = {number: metric for metric, number in METRICS.items()}
-_LONG_TEXT_OF = {number: long_text for long_text, number in LONG_TEXTS.items()}
+_METRIC_OF = {pb.METRIC_UNSPECIFIED: Metric.COSINE} | {n: metric for metric, n in METRICS.items()}
+_LONG_TEXT_OF = {pb.LONG_TEXT_UNSPECIFIED: LongText.TRUNCATE} | {
+    number: long_text for long_text, number in LONG_TEXTS.items()
+}
 _FINISH_REASON_OF = {number: reason for reason, number in FINISH_REASONS.items()}
 
 _JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
@@ -53,13 +62,33 @@ _WIRE_FLOAT = np.dtype("<f4")
 
 
 def metric_value(number: pb.Metric) -> Metric:
-    """Return the metric; unspecified and unknown numbers are cosine, the protocol's default."""
-    return _METRIC_OF.get(number, Metric.COSINE)
+    """Return the metric; unspecified is cosine, the protocol's default.
+
+    Raises
+    ------
+    InvalidParameterError
+        If the number is none of the protocol's.
+    """
+    return _member(_METRIC_OF, number, "metric")
 
 
 def long_text_value(number: pb.LongText) -> LongText:
-    """Return what to do with long texts; unspecified is truncate, the protocol's default."""
-    return _LONG_TEXT_OF.get(number, LongText.TRUNCATE)
+    """Return what to do with long texts; unspecified is truncate, the protocol's default.
+
+    Raises
+    ------
+    InvalidParameterError
+        If the number is none of the protocol's.
+    """
+    return _member(_LONG_TEXT_OF, number, "long_text")
+
+
+def _member(members: Mapping[Any, Member], number: int, name: str) -> Member:
+    try:
+        return members[number]
+    except KeyError:
+        known = ", ".join(f"{n} ({member})" for n, member in members.items())
+        raise InvalidParameterError(f"{name}={number}: must be one of {known}") from None
 
 
 def id_message(value: PointId) -> pb.PointId:

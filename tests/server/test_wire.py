@@ -18,6 +18,7 @@ from vecdb.types import FinishReason, HitColumns, LongText, Metric
 from vecdb_proto import codec
 from vecdb_proto.status import MAX_DETAILS, WIRE_ERRORS, WIRE_KEY, error_of, wire_details
 from vecdb_proto.v1 import vecdb_pb2 as pb
+from vecdb_proto.v1.vecdb_pb2_grpc import VecdbServiceStub
 
 ROOT = Path(__file__).parents[2]
 STUBS = ROOT / "proto" / "vecdb_proto" / "v1"
@@ -130,7 +131,22 @@ def test_every_member_of_an_enumeration_has_a_number():
         assert all(value_of(numbers[member]) is member for member in kind)
     assert set(codec.FINISH_REASONS) == set(FinishReason)
     assert codec.metric_value(0) is Metric.COSINE
-    assert codec.long_text_value(99) is LongText.TRUNCATE
+    assert codec.long_text_value(0) is LongText.TRUNCATE
+
+
+def test_unknown_numbers_are_refused(start):
+    with grpc.insecure_channel(start()) as channel:
+        stub = VecdbServiceStub(channel)
+        stub.CreateCollection(pb.CreateCollectionRequest(name="v", dim=2))
+        for send, request, words in (
+            (stub.CreateCollection, pb.CreateCollectionRequest(name="w", metric=9), "metric=9"),
+            (stub.Upsert, pb.UpsertRequest(collection="v", long_text=7), "long_text=7"),
+        ):
+            with pytest.raises(grpc.RpcError) as caught:
+                send(request)
+            assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+            assert words in caught.value.details()
+            assert (WIRE_KEY, "INVALID_PARAMETER") in caught.value.trailing_metadata()
 
 
 def test_vectors_are_little_endian_and_their_shape_is_checked():
