@@ -115,8 +115,29 @@ def test_server_without_a_list_of_models(server):
 
 def test_url_without_a_path(server):
     assert load_chat_model(server.url.removesuffix("/v1") + "/").provider == server.url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://",
+        "http://[bad/v1",
+        "http://h:x/v1",
+        "http://a..b",
+        f"http://{'a' * 70}",
+        "http://\0",
+    ],
+)
+def test_bad_urls(url):
     with pytest.raises(InvalidParameterError, match="http://host:port/v1#model"):
-        load_chat_model("http://")
+        load_chat_model(url)
+
+
+@pytest.mark.parametrize("key", ["schlüssel", "two\nlines"])
+def test_a_key_that_cannot_be_sent(server, key):
+    with pytest.raises(InvalidParameterError, match="api_key: must be printable ASCII") as raised:
+        load_chat_model(server.url, api_key=key)
+    assert key not in str(raised.value)
 
 
 @pytest.mark.parametrize("code", [429, 502, 503, 504])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -51,6 +52,14 @@ def test_filters(logits, temperature, top_k, top_p, min_p):
 def test_greedy_takes_the_first_of_the_best():
     sampler = Sampler(GenerationParams(), [])
     assert sampler.choose(np.array([1, 5, 5, 2], dtype=np.float32)) == 1
+
+
+@pytest.mark.parametrize("temperature", [5e-324, 1e-310, 1e-40, 1e-6])
+def test_next_to_no_temperature_takes_one_of_the_best(temperature):
+    logits = np.array([1, -3e38, 9, 9, 2], dtype=np.float32)
+    params = GenerationParams(temperature=temperature, repetition_penalty=0.01, seed=1)
+    sampler = Sampler(params, [])
+    assert {sampler.choose(logits) for _ in range(20)} <= {2, 3}
 
 
 def test_sampling_follows_the_distribution():

@@ -63,7 +63,7 @@ class GenerationParams:
         _check_range("temperature", self.temperature, 0.0, 100.0)
         _check_range("top_p", self.top_p, 0.0, 1.0, open_below=True)
         _check_range("min_p", self.min_p, 0.0, 1.0)
-        _check_range("repetition_penalty", self.repetition_penalty, 0.0, 100.0, open_below=True)
+        _check_range("repetition_penalty", self.repetition_penalty, 0.01, 100.0)
         # A bare string would pass for a sequence of one-letter stops.
         strings: object = self.stop
         if not isinstance(strings, tuple) or not all(isinstance(s, str) and s for s in strings):

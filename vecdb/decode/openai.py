@@ -73,7 +73,8 @@ class OpenAIChatModel:
     Raises
     ------
     InvalidParameterError
-        If the URL is not one, or names no model and the server has several.
+        If the URL is not one, or names no model and the server has several, or the key cannot be
+        sent.
     ModelNotFoundError
         If the server does not have the model.
     UnauthenticatedError, OverloadedError, UnavailableError, DeadlineExceededError, DecoderError
@@ -89,11 +90,9 @@ class OpenAIChatModel:
         context_tokens: int | None = None,
         timeout: float = 60.0,
     ) -> None:
-        base, fragment = urldefrag(url)
-        parts = urlsplit(base)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise InvalidParameterError(f"url={url!r}: must be like http://host:port/v1#model")
-        self._url = base.rstrip("/") + ("" if parts.path.strip("/") else "/v1")
+        self._url, fragment = _parse_url(url)
+        if api_key and not (api_key.isascii() and api_key.isprintable()):
+            raise InvalidParameterError("api_key: must be printable ASCII characters")
         self._http = httpx.Client(
             headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
             timeout=httpx.Timeout(timeout, connect=min(timeout, 10.0)),
@@ -189,6 +188,20 @@ class OpenAIChatModel:
             raise ModelNotFoundError(f"{self._url} has no model {wanted!r}; it has: {known}")
         told = (entry.get(field) for field in _CONTEXT_FIELDS)
         return wanted, next((size for size in told if isinstance(size, int)), None)
+
+
+def _parse_url(url: str) -> tuple[str, str]:
+    """Return the base URL, with its path, and the name of the model."""
+    form = f"url={url!r}: must be like http://host:port/v1#model"
+    try:
+        base, model = urldefrag(url)
+        parts = urlsplit(base)
+        httpx.URL(base).host.encode("idna")  # as it is looked up
+    except (ValueError, httpx.InvalidURL) as error:
+        raise InvalidParameterError(f"{form} ({error})") from None
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise InvalidParameterError(form)
+    return base.rstrip("/") + ("" if parts.path.strip("/") else "/v1"), model
 
 
 def _request_body(

@@ -67,8 +67,9 @@ def distribution(
     tokens = np.flatnonzero(logits >= least)
     # Ties are broken by token id, so that a seed gives one answer on every machine.
     tokens = tokens[np.lexsort((tokens, -logits[tokens]))][: params.top_k or None]
-    scaled = logits[tokens].astype(np.float64) / params.temperature
-    probabilities = np.exp(scaled - scaled[0])
+    best_first = logits[tokens].astype(np.float64)
+    # Divided after the subtraction: however low the temperature is, nothing overflows.
+    probabilities = np.exp((best_first - best_first[0]) / params.temperature)
     probabilities /= probabilities.sum()
     kept = int(np.count_nonzero(probabilities >= params.min_p * probabilities[0]))
     if params.top_p < 1.0:
