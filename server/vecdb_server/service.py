@@ -8,13 +8,12 @@ returns are the bytes of the response, whose size has been looked at.
 from __future__ import annotations
 
 import functools
-import json
 import logging
 import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 from google.protobuf.message import Message
@@ -28,6 +27,7 @@ from vecdb.errors import (
     MessageTooLargeError,
     VecdbError,
 )
+from vecdb.payload.json_value import NotJsonError, decode_json
 from vecdb.registry.models import find_model
 from vecdb.storage import PosixStore
 from vecdb.types import Payload
@@ -335,13 +335,6 @@ def _filter(request: Any) -> Any:
 
 def _decoded(text: str, name: str, refusal: type[VecdbError]) -> Any:
     try:
-        return _JSON.decode(text)
-    except (ValueError, RecursionError) as error:
+        return decode_json(text)
+    except NotJsonError as error:
         raise refusal(f"{name} is not JSON: {error}") from None
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a JSON number")
-
-
-_JSON = json.JSONDecoder(parse_constant=_refuse_constant)

@@ -6,11 +6,10 @@ import json
 from collections.abc import Sequence
 from math import isfinite
 from types import NoneType
-from typing import NoReturn
 
 from vecdb.config import PAYLOAD_BYTES
 from vecdb.errors import InvalidPayloadError
-from vecdb.payload.json_value import NotJsonError, check_json
+from vecdb.payload.json_value import NotJsonError, check_json, decode_json
 from vecdb.types import Payload
 
 
@@ -78,10 +77,10 @@ def decode_payload(encoded: bytes, where: str = "payload") -> Payload:
         If `encoded` is not one JSON object in UTF-8, or holds NaN or Infinity.
     """
     try:
-        payload = _DECODER.decode(encoded.decode("utf-8"))
+        payload = decode_json(encoded.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise InvalidPayloadError(f"{where} is not UTF-8: {error}") from None
-    except (ValueError, RecursionError) as error:
+    except NotJsonError as error:
         raise InvalidPayloadError(f"{where} is not JSON: {error}") from None
     if not isinstance(payload, dict):
         raise InvalidPayloadError(
@@ -102,19 +101,14 @@ def decode_payloads(encoded: Sequence[bytes | None]) -> list[Payload | None]:
         return [None] * len(encoded)
     joined = b",".join(b"null" if each is None else each for each in encoded)
     try:  # one array takes a fraction of the time of its elements
-        decoded = _DECODER.decode(f"[{joined.decode()}]")
+        decoded = decode_json(f"[{joined.decode()}]")
         kinds = [NoneType if each is None else dict for each in encoded]
         if list(map(type, decoded)) == kinds:  # else one was "{},{}", or no object
             return list(decoded)
-    except (ValueError, RecursionError):
+    except ValueError:  # NotJsonError and UnicodeDecodeError are such
         pass
     return [None if each is None else decode_payload(each) for each in encoded]
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a JSON number")
-
-
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
-"""Both made once: `json.dumps` and `json.loads` would make one for each payload."""
+"""Made once: `json.dumps` would make one for each payload."""

@@ -1,9 +1,10 @@
-"""What a JSON value is here, checked without recursion so that no input can exhaust the stack."""
+"""What a JSON value is here: read strictly, and checked so that no input can exhaust the stack."""
 
 from __future__ import annotations
 
+import json
 import math
-from typing import Any
+from typing import Any, NoReturn
 
 MAX_DEPTH = 64
 """How many objects and arrays a payload or an operand may nest."""
@@ -11,6 +12,20 @@ MAX_DEPTH = 64
 
 class NotJsonError(ValueError):
     """A value has no JSON form; the message names the place and what would be right."""
+
+
+def decode_json(text: str) -> Any:
+    """Return the value that JSON text stands for.
+
+    Raises
+    ------
+    NotJsonError
+        If it is not JSON, holds NaN or Infinity, or nests too deep to be read.
+    """
+    try:
+        return _DECODER.decode(text)
+    except (ValueError, RecursionError) as error:
+        raise NotJsonError(str(error)) from None
 
 
 def check_json(value: object, where: str, max_depth: int = MAX_DEPTH) -> None:
@@ -83,3 +98,11 @@ def _check_text(text: str, place: str) -> None:
 
 def _short(key: str) -> str:
     return repr(key if len(key) <= 40 else key[:37] + "...")
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+"""Made once: `json.loads` would make one for each payload."""
