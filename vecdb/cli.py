@@ -226,12 +226,20 @@ def ingest(
 
 
 def _parsed_filter(text: str | None) -> dict[str, Any] | None:
+    from vecdb.payload.json_value import NotJsonError, decode_json
+
     if text is None:
         return None
     try:
-        return dict(json.loads(text))
-    except (ValueError, TypeError) as error:
-        raise InvalidFilterError(f"--filter {text!r} is not a JSON object: {error}") from error
+        condition = decode_json(text)
+    except NotJsonError as error:
+        raise InvalidFilterError(f"--filter {text!r:.200} is not JSON: {error}") from None
+    if not isinstance(condition, dict):
+        raise InvalidFilterError(
+            f"--filter {text!r:.200} is a JSON {type(condition).__name__}: must be an object, "
+            'such as {"year": {"$gte": 2020}}'
+        )
+    return condition
 
 
 @main.command()

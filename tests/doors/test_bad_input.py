@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from vecdb import errors
+from vecdb.cli import main
 
 NAN, INF = float("nan"), float("inf")
 GOOD = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
@@ -135,3 +137,25 @@ def test_a_server_opens_no_model_that_a_caller_names_by_path(
         embedded.create_collection("path", encoder=str(tmp_path))
     with pytest.raises(errors.ModelNotFoundError, match=tmp_path.name):
         client.create_collection("path", encoder=str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("condition", "words"),
+    [
+        ("[]", "a JSON list"),
+        ('[["a", 1]]', "a JSON list"),
+        ("null", "NoneType"),
+        ("{", "not JSON"),
+        ('{"a": NaN}', "NaN"),
+    ],
+)
+@pytest.mark.parametrize("command", ["search", "ask"])
+def test_a_filter_on_the_command_line_is_an_object(
+    tmp_path: Path, command: str, condition: str, words: str
+) -> None:
+    arguments = [command, "vecs", "words", "--filter", condition, "--db", str(tmp_path)]
+    told = CliRunner().invoke(main, arguments)
+    assert told.exit_code == 1
+    assert "--filter" in told.output
+    assert words in told.output
+    assert list(tmp_path.iterdir()) == []
