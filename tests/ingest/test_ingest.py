@@ -173,6 +173,46 @@ def test_one_bad_file_is_reported_and_the_rest_goes_in(folder: Path) -> None:
     assert target.points["docs/a.txt#0000"]
 
 
+def test_headings_that_leave_less_room_than_the_overlap_shorten_it(tmp_path: Path) -> None:
+    options = IngestOptions(chunk_tokens=64, overlap_tokens=45)
+    (tmp_path / "a.md").write_text(f"# {'word ' * 20}\n\n{text_of(60, 'A')}")
+    (tmp_path / "b.md").write_text(f"# b\n\n{text_of(60, 'B')}")
+    report = ingest([tmp_path], target := DictTarget(), options)
+    assert [name.split("/")[-1] for name in report.added] == ["a.md", "b.md"]
+    passages = sorted(
+        (payload["start"], payload["end"])
+        for _, payload in target.points.values()
+        if payload["path"].endswith("a.md")
+    )
+    assert len(passages) > 2
+    assert all(after[0] < before[1] for before, after in itertools.pairwise(passages))
+
+
+@pytest.mark.parametrize("overlap", [64, 5_000, -1])
+def test_an_overlap_of_a_whole_chunk_is_refused(folder: Path, overlap: int) -> None:
+    with pytest.raises(InvalidParameterError, match=str(overlap)):
+        ingest([folder], DictTarget(), IngestOptions(chunk_tokens=64, overlap_tokens=overlap))
+
+
+@pytest.mark.parametrize("form", ["---\ntitle: {}\n---\n", "# {}\n\n"])
+def test_a_title_of_half_a_megabyte_is_cut_once(tmp_path: Path, form: str) -> None:
+    title = form.format("word " * 100_000)
+    sections = "\n\n".join(f"## Part {n}\n\ntext" for n in range(20))
+    (tmp_path / "a.md").write_text(title + sections)
+    counted = 0
+
+    def count(text: str) -> int:
+        nonlocal counted
+        counted += len(text)
+        return len(text.split())
+
+    options = IngestOptions(count_tokens=count)
+    target = DictTarget()
+    assert ingest([tmp_path], target, options).failed == []
+    assert all(count(text) <= options.chunk_tokens for text, _ in target.points.values())
+    assert counted < 40 * len(title)
+
+
 def test_single_files_several_roots_and_repeated_names(folder: Path) -> None:
     target = DictTarget()
     report = ingest([folder / "a.txt", folder, folder / "a.txt"], target, SMALL)

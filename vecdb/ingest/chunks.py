@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
 
 from vecdb.config import CHUNK_TOKENS
@@ -17,6 +18,9 @@ _BETWEEN_HEADINGS = " > "
 _MOST_CONTEXT = 0.4
 """The greatest share of a chunk that its line of context may take."""
 
+_CHARACTERS_PER_TOKEN = 8
+"""More than a title has for each token; a longer line is cut without being counted."""
+
 
 @dataclass(frozen=True, slots=True)
 class IngestOptions:
@@ -27,7 +31,8 @@ class IngestOptions:
     chunk_tokens
         The most tokens of a chunk, its line of context included.
     overlap_tokens
-        How much of a chunk's end the next one repeats.
+        How much of a chunk's end the next one repeats; less than `chunk_tokens`, and half a
+        passage where a document's headings leave no room for more.
     count_tokens
         Counts tokens; an estimate by default, since the encoder may be on a server.
     batch_rows
@@ -74,11 +79,14 @@ def split_document(
         for path in [(), *heading_paths(document.headings)]
     }
     room = options.chunk_tokens - max(map(options.count_tokens, contexts.values()))
+    limit = max(CHUNK_TOKENS.least, room)
+    overlap = options.overlap_tokens
     passages = split_passages(
         document.text,
         options.count_tokens,
-        max_tokens=max(CHUNK_TOKENS.least, room),
-        overlap_tokens=options.overlap_tokens,
+        max_tokens=limit,
+        # Headings may leave less room than the overlap asked for.
+        overlap_tokens=overlap if overlap < limit else limit // 2,
         headings=document.headings,
     )
     return [
@@ -105,11 +113,17 @@ def _context(title: str, path: tuple[str, ...], count_tokens: CountTokens, most:
     """Return the line of context; what is too long loses its middle headings, then its end."""
     if path[:1] == (title,):
         path = path[1:]
+    longest = most * _CHARACTERS_PER_TOKEN
     for headings in (path, path[-1:], ()):
-        line = _BETWEEN_HEADINGS.join((title, *headings))
-        if count_tokens(line) <= most:
-            return line
-    words = title.split()
-    while len(words) > 1 and count_tokens(" ".join(words)) > most:
-        words.pop()
-    return " ".join(words)[: most * 8]
+        parts = (title, *headings)
+        if sum(map(len, parts)) <= longest:
+            line = _BETWEEN_HEADINGS.join(parts)
+            if count_tokens(line) <= most:
+                return line
+    words = title[:longest].split()
+
+    def tokens(kept: int) -> int:
+        return count_tokens(" ".join(words[:kept]))
+
+    kept = 1 + bisect_right(range(2, len(words) + 1), most, key=tokens)
+    return " ".join(words[:kept])

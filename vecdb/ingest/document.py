@@ -32,6 +32,9 @@ class Document:
 Reader: TypeAlias = Callable[[bytes, str], Document]
 """Turns a file's bytes and its name into a document, or raises `UnreadableDocumentError`."""
 
+_LONGEST_HEADING = 1_000
+"""Characters."""
+
 _SPACE = re.compile(r"\s+")
 _NOT_TEXT = re.compile(
     "[\0\ud800-\udfff]"
@@ -47,9 +50,15 @@ class DocumentBuilder:
     _length: int = 0
 
     def heading(self, title: str, level: int) -> None:
-        """Add a heading; white space in it is collapsed, and an empty one is left out."""
+        """Add a heading; white space in it is collapsed, and an empty one is left out.
+
+        One that no reader would take for a heading is running text: as a heading, each chunk
+        below would repeat it, and none would hold it.
+        """
         title = collapsed(title)
-        if title:
+        if len(title) > _LONGEST_HEADING:
+            self.paragraph(title)
+        elif title:
             start = self._add(title)
             shown = _NOT_TEXT.sub("\ufffd", title)
             self._headings.append(Heading(start, start + len(title), level, shown))

@@ -22,8 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from vecdb.config import BATCH_ROWS, CHUNK_TOKENS
-from vecdb.errors import InvalidArgumentError, UnreadableDocumentError
+from vecdb.config import BATCH_ROWS, CHUNK_OVERLAP_TOKENS, CHUNK_TOKENS
+from vecdb.errors import InvalidArgumentError, InvalidParameterError, UnreadableDocumentError
 from vecdb.ingest.chunks import Chunk, IngestOptions, chunk_id, split_document
 from vecdb.ingest.files import FoundFile, SkippedFile, find_files, read_document
 from vecdb.types import Payload, PointId, Record, UpsertResult
@@ -112,6 +112,11 @@ def ingest(
 
     options = options or IngestOptions()
     CHUNK_TOKENS.check(options.chunk_tokens)
+    if CHUNK_OVERLAP_TOKENS.check(options.overlap_tokens) >= options.chunk_tokens:
+        raise InvalidParameterError(
+            f"overlap_tokens={options.overlap_tokens}: must be less than "
+            f"chunk_tokens={options.chunk_tokens}"
+        )
     BATCH_ROWS.check(options.batch_rows)
     started = time.monotonic()
     report = IngestReport()
