@@ -18,6 +18,7 @@ from vecdb.config import (
     ANSWER_K,
     ANSWER_TOKENS,
     CHUNK_TOKENS,
+    DEFAULT_ENCODER,
     DEFAULT_PORT,
     SCRUB_BYTES_PER_SECOND,
     SCRUB_SECONDS,
@@ -29,7 +30,6 @@ from vecdb.version import VERSION
 if TYPE_CHECKING:
     from vecdb.types import Citation, Hit, Source
 
-DEFAULT_ENCODER = "all-MiniLM-L6-v2"
 _SNIPPET_CHARS = 240
 _EXIT_LOST = 3
 
@@ -137,7 +137,7 @@ def serve(
 )
 @reported
 def demo(data: Path) -> None:
-    """Serve, ingest real text, search it and answer three questions from it."""
+    """Serve, ingest real text, search it and answer four questions, the last of which it cannot."""
     from vecdb.demo import run_demo
 
     run_demo(data)

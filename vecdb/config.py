@@ -96,5 +96,8 @@ MESSAGE_BYTES = Limits("message bytes", 1 << 16, 64 << 20, 1 << 30)
 
 BACKUPS_KEPT = Limits("keep", 1, 7, 1_000_000)
 
+DEFAULT_ENCODER = "all-MiniLM-L6-v2"
+DEFAULT_DECODER = "SmolLM2-135M-Instruct"
+
 DEFAULT_PORT = 7654
 """Where a server listens, and where a client looks, when no port is given."""

@@ -14,7 +14,13 @@ from vecdb.catalog import Catalog, CatalogEntry
 from vecdb.collection import Collection, CollectionSettings
 from vecdb.collection.budget import Budget, SpaceLimits, Usage
 from vecdb.collection.settings import check_name
-from vecdb.config import DIM, MIN_FREE_BYTES, SCRUB_BYTES_PER_SECOND, SCRUB_SECONDS
+from vecdb.config import (
+    DEFAULT_DECODER,
+    DIM,
+    MIN_FREE_BYTES,
+    SCRUB_BYTES_PER_SECOND,
+    SCRUB_SECONDS,
+)
 from vecdb.errors import (
     ClosedError,
     CollectionExistsError,
@@ -30,7 +36,7 @@ from vecdb.errors import (
 )
 from vecdb.housekeeping import Housekeeping, Scrubber
 from vecdb.index import as_metric
-from vecdb.models import DEFAULT_DECODER, Models
+from vecdb.models import Models
 from vecdb.restoring import refuse_half_restored
 from vecdb.storage import Durability, PosixStore, Store
 from vecdb.storage.backup import Step

@@ -17,6 +17,7 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
+from vecdb.config import DEFAULT_DECODER, DEFAULT_ENCODER
 from vecdb.errors import CollectionNotFoundError, UnavailableError
 from vecdb.ingest import IngestReport, ingest
 from vecdb.rag.sentences import sentence_spans
@@ -25,8 +26,6 @@ from vecdb_client import Client, Collection
 
 CORPUS = Path(__file__).parent / "demo_corpus" / "peps"
 COLLECTION = "peps"
-ENCODER = "all-MiniLM-L6-v2"
-DECODER = "SmolLM2-135M-Instruct"
 QUESTIONS = (
     "What does PEP stand for?",
     "What is the maximum line length in the style guide?",
@@ -66,7 +65,7 @@ def run_demo(data: Path, write: Callable[[str], object] | None = None) -> None:
         try:
             points = database.collection(COLLECTION)
         except CollectionNotFoundError:
-            points = database.create_collection(COLLECTION, encoder=ENCODER)
+            points = database.create_collection(COLLECTION, encoder=DEFAULT_ENCODER)
         show(f"\nIngesting {CORPUS.name} (50 of Python's design documents) into {COLLECTION!r}:\n")
         report = ingest([CORPUS], points, progress=True)
         points.flush()
@@ -81,7 +80,7 @@ def fetch_models(show: Callable[[str], object]) -> None:
     """Bring the two models onto this machine, here rather than in the server, to show progress."""
     from vecdb.registry.models import fetch_all, find_model
 
-    for name in (ENCODER, DECODER):
+    for name in (DEFAULT_ENCODER, DEFAULT_DECODER):
         model = find_model(name)
         show(f"Model {model.name} ({model.size / 1e6:.0f} MB, {model.licence})\n")
         fetch_all(model)
@@ -184,7 +183,7 @@ def _query_vectors(database: Client, texts: Sequence[str]) -> Matrix:
     name = f"{COLLECTION}-queries"
     if name in database.list_collections():  # left by a run that was broken off
         database.drop_collection(name)
-    scratch = database.create_collection(name, encoder=ENCODER)
+    scratch = database.create_collection(name, encoder=DEFAULT_ENCODER)
     try:
         scratch.upsert(list(range(len(sentences))), texts=list(sentences))
         vectors = np.stack([r.vector for r in scratch.get(list(range(len(sentences))))])

@@ -5,13 +5,11 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
+from vecdb.config import DEFAULT_DECODER
 from vecdb.decode import ChatModel, load_chat_model
 from vecdb.encode import Encoder, load_encoder
 from vecdb.errors import ClosedError, EncoderMismatchError
 from vecdb.types import EncoderInfo, LoadedModel
-
-DEFAULT_ENCODER = "all-MiniLM-L6-v2"
-DEFAULT_DECODER = "SmolLM2-135M-Instruct"
 
 
 class Models:

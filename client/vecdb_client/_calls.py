@@ -296,9 +296,7 @@ def search_batch(
     """Return what `search` returns, for each of several texts or rows of `vectors`."""
     rows = None if vectors is None else arguments.matrix(vectors)
     request = _search_request(collection, queries, rows, k, filter, ef)
-    return Call(
-        "Search", request, lambda r: [codec.hits_value(hits) for hits in r.results], timeout
-    )
+    return Call("Search", request, _all_hits, timeout)
 
 
 def get(

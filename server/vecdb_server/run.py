@@ -39,8 +39,8 @@ def serve(config: ServerConfig, announce: Callable[[str], None] | None = None) -
         be listened on.
     """
     # The engine takes longer to import than a mistake in the configuration takes to report.
+    from vecdb.config import DEFAULT_DECODER
     from vecdb.database import Database
-    from vecdb.models import DEFAULT_DECODER
 
     log_to_stderr()
     with Database(
