@@ -7,7 +7,6 @@ without a backup beside, and restores it.
 from __future__ import annotations
 
 import shutil
-import sys
 import tempfile
 import threading
 import time
@@ -15,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+import click
 import numpy as np
 
 import vecdb
@@ -48,7 +48,7 @@ def shown(what: str, seconds: list[float]) -> None:
     print(f"{len(seconds)} searches {what}: p50 {p50:.2f} ms, p99 {p99:.2f} ms")
 
 
-def main(root: Path, rows: int) -> None:
+def run(root: Path, rows: int) -> None:
     rng = np.random.default_rng(0)
     db = vecdb.connect(str(root / "data"))
     points = db.create_collection("points", dim=DIM)
@@ -76,9 +76,17 @@ def main(root: Path, rows: int) -> None:
     timed("restore", lambda: vecdb.restore(root / "backups", root / "restored"))
 
 
-if __name__ == "__main__":
-    scratch = Path(tempfile.mkdtemp(prefix="vecdb-backup-", dir=sys.argv[1]))
+@click.command(help=__doc__)
+@click.argument("directory", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("rows", type=click.IntRange(min=1), default=100_000)
+def main(directory: Path, rows: int) -> None:
+    """Measure in a folder of its own below `directory`."""
+    scratch = Path(tempfile.mkdtemp(prefix="vecdb-backup-", dir=directory))
     try:
-        main(scratch, int(sys.argv[2]) if len(sys.argv) > 2 else 100_000)
+        run(scratch, rows)
     finally:
         shutil.rmtree(scratch)
+
+
+if __name__ == "__main__":
+    main()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import tempfile
 import threading
 import time
@@ -16,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
+import click
 import numpy as np
 
 from vecdb.storage import PosixStore, SegmentFile, Upsert, Wal, encode_operation, write_segment
@@ -100,6 +100,15 @@ def run(root: Path) -> dict[str, float]:
     return found
 
 
+@click.command(help=__doc__)
+@click.argument(
+    "directory", required=False, type=click.Path(path_type=Path, exists=True, file_okay=False)
+)
+def main(directory: Path | None) -> None:
+    """Measure in a folder of its own below `directory`."""
+    with tempfile.TemporaryDirectory(dir=directory) as folder:
+        click.echo(json.dumps(run(Path(folder)), indent=1))
+
+
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory(dir=sys.argv[1] if len(sys.argv) > 1 else None) as folder:
-        print(json.dumps(run(Path(folder)), indent=1))
+    main()

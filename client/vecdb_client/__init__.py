@@ -5,9 +5,9 @@
 ...     docs = db.collection("docs")
 ...     docs.search("a question", k=10)
 
-Errors are the classes of `vecdb.errors`, results those of `vecdb.types`. Reads and upserts are
-sent again, up to five times within a few seconds, when the server cannot be reached; create, drop,
-delete and ask are not, because a second execution would answer differently.
+Errors are the classes of `vecdb.errors`, results those of `vecdb.types`. When the server cannot be
+reached, reads, upsert and flush are tried again, five times in all within a few seconds; create,
+drop, delete, backup and ask are not, because a second execution would answer differently.
 """
 
 from vecdb_client._async_client import AsyncAnswer, AsyncClient, AsyncCollection

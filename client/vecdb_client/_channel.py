@@ -22,8 +22,9 @@ ConnectionT = TypeVar("ConnectionT")
 SERVICE = pb.DESCRIPTOR.services_by_name["VecdbService"]
 
 # A call is sent again only when a second execution leaves the same state and gives the same
-# answer as one: reads, and upsert. A second create, drop or delete would report that there was
-# nothing to do, and a second answer may differ from the pieces already yielded.
+# answer as one: reads, upsert and flush. A second create, drop or delete would report that there
+# was nothing to do, a second backup would be one more, and a second answer may differ from the
+# pieces already yielded.
 RETRIED = (
     "Ping",
     "GetServerInfo",

@@ -1,1 +1,1 @@
-"""The generated stubs of the vecdb.v1 protocol."""
+"""The vecdb.v1 protocol: generated stubs, values as messages and back, errors as statuses."""
