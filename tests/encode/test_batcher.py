@@ -6,6 +6,7 @@ import itertools
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -244,3 +245,31 @@ def test_every_caller_gets_its_own_rows(
     assert sorted(n for batch in model.batches for n in batch) == sorted(itertools.chain(*calls))
     for batch in model.batches:
         assert len(batch) == 1 or len(batch) * max(batch) <= batch_tokens
+
+
+def test_batches_of_one_request_may_fail_at_once(
+    make: Callable[..., Batcher], model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both_look = threading.Barrier(2)
+
+    class Looked(Future[Rows]):
+        """Is not done when both workers look."""
+
+        def done(self) -> bool:
+            found = super().done()
+            with suppress(threading.BrokenBarrierError):
+                both_look.wait(0.5)
+            return found
+
+    monkeypatch.setattr("vecdb.encode.batcher.Future", Looked)
+    batcher = make(workers=2)
+    model.error = RuntimeError("broken")
+    model.go.clear()
+    future = batcher.submit([text(80), text(80)], list)
+    for _ in range(2):
+        assert model.busy.acquire(timeout=10)
+    model.go.set()
+    with pytest.raises(RuntimeError, match="broken"):
+        future.result(10)
+    model.error = None
+    batcher.close()  # joins the workers: one that had died would have failed the test

@@ -17,7 +17,7 @@ import atexit
 import itertools
 import threading
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -54,6 +54,7 @@ class _Request(Generic[T]):
     lengths: list[int] = field(init=False)
     rows: Rows = field(init=False)
     missing: int = field(init=False)
+    failed: bool = False
 
     def __post_init__(self) -> None:
         self.waiting = sorted(
@@ -168,8 +169,7 @@ class Batcher:
             self._closed = True
             abandoned, self._requests, self._queued = self._requests, [], 0
             self._changed.notify_all()
-        for request in abandoned:
-            _fail(request, ClosedError("the encoder was closed"))
+        self._fail(abandoned, ClosedError("the encoder was closed"))
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join()
@@ -271,10 +271,13 @@ class Batcher:
                 sum(request.lengths) for request in self._requests if id(request) in failed
             )
             self._requests = [each for each in self._requests if id(each) not in failed]
-        for request in failed.values():
-            _fail(request, error)
+        self._fail(failed.values(), error)
 
-
-def _fail(request: _Request[Any], error: BaseException) -> None:
-    if not request.future.done() and request.future.set_running_or_notify_cancel():
-        request.future.set_exception(error)
+    def _fail(self, requests: Iterable[_Request[Any]], error: BaseException) -> None:
+        """Give the callers the error, each once: batches of one request may fail together."""
+        for request in requests:
+            with self._changed:
+                told = request.failed or request.future.done()
+                request.failed = True
+            if not told and request.future.set_running_or_notify_cancel():
+                request.future.set_exception(error)
