@@ -30,9 +30,10 @@ from bench.decoder_peer import build_with_genai, wrap_graph
 from bench.machine import describe_commit, describe_machine, versions
 from vecdb.decode import GenerationParams
 from vecdb.decode.load import cached_graph, cached_tokenizer
-from vecdb.decode.onnx import OnnxDecoder, default_threads
+from vecdb.decode.onnx import OnnxDecoder
 from vecdb.decode.tokenizer import DecoderTokenizer
 from vecdb.demo import CORPUS
+from vecdb.onnx_sessions import default_threads
 from vecdb.registry.cache import default_root
 from vecdb.registry.models import fetch, find_model
 

@@ -20,6 +20,7 @@ from vecdb.errors import (
     InvalidParameterError,
     ResourceExhaustedError,
 )
+from vecdb.onnx_sessions import cuda_available
 
 PROMPT = [5, 9, 100, 42]
 
@@ -129,13 +130,13 @@ def test_no_memory_for_the_cache(tiny, monkeypatch):
     def refuse(*args, **kwargs):
         raise MemoryError
 
-    monkeypatch.setattr(decode_onnx.ort.OrtValue, "ortvalue_from_shape_and_type", refuse)
+    monkeypatch.setattr(decode_onnx.OrtValue, "ortvalue_from_shape_and_type", refuse)
     with pytest.raises(ResourceExhaustedError, match="keys and values of 128 tokens"):
         next(tiny.decoder.generate(PROMPT, GenerationParams(max_tokens=100)))
 
 
 def test_cuda_by_name_fails_loudly_without_it(tiny):
-    if decode_onnx.cuda_available():
+    if cuda_available():
         pytest.skip("there is a CUDA provider here")
     with pytest.raises(DeviceUnavailableError, match=r"no CUDA provider.*vecdb\[gpu\]"):
         OnnxDecoder(tiny.decoder.session()._model_path, device="cuda")

@@ -15,11 +15,13 @@ from safetensors.numpy import load_file
 from tests.encode import reference, tiny
 from tests.encode.conftest import TINY
 from vecdb.encode import Encoder, load_encoder
+from vecdb.encode.onnx import EncoderSession
 from vecdb.encode.transformer import TransformerEncoder
 from vecdb.errors import (
     ClosedError,
     DeviceUnavailableError,
     EmptyBatchError,
+    InternalError,
     InvalidParameterError,
     InvalidTextError,
     MissingDependencyError,
@@ -134,7 +136,7 @@ def test_graph_is_cached_under_weights_and_settings(tiny_folder: Path, tmp_path:
 
 def test_without_cuda(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
-    with pytest.raises(DeviceUnavailableError, match=r"built without CUDA.*vecdb\[gpu\]"):
+    with pytest.raises(DeviceUnavailableError, match=r"no CUDA provider.*vecdb\[gpu\]"):
         load_encoder(str(tiny_folder), cache_dir=tmp_path, device="cuda")
     encoder = load_encoder(str(tiny_folder), cache_dir=tmp_path, device="auto")
     assert encoder.provider == "CPUExecutionProvider"
@@ -155,6 +157,13 @@ def test_cuda_that_does_not_start(
     assert encoder.provider == "CPUExecutionProvider"
     assert len(encoder.encode(TEXTS).vectors) == 4
     encoder.close()
+
+
+def test_a_file_that_is_no_graph(tmp_path: Path) -> None:
+    (tmp_path / "x.onnx").write_bytes(b"nothing of the kind")
+    for name in ("x.onnx", "missing.onnx"):
+        with pytest.raises(InternalError, match=name):
+            EncoderSession(tmp_path / name, device="cpu")
 
 
 def test_unknown_arguments(tiny_folder: Path, tmp_path: Path) -> None:

@@ -103,9 +103,9 @@ def _load(
     threads: int | None,
 ) -> LocalChatModel:
     from vecdb.decode.local import LocalChatModel
-    from vecdb.decode.onnx import OnnxDecoder, cuda_available, require_cuda
+    from vecdb.decode.onnx import OnnxDecoder
     from vecdb.decode.tokenizer import DecoderTokenizer
-    from vecdb.errors import DeviceUnavailableError
+    from vecdb.onnx_sessions import on_device, require_cuda
 
     def open_on(where: Literal["cpu", "cuda"]) -> OnnxDecoder:
         if where == "cuda":
@@ -117,15 +117,7 @@ def _load(
         ahead = kind == "int8"
         return OnnxDecoder(graph, device=where, threads=threads, look_ahead=ahead)
 
-    if device == "cuda" or (device == "auto" and cuda_available()):
-        try:
-            decoder = open_on("cuda")
-        except DeviceUnavailableError:
-            if device == "cuda":
-                raise
-            decoder = open_on("cpu")
-    else:
-        decoder = open_on("cpu")
+    decoder = on_device(device, open_on)
     tokenizer = DecoderTokenizer(cached_tokenizer(path, sha256, cache_dir).read_text("utf-8"))
     return LocalChatModel(name, decoder, tokenizer)
 

@@ -1,4 +1,4 @@
-"""The decoder that runs an ONNX graph in this process; the one module that imports onnxruntime.
+"""The decoder that runs an ONNX graph in this process.
 
 A step writes its keys and values into the cache it was given: past and present are bound to the
 same memory, so nothing is copied from token to token. The cache of a generation is allocated at
@@ -8,10 +8,9 @@ once, for prompt and answer; on the CPU its pages are touched only as tokens arr
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,57 +20,21 @@ from vecdb.decode.generation import Generation
 from vecdb.errors import (
     ClosedError,
     DecoderError,
-    DeviceUnavailableError,
     InvalidParameterError,
     ResourceExhaustedError,
 )
-from vecdb.registry.extras import needs_extra
-
-with needs_extra():
-    import onnxruntime as ort
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
-
-_RUNTIME_ERRORS = (
-    state.EPFail,
-    state.Fail,
-    state.InvalidArgument,
-    state.InvalidGraph,
-    state.InvalidProtobuf,
-    state.NotImplemented,
-    state.RuntimeException,
+from vecdb.onnx_sessions import (
+    CUDA,
+    ERRORS,
+    OrtValue,
+    Session,
+    default_threads,
+    open_session,
+    session_options,
 )
-_CPU = "CPUExecutionProvider"
-_CUDA = "CUDAExecutionProvider"
+
 _SCORED_TOKENS = 128
 _CAPACITY_STEP = 64
-_LOG_ERRORS_ONLY = 3
-
-
-def cuda_available() -> bool:
-    """Tell whether the installed onnxruntime can execute on a CUDA device."""
-    return _CUDA in ort.get_available_providers()
-
-
-def require_cuda() -> None:
-    """Refuse to go on without CUDA.
-
-    Raises
-    ------
-    DeviceUnavailableError
-        If the installed onnxruntime has no CUDA provider.
-    """
-    if not cuda_available():
-        raise DeviceUnavailableError(
-            'device="cuda": the installed onnxruntime has no CUDA provider, it has '
-            f'{ort.get_available_providers()}; pip install "vecdb[gpu]", or use device="cpu"'
-        )
-
-
-def default_threads() -> int:
-    """Return the number of CPUs that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class OnnxDecoder:
@@ -103,31 +66,18 @@ class OnnxDecoder:
         self,
         path: Path,
         *,
-        device: str = "cpu",
+        device: Literal["cpu", "cuda"] = "cpu",
         threads: int | None = None,
         look_ahead: bool = False,
     ) -> None:
         self.look_ahead = look_ahead
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads or default_threads()
-        options.log_severity_level = _LOG_ERRORS_ONLY
-        providers = [_CUDA, _CPU] if device == "cuda" else [_CPU]
-        if device == "cuda":
-            require_cuda()
-            ort.preload_dlls()  # the CUDA libraries that the extra installs beside onnxruntime
+        options = session_options(threads or default_threads())
         try:
-            session = ort.InferenceSession(str(path), options, providers=providers)
-        except _RUNTIME_ERRORS as error:
-            if device == "cuda":
-                raise DeviceUnavailableError(f'device="cuda" does not work: {error}') from error
+            session = open_session(path, options, device)
+        except ERRORS as error:
             raise DecoderError(f"onnxruntime cannot load {path}: {error}") from error
-        self._session: ort.InferenceSession | None = session
+        self._session: Session | None = session
         self._provider: str = session.get_providers()[0]
-        if device == "cuda" and self._provider != _CUDA:
-            raise DeviceUnavailableError(
-                f'device="cuda": onnxruntime fell back to {self._provider}; the CUDA libraries or '
-                'the driver cannot be loaded. Repair them, or use device="cpu"'
-            )
         metadata = session.get_modelmeta().custom_metadata_map
         self._context_tokens = int(metadata["context_tokens"])
         self._vocabulary = int(session.get_outputs()[0].shape[2])
@@ -200,7 +150,7 @@ class OnnxDecoder:
         """Free the model; generations that are under way end with `ClosedError`."""
         self._session = None
 
-    def session(self) -> ort.InferenceSession:
+    def session(self) -> Session:
         """Return the session.
 
         Raises
@@ -225,16 +175,16 @@ class OnnxDecoder:
         """
         return Steps(self.session(), self, tokens)
 
-    def new_cache(self, capacity: int) -> list[tuple[str, ort.OrtValue]]:
+    def new_cache(self, capacity: int) -> list[tuple[str, OrtValue]]:
         """Return fresh memory for the keys and values of `capacity` tokens, by input name."""
         shape = (1, self._cache_heads, capacity, self._head_size)
         kind = self._cache_dtype
         # onnxruntime's own memory: numpy's is not aligned to cache lines, which slows attention.
-        make = ort.OrtValue.ortvalue_from_shape_and_type
-        device = "cuda" if self._provider == _CUDA else "cpu"
+        make = OrtValue.ortvalue_from_shape_and_type
+        device = "cuda" if self._provider == CUDA else "cpu"
         try:
             return [(name, make(shape, kind, device, 0)) for name in self._cache_names]
-        except (MemoryError, *_RUNTIME_ERRORS) as error:
+        except (MemoryError, *ERRORS) as error:
             size = len(self._cache_names) * math.prod(shape) * kind.itemsize
             raise ResourceExhaustedError(
                 f"no memory for the keys and values of {capacity} tokens ({size >> 20} MiB)"
@@ -255,12 +205,12 @@ class OnnxDecoder:
 class Steps:
     """Runs the graph over one growing sequence; not thread-safe."""
 
-    def __init__(self, session: ort.InferenceSession, decoder: OnnxDecoder, tokens: int) -> None:
+    def __init__(self, session: Session, decoder: OnnxDecoder, tokens: int) -> None:
         capacity = -(-tokens // _CAPACITY_STEP) * _CAPACITY_STEP
         self._session = session
         self._vocabulary = decoder.vocabulary
         # A binding copies to the device when it is made, so there the inputs are bound every time.
-        self._on_device = decoder.provider == _CUDA
+        self._on_device = decoder.provider == CUDA
         self._binding = session.io_binding()
         # Holds the memory that the binding points into.
         self._cache = decoder.new_cache(capacity)
@@ -289,7 +239,7 @@ class Steps:
             self._bound = arrays
         try:
             self._session.run_with_iobinding(self._binding)
-        except _RUNTIME_ERRORS as error:
+        except ERRORS as error:
             raise DecoderError(f"onnxruntime failed at token {length}: {error}") from error
         self._length = length
         rows_logits: NDArray[np.float32] = arrays.logits[0]
@@ -316,7 +266,7 @@ class _StepArrays:
         }
         self.logits = np.empty((1, rows, vocabulary), dtype=np.float32)
         # These share the arrays' memory.
-        from_numpy = ort.OrtValue.ortvalue_from_numpy
+        from_numpy = OrtValue.ortvalue_from_numpy
         self.values = {name: from_numpy(array) for name, array in self.inputs.items()}
         self.output = from_numpy(self.logits)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -14,8 +13,9 @@ from numpy.typing import NDArray
 from vecdb.config import ENCODER_QUEUE_TOKENS, THREADS
 from vecdb.encode.base import Encoded, Output
 from vecdb.encode.batcher import Batcher, Rows
-from vecdb.encode.onnx import CPU, EncoderSession
+from vecdb.encode.onnx import EncoderSession
 from vecdb.encode.tokenizer import TextTokenizer, check_text, check_texts
+from vecdb.onnx_sessions import CPU, default_threads
 from vecdb.types import EncoderInfo, Matrix
 
 _WINDOW_TEXTS = 256
@@ -150,8 +150,4 @@ def _best_batch_tokens(session: EncoderSession) -> int:
 def _workers(session: EncoderSession, threads: int | None) -> int:
     if session.provider != CPU:
         return 1
-    if threads is not None:
-        return THREADS.check(threads)
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return default_threads() if threads is None else THREADS.check(threads)
