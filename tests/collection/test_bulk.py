@@ -144,6 +144,26 @@ def test_a_load_that_fails_leaves_nothing(tmp_path: Path) -> None:
         assert versions(points, [1]) == {1: 0}
 
 
+def test_a_load_has_one_block(tmp_path: Path) -> None:
+    with Database(tmp_path / "data") as db:
+        points = db.create_collection("c", dim=DIM)
+        load = points.bulk()
+        with load:
+            load.add([1, 2], vectors=vectors(2))
+        points.delete(ids=[2])
+        with pytest.raises(ClosedError, match="another"), load:
+            load.add([3], vectors=vectors(1))
+        raised = points.bulk()
+        with suppress(KeyError), raised:
+            raised.add([4], vectors=vectors(1))
+            raise KeyError
+        with pytest.raises(ClosedError, match="another"), raised:
+            pass
+        assert points.count() == 1
+    with Database(tmp_path / "data") as db:
+        assert [record.id for record in db.collection("c").get([1, 2, 3, 4])] == [1]
+
+
 def test_limits_hold_for_loads(tmp_path: Path) -> None:
     with Database(tmp_path / "data", max_disk_bytes=1 << 20) as db:
         points = db.create_collection("c", dim=256)

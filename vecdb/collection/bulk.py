@@ -33,7 +33,7 @@ Check = Callable[
 
 
 class BulkLoad:
-    """A load in hand; made by `Collection.bulk`, and used in a ``with`` block by one thread.
+    """A load in hand; made by `Collection.bulk`, and used in one ``with`` block by one thread.
 
     Nothing of it is seen before the block ends, and nothing stays when the block raises. It does
     not go through the log: points are gathered in memory up to the size of a segment, which is
@@ -58,6 +58,7 @@ class BulkLoad:
         self._commit = commit
         self._written: list[StoredSegment] = []
         self._rows = GrowingSegment(settings.dim, settings.metric)
+        self._begun = False
         self._open = False
         self.count = 0
 
@@ -116,7 +117,9 @@ class BulkLoad:
         self._rows = GrowingSegment(self._settings.dim, self._settings.metric)
 
     def __enter__(self) -> Self:
-        self._open = True
+        if self._begun:
+            raise ClosedError("this bulk load had its `with` block: begin another with `bulk()`")
+        self._begun = self._open = True
         return self
 
     def __exit__(
