@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from vecdb.collection.segments import Segments
+from vecdb.config import STR_ID_BYTES
+from vecdb.errors import DuplicateIdError, InvalidIdError
 from vecdb.payload import decode_payload, encode_payload
 from vecdb.types import PointId
 
@@ -26,18 +28,45 @@ def chunk_batch(
 
     A chunk's payload is its text's, with ``chunk`` added: ``{"of": id, "number": n, "start": s,
     "end": e}``, the span in characters.
+
+    Raises
+    ------
+    DuplicateIdError
+        If two of `ids` give one chunk the same id, as 1 and "1" do.
+    InvalidIdError
+        If an id leaves no room for its chunks' numbers.
     """
     new_ids: list[PointId] = []
     new_texts: list[str] = []
     new_payloads: list[bytes | None] = []
+    spelt: dict[str, PointId] = {}
+    for point_id in ids:
+        other = spelt.setdefault(str(point_id), point_id)
+        if other is not point_id:
+            raise DuplicateIdError(
+                f"ids {other!r:.100} and {point_id!r:.100} would both have chunks named "
+                f"{chunk_id(point_id, 0)!r:.100}: rename one of them"
+            )
     for point_id, text, payload in zip(ids, texts, payloads, strict=True):
         for number, (start, end) in enumerate(split(text)):
             chunk = {"of": point_id, "number": number, "start": start, "end": end}
             fields = {} if payload is None else decode_payload(payload)
-            new_ids.append(chunk_id(point_id, number))
+            new_ids.append(_valid_chunk_id(point_id, number))
             new_texts.append(text[start:end])
             new_payloads.append(encode_payload({**fields, "chunk": chunk}))
     return new_ids, new_texts, new_payloads
+
+
+def _valid_chunk_id(point_id: PointId, number: int) -> str:
+    found = chunk_id(point_id, number)
+    size, most = len(found.encode()), STR_ID_BYTES.greatest
+    if size > most:
+        room = len(f"#{number}")
+        raise InvalidIdError(
+            f"id {point_id!r:.100} has {size - room} bytes in UTF-8, and its chunk {number} needs "
+            f"{room} more for its number: must have at most {most - room}"
+        )
+    return found
 
 
 def stale_chunks(segments: Segments, ids: Sequence[PointId]) -> list[PointId]:
