@@ -1,4 +1,4 @@
-"""Texts written as chunks: each chunk under an id of its own, and none that an earlier text left."""
+"""Texts written as chunks: each under an id of its own, and none left of an earlier text."""
 
 from __future__ import annotations
 
@@ -63,8 +63,21 @@ def test_no_two_texts_share_a_chunks_id(docs: Any) -> None:
 
 @pytest.mark.parametrize(("size", "text"), [(1_023, "one"), (1_022, words(11))])
 def test_an_id_without_room_for_its_chunks_is_refused(docs: Any, size: int, text: str) -> None:
-    with pytest.raises(InvalidIdError, match="xxx.*needs"):
+    with pytest.raises(InvalidIdError, match=r"xxx.*needs"):
         docs.upsert(["short", "x" * size], texts=["a", text], long_text="chunk")
     assert docs.count() == 0
     result = docs.upsert(["short", "x" * (size - 1)], texts=["a", text], long_text="chunk")
     assert [record.id for record in docs.get(result.ids)] == result.ids
+
+
+@pytest.mark.parametrize("flushed", [False, True])
+def test_no_chunk_of_an_earlier_text_is_left(docs: Any, flushed: bool) -> None:
+    docs.upsert(["d", "e", 7], texts=[words(700), words(3), words(19)], long_text="chunk")
+    docs.upsert(["d#x", "d#3#0"], vectors=np.ones((2, DIM), np.float32))
+    if flushed:
+        docs.flush()
+    docs.delete(ids=["d#0", "7#0", *(f"d#{i}" for i in range(200, 460))])
+    result = docs.upsert(["d", 7], texts=["a b", "c"], long_text="chunk")
+    assert result.ids == ["d#0", "d#1", "7#0"]
+    assert docs.count() == 3 + 3 + 2
+    assert len(docs.get(["d#0", "d#1", "7#0", "e#0", "e#1", "e#2", "d#x", "d#3#0"])) == 8

@@ -10,6 +10,9 @@ from vecdb.errors import DuplicateIdError, InvalidIdError
 from vecdb.payload import decode_payload, encode_payload
 from vecdb.types import PointId
 
+_FIRST_BLOCK = 256
+_IDS_AT_ONCE = 16  # thousands of look-ups, while writers wait
+
 Span = tuple[int, int]
 
 
@@ -69,12 +72,26 @@ def _valid_chunk_id(point_id: PointId, number: int) -> str:
     return found
 
 
-def stale_chunks(segments: Segments, ids: Sequence[PointId]) -> list[PointId]:
-    """Return the ids of the chunks that earlier texts of `ids` left."""
+def stale_chunks(
+    segments: Segments, ids: Sequence[PointId], written: Sequence[PointId]
+) -> list[PointId]:
+    """Return the ids of the chunks that earlier texts of `ids` left, without those `written`.
+
+    Chunks may have been deleted one by one, so a number that is missing is not the end. They are
+    looked for in blocks of numbers, each as large as all before it: the first that is empty ends
+    the search. So it finds every chunk of a text that had up to `_FIRST_BLOCK`, and those of a
+    longer one unless half of its numbers, in a row, are gone.
+    """
+    kept = set(written)
     stale: list[PointId] = []
-    for point_id in ids:
-        number = 0
-        while segments.get([chunk_id(point_id, number)]):
-            stale.append(chunk_id(point_id, number))
-            number += 1
+    for first in range(0, len(ids), _IDS_AT_ONCE):
+        searched = ids[first : first + _IDS_AT_ONCE]
+        numbers = range(_FIRST_BLOCK)
+        while searched:
+            block = [chunk_id(point_id, number) for point_id in searched for number in numbers]
+            there = segments.present(block)
+            stale.extend(i for i in there if i not in kept)
+            going_on = {str(i).rpartition("#")[0] for i in there}
+            searched = [point_id for point_id in searched if str(point_id) in going_on]
+            numbers = range(numbers.stop, 2 * numbers.stop)
     return stale

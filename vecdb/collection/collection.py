@@ -199,7 +199,7 @@ class Collection:
         prepared = self._intake.prepare(ids, texts, vectors, payloads, long_text)
         result = self._write(prepared.batch, prepared.truncated)
         if prepared.stale:
-            self.delete(ids=prepared.stale)
+            self._delete(prepared.stale)
         return result
 
     def _write(self, batch: Batch, truncated: list[PointId]) -> UpsertResult:

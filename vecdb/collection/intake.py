@@ -119,9 +119,9 @@ class Intake:
         self._budget.check()
         stale: list[PointId] = []
         if long_text is LongText.CHUNK:
-            stale = stale_chunks(self._segments, ids)
+            given = ids
             ids, texts, payloads = chunk_batch(ids, texts, payloads, encoder.split)
-            stale = [i for i in stale if i not in set(ids)]
+            stale = stale_chunks(self._segments, given, ids)
         encoded = encoder.encode(texts)
         truncated = [ids[i] for i in np.flatnonzero(encoded.truncated).tolist()]
         if truncated and long_text is LongText.ERROR:

@@ -149,6 +149,16 @@ class Segments:
                 snapshot.check_whole()
         return records
 
+    def present(self, ids: Sequence[PointId]) -> list[PointId]:
+        """Return those of `ids` under which there are points, in that order."""
+        batch = IdBatch(ids)
+        there = np.zeros(len(ids), np.bool_)
+        with self._lock:
+            for segment in self._closed:
+                _mark(there, segment.rows.rows_of(batch), segment.alive)
+            _mark(there, self._growing.rows_of(batch), self._growing_alive)
+        return [ids[position] for position in np.flatnonzero(there).tolist()]
+
     def freeze(self) -> Segment | None:
         """Close the growing segment and start another; None when it has no rows."""
         with self._lock:
@@ -250,3 +260,9 @@ class Segments:
 
 def _joined(old: Sequence[Segment], kept: Sequence[Mask]) -> Mask:
     return np.concatenate([s.alive[k] for s, k in zip(old, kept, strict=True)])
+
+
+def _mark(there: NDArray[np.bool_], rows: NDArray[np.int64], alive: Mask) -> None:
+    """Mark the positions whose row lives; -1 is none."""
+    found = np.flatnonzero(rows >= 0)
+    there[found] |= alive[rows[found]]
