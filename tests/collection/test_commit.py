@@ -212,6 +212,22 @@ def wait_until_logged(queue: CommitQueue, count: int) -> None:
         time.sleep(0.001)
 
 
+@pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt, StorageIOError])
+def test_what_goes_wrong_before_the_log_is_touched_stops_nothing(
+    error: type[BaseException],
+) -> None:
+    log: Any = CountingLog()
+    queue = CommitQueue(log, Turns())
+
+    def encode() -> tuple[int, bytes]:
+        raise error
+
+    with pytest.raises(error):
+        queue.run(Write(encode, lambda sequence: sequence, alone=True))
+    assert queue.refusal is None
+    assert queue.run(write()) == 1
+
+
 def test_writes_are_put_into_the_log_while_earlier_ones_are_synced() -> None:
     log: Any = CountingLog()
     gate, plain_sync = Gate(), log.sync

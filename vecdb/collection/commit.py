@@ -183,12 +183,14 @@ class CommitQueue:
 
         Afterwards it leads, or whoever does will come to it.
         """
+        begun = False
         try:
             with self._writing:
                 self.refuse_if_stopped()
                 record = write.encode()
                 if record is None:
                     return False
+                begun = True
                 write.sequence = self._wal.write([record])
                 with self._state:
                     self._logged.append(write)
@@ -197,13 +199,14 @@ class CommitQueue:
                     self._arrived.notify()
                 return True
         except StorageIOError as error:
-            self.stop(error)
+            if begun:
+                self.stop(error)
             raise
         except VecdbError:
             raise
         except BaseException as error:
-            # It may be in the log and will not be applied: only opening again tells.
-            self._abandon(write, _interrupted_by(error))
+            if begun:  # it may be in the log and will not be applied: only opening again tells
+                self._abandon(write, _interrupted_by(error))
             raise
 
     def _gather(self) -> None:
