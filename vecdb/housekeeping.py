@@ -71,6 +71,9 @@ class Housekeeping:
                     _log.error("collection %r: background work stopped: %s", collection.name, error)
                     collection.stop_writing(error)
                     wait = _RETRY_SECONDS
+                except Exception:  # a defect, or no memory: the others are to be looked after still
+                    _log.exception("collection %r: background work failed", collection.name)
+                    wait = _RETRY_SECONDS
 
 
 def _give_way() -> None:
@@ -126,6 +129,9 @@ class Scrubber:
                     continue
                 except VecdbError as error:
                     _log.error("collection %r: scrub: %s", collection.name, error)
+                    continue
+                except Exception:
+                    _log.exception("collection %r: scrub failed", collection.name)
                     continue
                 _log.info(
                     "collection %r: %d files, %d bytes read again, %d damaged",

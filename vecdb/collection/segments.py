@@ -165,8 +165,9 @@ class Segments:
             if not len(self._growing):
                 return None
             segment = Segment(self._growing.view(), self._growing_alive, self._growing_matched)
+            following = GrowingSegment(self._dim, self._metric)  # before any change: it may fail
             self._closed.append(segment)
-            self._growing = GrowingSegment(self._dim, self._metric)
+            self._growing = following
             self._growing_alive = np.empty(0, np.bool_)
             self._growing_matched = MatchedRows()
             self.snapshot = self._snapshot(self.snapshot.sequence)
