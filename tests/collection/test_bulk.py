@@ -173,6 +173,24 @@ def test_limits_hold_for_loads(tmp_path: Path) -> None:
         assert points.count() == 0
 
 
+def test_limits_hold_for_all_of_a_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vecdb.collection.bulk._BUFFERED_BYTES", 200_000)
+    with Database(tmp_path / "data", max_disk_bytes=1 << 20) as db:
+        points = db.create_collection("c", dim=256)
+        rows = np.ones((200, 256), np.float32)
+        with suppress(DiskLimitError), points.bulk() as load:
+            for first in range(0, 4_000, 200):
+                load.add(range(first, first + 200), vectors=rows)
+        assert 800 <= load.count <= 1_200
+        assert points.info().disk_bytes < 1_000
+        with points.bulk() as load:
+            load.add(range(200), vectors=rows)
+            assert points.info().disk_bytes > rows.nbytes
+            told = points.info().disk_bytes
+        assert points.info().disk_bytes == told
+        assert points.count() == 200
+
+
 @pytest.mark.usefixtures("small_segments")
 def test_loads_beside_writers_and_merges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each thread owns some ids, so that what must be there afterwards is known."""

@@ -9,7 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.housekeeping import NoHousekeeping
+from vecdb.collection import Collection
 from vecdb.database import Database
+from vecdb.errors import DiskFullError, ReadOnlyError
+from vecdb.storage import PosixStore, check_directory
 
 SECRET = "the deleted text of"
 
@@ -137,3 +141,80 @@ def test_what_a_batch_does_not_have_takes_no_room_in_the_log(tmp_path: Path) -> 
     bare, with_texts, with_payloads = lengths
     assert with_texts == bare + 4 * 100 + 1
     assert with_payloads == bare + 4 * 100 + 2
+
+
+def segment_files(directory: Path) -> set[str]:
+    return {f"segments/{file.name}" for file in directory.glob("*/segments/*")}
+
+
+def no_room(*_: object, **__: object) -> None:
+    raise DiskFullError("no room is left")
+
+
+@pytest.mark.parametrize(
+    "full_at",
+    [
+        "vecdb.collection.improving.write_sections",
+        "vecdb.collection.draft.write_tombstones",
+        "vecdb.storage.ManifestLog.publish",
+    ],
+)
+def test_a_step_that_finds_the_disk_full_leaves_nothing_on_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full_at: str
+) -> None:
+    monkeypatch.setattr("vecdb.database.Housekeeping", NoHousekeeping)
+    with Database(tmp_path / "data", durability="os") as db:
+        points = db.create_collection("c", dim=8)
+        for _ in range(2):
+            fill(points, 2_000, 8)
+            points.maintenance.seal()
+        fill(points, 500, 8)
+        versions = points.maintenance.versions
+        for _ in range(2):
+            with monkeypatch.context() as full, suppress(DiskFullError):
+                full.setattr(full_at, no_room)
+                points.flush()
+                pytest.fail("nothing was written there")
+            assert segment_files(tmp_path / "data") == versions.stored.files
+            assert versions.bytes == versions.stored.bytes
+        points.flush()
+        assert segment_files(tmp_path / "data") == versions.stored.files
+        assert points.count() == 2_000
+    assert check_directory(PosixStore(tmp_path / "data")).ok
+
+
+@pytest.mark.parametrize("step", ["seal", "merge", "load"])
+def test_a_step_that_fails_between_disk_and_memory_is_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    monkeypatch.setattr("vecdb.database.Housekeeping", NoHousekeeping)
+
+    def load(points: Collection) -> None:
+        with points.bulk() as loading:
+            loading.add(range(5), vectors=np.ones((5, 8), np.float32))
+
+    def no_memory(*_: object) -> None:
+        raise MemoryError
+
+    with Database(tmp_path / "data", durability="os") as db:
+        points = db.create_collection("c", dim=8)
+        for _ in range(2):
+            fill(points, 100, 8)
+            if step != "seal":
+                points.maintenance.seal()
+        with monkeypatch.context() as failing:
+            name = "adopt" if step == "load" else "replace"
+            failing.setattr(f"vecdb.collection.segments.Segments.{name}", no_memory)
+            with pytest.raises(MemoryError):
+                load(points) if step == "load" else points.flush()
+        assert points.count() == 100
+        with pytest.raises(ReadOnlyError):
+            points.upsert([7_000], vectors=np.ones((1, 8), np.float32))
+        with pytest.raises(ReadOnlyError):
+            points.flush()
+    assert check_directory(PosixStore(tmp_path / "data")).ok
+    with Database(tmp_path / "data", durability="os") as db:
+        points = db.collection("c")
+        assert points.count() == 100
+        points.flush()
+        assert points.count() == 100

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
 
@@ -10,12 +11,14 @@ import numpy as np
 
 from vecdb.collection.batch import Batch
 from vecdb.collection.budget import Budget, Usage
+from vecdb.collection.draft import Draft
 from vecdb.collection.growing import ROW_BYTES, GrowingSegment
 from vecdb.collection.sealing import Sealing
 from vecdb.collection.settings import CollectionSettings
 from vecdb.collection.stored import StoredSegment
+from vecdb.collection.versions import Versions
 from vecdb.config import BATCH_ROWS
-from vecdb.errors import ClosedError, LengthMismatchError, ResourceExhaustedError
+from vecdb.errors import ClosedError, LengthMismatchError
 from vecdb.types import MatrixLike, Payload, PointId
 
 _BUFFERED_BYTES = 128 << 20
@@ -48,17 +51,19 @@ class BulkLoad:
     """
 
     def __init__(
-        self, settings: CollectionSettings, sealing: Sealing, budget: Budget, check: Check,
-        commit: Callable[[Sequence[StoredSegment]], None],
+        self, settings: CollectionSettings, versions: Versions, sealing: Sealing, budget: Budget,
+        check: Check, commit: Callable[[Draft, Sequence[StoredSegment]], None],
     ) -> None:  # fmt: skip
         self._settings = settings
+        self._versions = versions
         self._sealing = sealing
         self._budget = budget
         self._check = check
         self._commit = commit
         self._written: list[StoredSegment] = []
         self._rows = GrowingSegment(settings.dim, settings.metric)
-        self._begun = False
+        self._draft: Draft | None = None
+        self._drafting = ExitStack()
         self._open = False
         self.count = 0
 
@@ -107,19 +112,20 @@ class BulkLoad:
 
     def _write(self) -> None:
         """Write what was gathered to a file; of points with one id, the last."""
-        if not len(self._rows):
+        if self._draft is None or not len(self._rows):
             return
         view = self._rows.view()
         newest = np.fromiter(view.newest.values(), np.int64, len(view.newest))
         rows = np.sort(newest)
         with self._budget.growth(Usage(disk_bytes=view.memory_bytes)):
-            self._written.append(self._sealing.write_loaded(view, rows))
+            self._written.append(self._sealing.write_loaded(self._draft, view, rows))
         self._rows = GrowingSegment(self._settings.dim, self._settings.metric)
 
     def __enter__(self) -> Self:
-        if self._begun:
+        if self._draft is not None:
             raise ClosedError("this bulk load had its `with` block: begin another with `bulk()`")
-        self._begun = self._open = True
+        self._draft = self._drafting.enter_context(self._versions.draft())
+        self._open = True
         return self
 
     def __exit__(
@@ -129,15 +135,7 @@ class BulkLoad:
         trace: TracebackType | None,
     ) -> None:
         self._open = False
-        kept = False
-        try:
-            if kind is None:
+        with self._drafting:
+            if kind is None and self._draft is not None:
                 self._write()
-                kept = True  # after a disk failed nobody knows whether the manifest names them
-                self._commit(self._written)
-        except ResourceExhaustedError:
-            kept = False
-            raise
-        finally:
-            if not kept:
-                self._sealing.discard_loaded(self._written)
+                self._commit(self._draft, self._written)

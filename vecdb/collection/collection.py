@@ -9,6 +9,7 @@ from vecdb.collection.batch import Batch, check_ids, check_text
 from vecdb.collection.budget import Budget, Usage, unlimited
 from vecdb.collection.bulk import BulkLoad
 from vecdb.collection.commit import CommitQueue, Write
+from vecdb.collection.draft import Draft
 from vecdb.collection.growing import ROW_BYTES
 from vecdb.collection.holds import StoppedError
 from vecdb.collection.intake import Intake
@@ -119,7 +120,7 @@ class Collection:
         """What it takes of disk and memory."""
         parts = self._segments.snapshot.parts
         return Usage(
-            self._maintenance.stored.bytes + self._wal.size_bytes,
+            self._maintenance.versions.bytes + self._wal.size_bytes,
             sum(part.rows.memory_bytes for part in parts),
         )
 
@@ -242,13 +243,14 @@ class Collection:
         ...         load.add(ids, vectors=vectors)
         """
         return BulkLoad(
-            self.settings, self._maintenance.sealing, self._budget, self._bulk_batch, self._adopt
-        )
+            self.settings, self._maintenance.versions, self._maintenance.sealing, self._budget,
+            self._bulk_batch, self._adopt,
+        )  # fmt: skip
 
-    def _adopt(self, loaded: Sequence[StoredSegment]) -> None:
+    def _adopt(self, draft: Draft, loaded: Sequence[StoredSegment]) -> None:
         self._commits.refuse_if_stopped()
         try:
-            self._maintenance.sealing.adopt(loaded)
+            self._maintenance.sealing.adopt(draft, loaded)
         except StorageIOError as error:
             self.stop_writing(error)
             raise

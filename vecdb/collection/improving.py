@@ -8,11 +8,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from vecdb.collection import policy
+from vecdb.collection.draft import Draft
 from vecdb.collection.progress import Progress, Task
 from vecdb.collection.recovery import INDEX_KIND, open_index
 from vecdb.collection.sealed import SealedRows
 from vecdb.collection.segments import Segment, Segments
 from vecdb.collection.settings import CollectionSettings
+from vecdb.collection.snapshot import Mask
 from vecdb.collection.stored import StoredSegment
 from vecdb.collection.versions import Versions
 from vecdb.index import HnswIndex
@@ -130,52 +132,61 @@ class Improving:
             return bool(chosen)
 
     def _merge(self, segments: Sequence[Segment], gently: bool, task: Task) -> None:
+        with self._versions.draft() as draft:
+            kept = [self._segments.alive_at(segment) for segment in segments]
+            step = self._versions.step(gently=gently)
+            file, data = self._versions.write_data(draft, segments, kept, step)
+            task.advance(task.rows)
+            rows = None
+            if file is not None and data is not None:
+                rows = SealedRows(self._settings.metric, file)
+                if rows.count >= policy.INDEXED_ROWS:
+                    index = self._write_index(draft, data.number, file, gently, task)
+                    data = replace(data, index=index)
+                    rows.index = open_index(self._store, index)
+            with self._versions.lock:
+                self._versions.check_running()
+                self._publish_merged(draft, segments, kept, data, rows)
+
+    def _publish_merged(
+        self, draft: Draft, segments: Sequence[Segment], kept: Sequence[Mask],
+        merged: StoredSegment | None, rows: SealedRows | None,
+    ) -> None:  # fmt: skip
         versions = self._versions
-        kept = [self._segments.alive_at(segment) for segment in segments]
-        number = versions.reserve_number()
-        file, data = versions.write_data(number, segments, kept, versions.step(gently=gently))
-        task.advance(task.rows)
-        index = None
-        rows = None
-        if file is not None:
-            rows = SealedRows(self._settings.metric, file)
-            if rows.count >= policy.INDEXED_ROWS:
-                index = self._write_index(number, file, gently, task)
-                rows.index = open_index(self._store, index)
-        with versions.lock:
-            versions.check_running()
-            numbers = {versions.on_disk[segment].number for segment in segments}
-            before = versions.stored.segments
-            left = [s for s in before if s.number not in numbers]
-            merged = None
-            if data is not None:
-                # Rows that died while they were being copied: a seal may have let the WAL that
-                # says so go, with tombstones for the old segments only.
-                alive = self._segments.alive_of(segments, kept)
-                merged = versions.buried(StoredSegment(number, data, index), alive)
-                place = next(i for i, s in enumerate(before) if s.number in numbers)
-                left.insert(place, merged)
-            dropped = versions.publish(versions.stored.with_segments(left))
+        numbers = {versions.on_disk[segment].number for segment in segments}
+        before = versions.stored.segments
+        left = [s for s in before if s.number not in numbers]
+        if merged is not None:
+            # Rows that died while they were being copied: a seal may have let the WAL that says
+            # so go, with tombstones for the old segments only.
+            merged = draft.buried(merged, self._segments.alive_of(segments, kept))
+            place = next(i for i, s in enumerate(before) if s.number in numbers)
+            left.insert(place, merged)
+        with versions.publishing(draft, versions.stored.with_segments(left)):
             segment = self._segments.replace(segments, rows, kept)
             for old in segments:
                 del versions.on_disk[old]
             if segment is not None and merged is not None:
                 versions.on_disk[segment] = merged
-            versions.discard(dropped)
 
     def _build_index(self, segment: Segment, gently: bool, task: Task) -> None:
         rows = segment.rows
         if not isinstance(rows, SealedRows):
             return
         versions = self._versions
-        index = self._write_index(versions.on_disk[segment].number, rows.file, gently, task)
-        with versions.lock:
-            versions.check_running()
-            versions.publish_segment(segment, replace(versions.on_disk[segment], index=index))
+        with versions.draft() as draft:
+            number = versions.on_disk[segment].number
+            index = self._write_index(draft, number, rows.file, gently, task)
             indexed = SealedRows(self._settings.metric, rows.file, open_index(self._store, index))
-            self._segments.reindex(segment, indexed)
+            with versions.lock:
+                versions.check_running()
+                stored = replace(versions.on_disk[segment], index=index)
+                versions.publish_segment(draft, segment, stored)
+                self._segments.reindex(segment, indexed)
 
-    def _write_index(self, number: int, file: SegmentFile, gently: bool, task: Task) -> FileRef:
+    def _write_index(
+        self, draft: Draft, number: int, file: SegmentFile, gently: bool, task: Task
+    ) -> FileRef:
         settings = self._settings
         threads = max(1, self._threads // 2) if gently else self._threads
         index = HnswIndex(
@@ -194,7 +205,7 @@ class Improving:
 
         index.build(file.vectors, threads=threads, step=build_step)
         task.advance(left)
-        return write_sections(
-            self._store, f"segments/{number:010d}.index", index.arrays(), kind=INDEX_KIND,
-            overwrite=True,
-        )  # fmt: skip
+        name = f"segments/{number:010d}.index"
+        return draft.add(
+            write_sections(self._store, name, index.arrays(), kind=INDEX_KIND, overwrite=True)
+        )

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from vecdb.collection.draft import Draft
 from vecdb.collection.growing import GrowingRows
 from vecdb.collection.progress import Progress, Task
 from vecdb.collection.sealed import SealedRows
@@ -18,7 +19,7 @@ from vecdb.collection.snapshot import Mask
 from vecdb.collection.stored import StoredSegment
 from vecdb.collection.turns import Turns
 from vecdb.collection.versions import Versions
-from vecdb.storage import SegmentFile, Step, Store, Wal, write_rows
+from vecdb.storage import SegmentFile, Step, Store, Wal
 from vecdb.types import WorkKind
 
 
@@ -45,7 +46,7 @@ class Sealing:
         self._settings = settings
         self._progress = progress
         self._sealing = threading.Lock()  # one seal at a time; protects _frozen
-        self._loading = threading.Lock()  # held while files of a bulk load come and go
+        self._loading = threading.Lock()  # held while a file of a bulk load is written
         self._frozen: deque[tuple[Segment | None, int]] = deque()  # with the last write before each
 
     @property
@@ -99,53 +100,41 @@ class Sealing:
         versions = self._versions
         old = [] if segment is None else [segment]
         kept = [self._segments.alive_at(segment) for segment in old]
-        number = versions.reserve_number()
-        file, data = versions.write_data(number, old, kept, step)
-        task.advance(task.rows)
-        with versions.lock:
-            versions.check_running()
-            # The WAL up to `sequence` will be gone, so the deaths it recorded must stand in
-            # tombstones. Later ones may too: whatever is seen here is durable in the WAL already.
-            current = {
-                stored.number: versions.buried(stored, self._segments.alive_at(other))
-                for other, stored in versions.on_disk.items()
-            }
-            stored = [current[s.number] for s in versions.stored.segments]
-            if data is not None:
-                stored.append(StoredSegment(number, data))
-            dropped = versions.publish(versions.stored.with_segments(stored, sequence))
-            versions.on_disk = {o: current[s.number] for o, s in versions.on_disk.items()}
-            rows = None if file is None else SealedRows(self._settings.metric, file)
-            sealed = self._segments.replace(old, rows, kept) if old else None
-            if sealed is not None:
-                versions.on_disk[sealed] = stored[-1]
-            # Before anything else can fail: written a second time, its points would be there twice.
-            self._frozen.popleft()
-            versions.discard(dropped)
+        with versions.draft() as draft:
+            file, data = versions.write_data(draft, old, kept, step)
+            task.advance(task.rows)
+            with versions.lock:
+                versions.check_running()
+                # The WAL up to `sequence` will be gone, so the deaths it recorded must stand in
+                # tombstones. Later ones may too: whatever is seen here is durable in the WAL
+                # already.
+                current = {
+                    stored.number: draft.buried(stored, self._segments.alive_at(other))
+                    for other, stored in versions.on_disk.items()
+                }
+                stored = [current[s.number] for s in versions.stored.segments]
+                if data is not None:
+                    stored.append(data)
+                with versions.publishing(draft, versions.stored.with_segments(stored, sequence)):
+                    versions.on_disk = {o: current[s.number] for o, s in versions.on_disk.items()}
+                    rows = None if file is None else SealedRows(self._settings.metric, file)
+                    sealed = self._segments.replace(old, rows, kept) if old else None
+                    if sealed is not None and data is not None:
+                        versions.on_disk[sealed] = data
+                    self._frozen.popleft()  # written once more, its points would be there twice
 
     # Bulk loads
 
-    def write_loaded(self, rows: GrowingRows, chosen: NDArray[np.int64]) -> StoredSegment:
+    def write_loaded(
+        self, draft: Draft, rows: GrowingRows, chosen: NDArray[np.int64]
+    ) -> StoredSegment:
         """Write rows into a segment that nothing names before `adopt`."""
         with self._loading:
             self._versions.check_running()
-            number = self._versions.reserve_number()
-            name = f"segments/{number:010d}.data"
             step = self._versions.step(gently=False)
-            source = rows.source(chosen, step)
-            data = write_rows(self._store, name, [source], self._settings.dim, step=step)
-            return StoredSegment(number, data)
+            return draft.write_rows([rows.source(chosen, step)], step)
 
-    def discard_loaded(self, loaded: Sequence[StoredSegment]) -> None:
-        """Delete segments that were not adopted."""
-        with self._loading:
-            if self._versions.is_stopped:
-                return  # somebody else may own the directory soon; opening it deletes them, too
-            for segment in loaded:
-                if segment.data.name not in self._versions.stored.files:
-                    self._store.delete(segment.data.name)
-
-    def adopt(self, loaded: Sequence[StoredSegment]) -> None:
+    def adopt(self, draft: Draft, loaded: Sequence[StoredSegment]) -> None:
         """Make loaded segments part of the collection, all at once, the last one's ids winning.
 
         Earlier writes are sealed first, so that none of them is replayed over the load. Writers
@@ -164,9 +153,9 @@ class Sealing:
             self._write_all_frozen(gently=False)
             with self._versions.lock:
                 self._versions.check_running()
-                self._adopt(loaded)
+                self._adopt(draft, loaded)
 
-    def _adopt(self, loaded: Sequence[StoredSegment]) -> None:
+    def _adopt(self, draft: Draft, loaded: Sequence[StoredSegment]) -> None:
         versions = self._versions
         before = dict(versions.on_disk)
         added: dict[Segment, StoredSegment] = {}
@@ -183,12 +172,11 @@ class Sealing:
             added[Segment(rows, np.ones(len(file), np.bool_))] = stored
         everything = {**before, **added}
         current = {
-            stored.number: versions.buried(stored, masks.get(segment, segment.alive))
+            stored.number: draft.buried(stored, masks.get(segment, segment.alive))
             for segment, stored in everything.items()
         }
         kept = [current[s.number] for s in versions.stored.segments]
         new = [current[s.number] for s in added.values()]
-        dropped = versions.publish(versions.stored.with_segments([*kept, *new]))
-        versions.on_disk = {o: current[s.number] for o, s in everything.items()}
-        self._segments.adopt(list(added), masks)
-        versions.discard(dropped)
+        with versions.publishing(draft, versions.stored.with_segments([*kept, *new])):
+            versions.on_disk = {o: current[s.number] for o, s in everything.items()}
+            self._segments.adopt(list(added), masks)

@@ -1,8 +1,9 @@
 """Which segments and files a collection consists of: the newest manifest, and what it names.
 
-A step that changes that writes new files first, under numbers that were never used, then publishes
-a manifest that names them, and then lets go of those that it names no more. A step that does not
-finish leaves files that no manifest names; they are deleted when the collection is opened again.
+A step that changes that writes new files first (`Draft`), under numbers that were never used, then
+publishes a manifest that names them, and then lets go of those that it names no more. What a step
+has written and not published is deleted when it ends; what a crash leaves, when the collection is
+opened again.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
 
+from vecdb.collection.draft import Draft
 from vecdb.collection.holds import Holds, StoppedError
 from vecdb.collection.recovery import quarantine_of
 from vecdb.collection.sealed import SealedRows
@@ -22,17 +25,8 @@ from vecdb.collection.segments import Segment, Segments
 from vecdb.collection.settings import CollectionSettings
 from vecdb.collection.snapshot import Mask, described
 from vecdb.collection.stored import StoredCollection, StoredSegment
-from vecdb.errors import CorruptFileError, ReadOnlyError, VecdbError
-from vecdb.storage import (
-    FileRef,
-    ManifestLog,
-    SegmentFile,
-    Step,
-    Store,
-    Wal,
-    write_rows,
-    write_tombstones,
-)
+from vecdb.errors import CorruptFileError, ReadOnlyError, ResourceExhaustedError, VecdbError
+from vecdb.storage import ManifestLog, SegmentFile, Step, Store, Wal
 from vecdb.types import SegmentInfo
 
 _REST_SECONDS = 0.000_2
@@ -67,6 +61,8 @@ class Versions:
         self._settings = settings
         self._stop = threading.Event()
         self._reserved = stored.next_number - 1
+        self._drafts: tuple[Draft, ...] = ()  # protected by the lock, and replaced
+        self._torn = False  # whether memory and disk may differ
         self.lock = threading.Lock()
         self.stored = stored
         self.on_disk = on_disk
@@ -80,19 +76,27 @@ class Versions:
         return self._stop.is_set()
 
     def stop(self) -> None:
-        """Let every step end at its next piece, and wait until nobody copies files."""
+        """Let every step end at its next piece; wait until nobody copies or deletes files."""
         self._stop.set()
         self.holds.stop()
+        with self.lock:
+            pass
 
     def check_whole(self) -> None:
         """Refuse to change anything while a part is damaged: it may yet be restored as it was.
 
-        What is written would make points of that part dead, and it cannot be told which.
+        What is written would make points of that part dead, and it cannot be told which. Likewise
+        after a step that failed between disk and memory.
 
         Raises
         ------
         ReadOnlyError
         """
+        if self._torn:
+            raise ReadOnlyError(
+                "nothing is written since a step failed when its files were about to be named: "
+                "open the database again"
+            )
         damaged = self._segments.snapshot.damaged
         if damaged:
             raise ReadOnlyError(
@@ -123,6 +127,12 @@ class Versions:
 
     # What there is
 
+    @property
+    def bytes(self) -> int:
+        """The size of all files, those that no manifest names yet included."""
+        unnamed = sum(sum(draft.sizes.values()) for draft in self._drafts)
+        return unnamed + self.stored.bytes  # in this order: what is named meanwhile is not missed
+
     def sealed(self) -> list[Segment]:
         """Return the segments that are files now, without those that are quarantined."""
         return [segment for segment in self._segments.closed if segment in self.on_disk]
@@ -145,26 +155,42 @@ class Versions:
 
     # Writing files
 
-    def reserve_number(self) -> int:
-        """Return a number for a segment that no other has or had."""
+    @contextmanager
+    def draft(self) -> Iterator[Draft]:
+        """Let a step write files; those that are not published when the block ends are deleted.
+
+        The caller does not hold the lock.
+        """
+        draft = Draft(self._store, self._settings.dim, self._reserve_number)
+        with self.lock:
+            self._drafts = (*self._drafts, draft)
+        try:
+            yield draft
+        finally:
+            with self.lock:
+                self._drafts = tuple(other for other in self._drafts if other is not draft)
+                if not self._stop.is_set():  # else another process may own the files in a moment
+                    for name in sorted(draft.sizes.keys() - self.stored.files):
+                        self._store.delete(name)
+
+    def _reserve_number(self) -> int:
         with self.lock:
             self._reserved += 1
             return self._reserved
 
     def write_data(
-        self, number: int, segments: Sequence[Segment], kept: Sequence[Mask], step: Step
-    ) -> tuple[SegmentFile | None, FileRef | None]:
-        """Write the rows of segments that are kept into one file; None when there are none."""
+        self, draft: Draft, segments: Sequence[Segment], kept: Sequence[Mask], step: Step
+    ) -> tuple[SegmentFile | None, StoredSegment | None]:
+        """Write the rows of segments that are kept as a new one; None when there are none."""
         sources = [
             segment.rows.source(np.flatnonzero(mask), step)
             for segment, mask in zip(segments, kept, strict=True)
         ]
         if not any(len(source) for source in sources):
             return None, None
-        name = f"segments/{number:010d}.data"
-        ref = write_rows(self._store, name, sources, self._settings.dim, step=step)
+        written = draft.write_rows(sources, step)
         self._verify(segments)
-        return SegmentFile.open(self._store, ref, verify=False), ref
+        return SegmentFile.open(self._store, written.data, verify=False), written
 
     def _verify(self, segments: Sequence[Segment]) -> None:
         """Look whether what was just copied had been damaged since it was opened.
@@ -179,35 +205,43 @@ class Versions:
                     self.quarantine(segment, error)
                     raise
 
-    def buried(self, stored: StoredSegment, alive: Mask) -> StoredSegment:
-        """Write down which rows of a segment are dead, if that has changed."""
-        dead = len(alive) - int(np.count_nonzero(alive))
-        if dead == stored.dead:  # rows only ever die, so as many are the same ones
-            return stored
-        name = f"segments/{stored.number:010d}.{dead}.dead"
-        return replace(stored, tombstones=write_tombstones(self._store, name, ~alive), dead=dead)
-
     # Publishing; the caller holds the lock
 
-    def publish(self, stored: StoredCollection) -> set[str]:
-        """Make `stored` the newest version; return the files that it names no more."""
-        dropped = self.stored.files - stored.files
-        self._manifests.publish(stored.to_body())
-        self.stored = stored
-        return dropped
+    @contextmanager
+    def publishing(self, draft: Draft, stored: StoredCollection) -> Iterator[None]:
+        """Make `stored` the newest version, let the block bring memory to it, drop old files.
 
-    def publish_segment(self, segment: Segment, stored: StoredSegment) -> None:
+        Raises
+        ------
+        DiskFullError
+            If there is no room; the version before is still the newest.
+        StorageIOError
+            If the disk failed; which version is the newest shows at the next opening.
+        """
+        dropped = self.stored.files - stored.files
+        named, torn = True, True
+        try:
+            self._manifests.publish(stored.to_body())
+            self.stored = stored
+            yield
+            torn = False
+        except ResourceExhaustedError:
+            if self.stored is not stored:
+                named = torn = False
+            raise
+        finally:
+            if named:  # or nobody knows
+                draft.let_go(stored.files)
+            self._torn |= torn
+        self._manifests.prune(keep=1)
+        self.holds.discard(dropped)
+
+    def publish_segment(self, draft: Draft, segment: Segment, stored: StoredSegment) -> None:
         """Publish other files for a segment, with the same rows."""
         kept = self.stored.segments
         renewed = [stored if s.number == stored.number else s for s in kept]
-        dropped = self.publish(self.stored.with_segments(renewed))
-        self.on_disk[segment] = stored
-        self.discard(dropped)
-
-    def discard(self, names: set[str]) -> None:
-        """Delete files that the newest manifest does not name, once no manifest does."""
-        self._manifests.prune(keep=1)
-        self.holds.discard(names)
+        with self.publishing(draft, self.stored.with_segments(renewed)):
+            self.on_disk[segment] = stored
 
     def _delete(self, names: set[str]) -> None:
         for name in sorted(names - self.stored.files):
@@ -239,13 +273,13 @@ class Versions:
         ------
         DiskFullError, StorageIOError
         """
-        with self.lock:
+        with self.draft() as draft, self.lock:
             self.check_running()
             stored = self.on_disk.get(segment)
             if stored is not None:
                 unwritten = replace(stored, tombstones=None, dead=0)
                 alive = self._segments.alive_at(segment)
-                self.publish_segment(segment, self.buried(unwritten, alive))
+                self.publish_segment(draft, segment, draft.buried(unwritten, alive))
 
     def heal_manifest(self) -> list[str]:
         """Write the manifest's file or its copy again if one is damaged; return their names."""
