@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from vecdb.cli import main
+from vecdb.collection import Collection
+from vecdb.collection.settings import CollectionSettings
 from vecdb.database import Database
 from vecdb.errors import (
     CorruptFileError,
@@ -19,7 +22,7 @@ from vecdb.errors import (
 )
 from vecdb.models import Models
 from vecdb.storage import ManifestLog, PosixStore
-from vecdb.types import EncoderInfo, Matrix
+from vecdb.types import EncoderInfo, Matrix, Metric
 
 DIM = 8
 ROWS = 2_500
@@ -172,6 +175,32 @@ def test_what_a_collection_cannot_do_without_is_an_error_of_its_own(data: Path, 
             with pytest.raises(CorruptFileError, match=part):
                 db.collection("large")
             assert db.collection("small").count() == 1
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="nothing tells what is open")
+@pytest.mark.parametrize("fails", ["opening the log", "replaying it"])
+def test_what_cannot_be_opened_is_let_go_of(
+    data: Path, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    def replay(*_: object) -> None:
+        raise CorruptFileError("a record is damaged")
+
+    with Database(data, durability="os") as db:
+        db.collection("large").upsert([1], vectors=vectors()[:1])
+        db.collection("large").upsert([2], vectors=vectors()[:1])
+    if fails == "replaying it":
+        monkeypatch.setattr("vecdb.collection.recovery.replay", replay)
+    else:
+        log = max((data / "c000001/wal").glob("*.wal"))
+        os.truncate(log, log.stat().st_size - 100)
+    settings = CollectionSettings(DIM, Metric.L2)
+    ends = list(data.glob("*/wal/*.end"))
+    for _ in range(3):
+        with pytest.raises(CorruptFileError):
+            Collection("large", settings, PosixStore(data / "c000001"), Models())
+    open_files = [os.path.realpath(fd) for fd in Path("/proc/self/fd").iterdir()]
+    assert not [name for name in open_files if name.endswith(".wal")]
+    assert list(data.glob("*/wal/*.end")) == ends  # it did not end, it was not read
 
 
 @pytest.mark.parametrize("share", [0.01, 0.5, 0.99])

@@ -14,9 +14,8 @@ from vecdb.collection.growing import ROW_BYTES
 from vecdb.collection.holds import StoppedError
 from vecdb.collection.intake import Intake
 from vecdb.collection.maintenance import Maintenance
-from vecdb.collection.recovery import open_segments, read_stored, replay
+from vecdb.collection.recovery import open_collection
 from vecdb.collection.scrub import Scrub, ScrubReport, Throttle
-from vecdb.collection.segments import Segments
 from vecdb.collection.settings import CollectionSettings
 from vecdb.collection.snapshot import Condition, hits_of
 from vecdb.collection.stored import StoredSegment
@@ -37,10 +36,8 @@ from vecdb.rag import AnswerOptions, CollectionRetriever, answer
 from vecdb.storage import (
     RECORD_BYTES_LIMIT,
     Delete,
-    ManifestLog,
     Store,
     Upsert,
-    Wal,
     encode_operation,
 )
 from vecdb.types import (
@@ -91,19 +88,13 @@ class Collection:
         self._models = models
         self._budget = budget or unlimited()
         self._store = store
-        manifests = ManifestLog.open(store.within("manifest"))
-        manifests.heal()
-        stored = read_stored(store, manifests)
-        on_disk, damaged = open_segments(store, stored, settings)
-        self._segments = Segments(
-            settings.dim, settings.metric, list(on_disk), stored.applied_sequence, damaged
-        )
-        self._wal = Wal.open(store.within("wal"), after_seq=stored.applied_sequence)
-        replay(self._wal, self._segments, stored.applied_sequence, settings.dim)
+        opened = open_collection(store, settings)
+        self._segments, self._wal = opened.segments, opened.wal
         turns = Turns()
         self._commits = CommitQueue(self._wal, turns)
         versions = Versions(
-            store, manifests, self._wal, self._segments, stored, on_disk, settings
+            store, opened.manifests, self._wal, self._segments, opened.stored, opened.on_disk,
+            settings,
         )  # fmt: skip
         self._maintenance = Maintenance(
             store, versions, self._segments, self._wal, turns, settings, index_threads=_CORES

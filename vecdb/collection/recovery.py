@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -37,6 +38,57 @@ from vecdb.types import Quarantine
 INDEX_KIND = "hnsw"
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Opened:
+    """The parts of a collection, as its files tell them.
+
+    Attributes
+    ----------
+    manifests, wal
+        Open, to be added to.
+    stored
+        What the newest manifest names.
+    on_disk
+        The segments that it names, without those that are damaged.
+    segments
+        These, and the writes since, as the log has them.
+    """
+
+    manifests: ManifestLog
+    wal: Wal
+    stored: StoredCollection
+    on_disk: dict[Segment, StoredSegment]
+    segments: Segments
+
+
+def open_collection(store: Store, settings: CollectionSettings) -> Opened:
+    """Open what the newest manifest names, and replay the WAL over it.
+
+    Raises
+    ------
+    CorruptFileError
+        If a manifest or the WAL is damaged; a damaged segment is quarantined.
+    NewerFormatError
+        If something was written by a newer vecdb.
+    StorageIOError
+    """
+    store.discard_unfinished()
+    manifests = ManifestLog.open(store.within("manifest"))
+    manifests.heal()
+    stored = read_stored(store, manifests)
+    on_disk, damaged = open_segments(store, stored, settings)
+    segments = Segments(
+        settings.dim, settings.metric, list(on_disk), stored.applied_sequence, damaged
+    )
+    wal = Wal.open(store.within("wal"), after_seq=stored.applied_sequence)
+    try:
+        replay(wal, segments, stored.applied_sequence, settings.dim)
+    except BaseException:
+        wal.release()
+        raise
+    return Opened(manifests, wal, stored, on_disk, segments)
 
 
 def read_stored(store: Store, manifests: ManifestLog) -> StoredCollection:

@@ -116,28 +116,35 @@ class Wal:
         disk does not keep the log from being opened; the first `write` then reports it.
         """
         wal = cls(store, file_bytes)
-        firsts = wal_files(store)
-        wal._files = {first: store.size(file_name(first)) for first in firsts}
-        wal._written = wal._synced = wal._opened = wal._last_operation = after_seq
-        wal._end = wal_end(store)
-        needed = wal._end is None or wal._end > after_seq
+        try:
+            wal._open(after_seq)
+        except BaseException:
+            wal.release()
+            raise
+        return wal
+
+    def _open(self, after_seq: int) -> None:
+        firsts = wal_files(self._store)
+        self._files = {first: self._store.size(file_name(first)) for first in firsts}
+        self._written = self._synced = self._opened = self._last_operation = after_seq
+        self._end = wal_end(self._store)
+        needed = self._end is None or self._end > after_seq
         try:
             if firsts:
-                wal._recover(WalFile(store, file_name(firsts[-1])), after_seq)
+                self._recover(WalFile(self._store, file_name(firsts[-1])), after_seq)
             if not needed:
-                for _ in wal.replay(after_seq):
+                for _ in self.replay(after_seq):
                     pass
         except CorruptFileError:
             if needed:
                 raise
-            wal._start_over(after_seq)
-        if wal._end is not None and wal._written < wal._end:
+            self._start_over(after_seq)
+        if self._end is not None and self._written < self._end:
             raise CorruptFileError(
-                f"{store.location()} is damaged: the write-ahead log ends with record "
-                f"{wal._written}, and was closed after record {wal._end}: it has been cut short; "
+                f"{self._store.location()} is damaged: the write-ahead log ends with record "
+                f"{self._written}, and was closed after record {self._end}: it has been cut short; "
                 "run `vecdb check`, or restore a backup"
             )
-        return wal
 
     def _start_over(self, after_seq: int) -> None:
         """Begin an empty log: the segments have everything that the damaged one held."""
@@ -438,11 +445,15 @@ class Wal:
                 with suppress(DiskFullError):
                     self._store.put(end_name(self._last_operation), b"", overwrite=True)
         finally:
-            self._closed = True
-            with self._syncing:
-                active, self._active = self._active, None
-            if active is not None:
-                active.close()
+            self.release()
+
+    def release(self) -> None:
+        """Let go of the files as they are, as when the collection could not be opened."""
+        self._closed = True
+        with self._syncing:
+            active, self._active = self._active, None
+        if active is not None:
+            active.close()
 
     def _check_usable(self) -> None:
         if self._closed:
