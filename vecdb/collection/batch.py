@@ -61,9 +61,7 @@ def check_ids(ids: Iterable[Any], *, what: str = "ids") -> list[PointId]:
     ------
     EmptyBatchError, InvalidIdError, DuplicateIdError, ResourceExhaustedError
     """
-    if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
-        raise InvalidIdError(f"{what}={ids!r:.100}: must be a sequence of ids, not a single one")
-    checked = _as_point_ids(ids)
+    checked = _as_point_ids(listed_ids(ids, what=what))
     if not checked:
         raise EmptyBatchError(f"{what} is empty: give at least one id")
     if len(checked) > BATCH_ROWS.greatest:
@@ -76,9 +74,21 @@ def check_ids(ids: Iterable[Any], *, what: str = "ids") -> list[PointId]:
     return checked
 
 
-def _as_point_ids(ids: Iterable[Any]) -> list[PointId]:
+def listed_ids(ids: Any, *, what: str = "ids") -> list[Any]:
+    """Return ids as a list, without a look at them.
+
+    Raises
+    ------
+    InvalidIdError
+        If there is no telling them apart.
+    """
+    if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
+        raise InvalidIdError(f"{what}={ids!r:.100}: must be a sequence of ids, not a single one")
+    return ids.tolist() if isinstance(ids, np.ndarray) and ids.ndim == 1 else list(ids)
+
+
+def _as_point_ids(given: list[Any]) -> list[PointId]:
     """Check each id; plain ints, the common case, all at once."""
-    given = ids.tolist() if isinstance(ids, np.ndarray) and ids.ndim == 1 else list(ids)
     if set(map(type, given)) == {int} and min(given) >= 0 and max(given) < _ID_LIMIT:
         return given
     return [_check_id(value) for value in given]
@@ -112,7 +122,7 @@ def check_texts(texts: Sequence[Any] | None, count: int, *, required: bool) -> l
     """
     if texts is None:
         return [None] * count
-    entries = _entries(texts, count, "texts")
+    entries = listed(texts, count, "texts")
     return [_check_text(text, i, required=required) for i, text in enumerate(entries)]
 
 
@@ -156,14 +166,20 @@ def check_payloads(
     """
     if payloads is None:
         return [None] * len(ids)
-    entries = _entries(payloads, len(ids), "payloads")
+    entries = listed(payloads, len(ids), "payloads")
     return [
         None if payload is None else encode_payload(payload, f"payload of id {point_id!r:.100}")
         for point_id, payload in zip(ids, entries, strict=True)
     ]
 
 
-def _entries(values: Any, count: int, name: str) -> list[Any]:
+def listed(values: Any, count: int, name: str) -> list[Any]:
+    """Return what is given beside `count` ids as a list, without a look at it.
+
+    Raises
+    ------
+    LengthMismatchError
+    """
     if isinstance(values, str | bytes | dict) or not isinstance(values, Iterable):
         raise LengthMismatchError(
             f"{name} is a {type(values).__name__}: must be a sequence with one entry for each id"

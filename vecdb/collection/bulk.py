@@ -9,7 +9,7 @@ from typing import Self
 
 import numpy as np
 
-from vecdb.collection.batch import Batch
+from vecdb.collection.batch import Batch, listed, listed_ids
 from vecdb.collection.budget import Budget, Usage
 from vecdb.collection.draft import Draft
 from vecdb.collection.growing import ROW_BYTES, GrowingSegment
@@ -85,19 +85,20 @@ class BulkLoad:
         """
         if not self._open:
             raise ClosedError("a bulk load takes points inside its `with` block only")
-        given = list(ids) if not isinstance(ids, str | bytes) else ids
-        for what, column in (("texts", texts), ("vectors", vectors), ("payloads", payloads)):
-            if column is not None and len(column) != len(given):
-                raise LengthMismatchError(f"{len(given)} ids with {len(column)} {what}")
-        step = BATCH_ROWS.greatest
-        for first in range(0, max(len(given), 1), step):
+        given = listed_ids(ids)
+        count, step = len(given), BATCH_ROWS.greatest
+        text_list = None if texts is None else listed(texts, count, "texts")
+        payload_list = None if payloads is None else listed(payloads, count, "payloads")
+        if count > step and vectors is not None:
+            vectors = _sliceable(vectors, count)
+        for first in range(0, max(count, 1), step):
             part = slice(first, first + step)
             self._add(
                 self._check(
                     given[part],
-                    None if texts is None else texts[part],
-                    None if vectors is None else vectors[part],
-                    None if payloads is None else payloads[part],
+                    None if text_list is None else text_list[part],
+                    vectors if count <= step or vectors is None else vectors[part],
+                    None if payload_list is None else payload_list[part],
                 )
             )
 
@@ -139,3 +140,14 @@ class BulkLoad:
             if kind is None and self._draft is not None:
                 self._write()
                 self._commit(self._draft, self._written)
+
+
+def _sliceable(vectors: MatrixLike, count: int) -> MatrixLike:
+    """Return vectors that can be cut between rows, of which there are `count`."""
+    if not isinstance(vectors, np.ndarray):
+        return listed(vectors, count, "vectors")
+    if vectors.shape[:1] != (count,):
+        raise LengthMismatchError(
+            f"vectors has the shape {vectors.shape} and ids has {count}: must be as many"
+        )
+    return vectors

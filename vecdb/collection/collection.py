@@ -440,7 +440,7 @@ class Collection:
         params = GenerationParams(
             max_tokens=ANSWER_TOKENS.check(max_tokens), temperature=temperature, seed=seed
         )
-        options = AnswerOptions(k=K.check(k), filter=filter)
+        options = AnswerOptions(k=ANSWER_K.check(k), filter=filter)
         retriever = CollectionRetriever(self, self.settings.metric)
         return Answer(answer(question, retriever, self._models.chat(), params, options))
 

@@ -99,6 +99,7 @@ class Intake:
         DiskLimitError, MemoryLimitError
             If the data directory may not grow; looked at before any text is embedded.
         """
+        chosen = _long_text(long_text)
         checked = check_ids(ids)
         encoded = check_payloads(payloads, checked)
         if vectors is not None:
@@ -106,7 +107,7 @@ class Intake:
             matrix = self._vectors(vectors, len(checked))
             return Prepared(Batch(checked, matrix, kept_texts, encoded), [], [])
         required = _required(texts, len(checked))
-        return self._prepare_texts(checked, required, encoded, _long_text(long_text))
+        return self._prepare_texts(checked, required, encoded, chosen)
 
     def _prepare_texts(
         self,
@@ -119,9 +120,9 @@ class Intake:
         self._budget.check()
         stale: list[PointId] = []
         if long_text is LongText.CHUNK:
-            given = ids
+            whole = ids
             ids, texts, payloads = chunk_batch(ids, texts, payloads, encoder.split)
-            stale = stale_chunks(self._segments, given, ids)
+            stale = stale_chunks(self._segments, whole, ids)
         encoded = encoder.encode(texts)
         truncated = [ids[i] for i in np.flatnonzero(encoded.truncated).tolist()]
         if truncated and long_text is LongText.ERROR:
@@ -165,11 +166,14 @@ class Intake:
         if texts is None:
             matrix = self._matrix(vectors, "vectors")
         else:
-            if isinstance(texts, str):
-                raise InvalidTextError("queries is a str: must be a sequence of them")
-            if not texts:
+            if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
+                raise InvalidTextError(
+                    f"queries is a {type(texts).__name__}: must be a sequence of str"
+                )
+            given = list(texts)
+            if not given:
                 raise EmptyBatchError("queries is empty: give at least one")
-            matrix = self._embed(list(texts))
+            matrix = self._embed(given)
         if len(matrix) > BATCH_ROWS.greatest:
             raise InvalidParameterError(
                 f"{len(matrix)} queries: at most {BATCH_ROWS.greatest} in one batch"
