@@ -74,7 +74,6 @@ def open_collection(store: Store, settings: CollectionSettings) -> Opened:
         If something was written by a newer vecdb.
     StorageIOError
     """
-    store.discard_unfinished()
     manifests = ManifestLog.open(store.within("manifest"))
     manifests.heal()
     stored = read_stored(store, manifests)

@@ -35,8 +35,7 @@ class KeyedRows(Rows, Protocol):
 class Segment:
     """A segment that takes no more rows, and which of them live.
 
-    `rows` is replaced when an index has been built for it, or when a frozen segment has been
-    written to disk row for row.
+    `rows` is replaced when an index has been built for it, or lost; the rows are the same ones.
     """
 
     rows: KeyedRows
@@ -68,8 +67,10 @@ class Segment:
 class Segments:
     """All segments of a collection, oldest first, the growing one last.
 
-    The writer (one thread at a time) calls `upsert`, `delete` and `freeze`; the maintenance thread
-    calls `replace`. Anyone reads `snapshot` without a lock.
+    Writers call `upsert` and `delete`, one at a time and in the order of the log; who has the turn
+    alone calls `freeze`. Threads that seal, merge, index or scrub, and bulk loads, call `replace`,
+    `reindex`, `adopt` and `quarantine`, under the lock of `Versions`. Anyone reads `snapshot`
+    without a lock.
     """
 
     def __init__(

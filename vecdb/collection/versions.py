@@ -138,7 +138,7 @@ class Versions:
         return [segment for segment in self._segments.closed if segment in self.on_disk]
 
     def sealed_files(self) -> list[tuple[Segment, StoredSegment]]:
-        """Return `sealed` with the files of each; without the lock."""
+        """Return `sealed` with the files of each; the caller does not hold the lock."""
         with self.lock:
             return [(segment, self.on_disk[segment]) for segment in self.sealed()]
 
