@@ -177,6 +177,7 @@ def test_a_step_that_finds_the_disk_full_leaves_nothing_on_it(
                 pytest.fail("nothing was written there")
             assert segment_files(tmp_path / "data") == versions.stored.files
             assert versions.bytes == versions.stored.bytes
+            assert len(points.maintenance.sealing._frozen) <= 1
         points.flush()
         assert segment_files(tmp_path / "data") == versions.stored.files
         assert points.count() == 2_000

@@ -82,8 +82,9 @@ class Sealing:
         """Let no more points into the growing segment; the caller holds the turn."""
         segment = self._segments.freeze()
         sequence = self._segments.snapshot.sequence
+        applied = self._frozen[-1][1] if self._frozen else self._versions.stored.applied_sequence
         # Without new points there may be new deletes: they go into tombstones.
-        if segment is not None or sequence > self._versions.stored.applied_sequence:
+        if segment is not None or sequence > applied:
             self._frozen.append((segment, sequence))
             self._wal.rotate()
 
