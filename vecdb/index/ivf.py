@@ -36,6 +36,8 @@ QUANTIZATIONS = ("none", "rabitq")
 """How vectors can be kept in the lists."""
 
 _GROWTH_BEFORE_RETRAINING = 4
+_STRAY_SHARE = 0.1
+"""Of all rows, those unlike the first: above it, the lists are made anew."""
 _DEAD_SHARE = 0.1
 """Above it, an addition takes the places of removed rows."""
 
@@ -162,7 +164,8 @@ class IvfIndex:
         self._live.reuse(rows[reused], new_ids[reused])
         self._live.append_ids(new_ids[~reused])
         outgrown = len(self._live) >= _GROWTH_BEFORE_RETRAINING * self._trained_on
-        if outgrown and len(self._lists) < self._wanted_lists(len(self._live)):
+        more = outgrown and len(self._lists) < self._wanted_lists(len(self._live))
+        if more or self._lists.strays > _STRAY_SHARE * len(self._live):
             sample = draw_sample(np.flatnonzero(self._live.alive), self.seed)
             self._retrain(sample, threads)
             self._recalls = measure_lists(self._lists, sample, threads)

@@ -17,6 +17,7 @@ from vecdb.index.base import (
     over_parts,
     over_threads,
 )
+from vecdb.index.drift import Landmarks
 from vecdb.index.flat import scan
 from vecdb.index.ivf_lists import Numbers, Request, close_gaps, sample_rows, slots_for
 from vecdb.index.layout import Expected, check_arrays, rows_in
@@ -38,6 +39,9 @@ _MOST_SORTED = 256
 """Lists that are sorted by inserting them one by one; more are popped from a heap."""
 _MORE_COMPARED = {2: 10, 3: 3}
 """Vectors compared exactly beyond k, in halves of k, by bits: where it is not half of k."""
+_STRAY = 4.0
+"""How many times as far, squared, a stray is from a centroid as the nearest are apart; others are
+up to twice as far."""
 _ENOUGH_TO_SORT = 32
 """Queries of a call, from which on they are answered in an order that suits the cache."""
 
@@ -89,6 +93,9 @@ class InvertedCodes:
         every = max(1, int(len(centroids) ** 0.5))
         self._landmarks = np.ascontiguousarray(centroids[every // 2 :: every])
         self._read: ivf_coarse.CodedLists | None = None
+        # Of the rows put into the lists after the first; found by the centroids.
+        self.strays = 0
+        self._drift: Landmarks | None = None
 
     def _coarse_codes(self) -> ivf_codes.CodeBlocks:
         """Return codes of the centroids, as of vectors in one list around the mean."""
@@ -135,7 +142,13 @@ class InvertedCodes:
     def _extend(self, rotated: Rotated, rows: Ids, threads: int) -> None:
         count = len(rows)
         starts = range(0, count, _CHUNK)
-        parts = [assign(rotated(a, min(a + _CHUNK, count)), self.centroids) for a in starts]
+        parts = []
+        for a in starts:
+            chunk = rotated(a, min(a + _CHUNK, count))
+            parts.append(assign(chunk, self.centroids))
+            if self.row_count and self.keeps_vectors:  # without, new codes would be no better
+                self._drift = self._drift or Landmarks(self.centroids, _STRAY)
+                self.strays += self._drift.count_strays(chunk)
         assigned = np.concatenate(parts)
         added = np.bincount(assigned, minlength=len(self))
         self._make_room(added)

@@ -131,6 +131,8 @@ class InvertedLists:
     capacity: Numbers
     end: int
     keeps_vectors: ClassVar = True
+    strays: ClassVar = 0
+    """Float32 rows are found wherever their centroid is: none counts as one."""
 
     @classmethod
     def train(

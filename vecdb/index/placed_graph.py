@@ -18,12 +18,13 @@ from vecdb.index.calibration import (
 )
 from vecdb.index.coded_seeds import Seeds, draw_seeds
 from vecdb.index.coded_space import CodedSpace, Floats
+from vecdb.index.drift import Landmarks
 from vecdb.index.graph_bulk import BulkSettings, bulk_graph
 from vecdb.index.layout import check_arrays
 from vecdb.index.rows import LiveRows, frozen, reserve
 from vecdb.index.workers import Workers, in_stretches
 from vecdb.kernels.bitset import Bits, pack_mask
-from vecdb.kernels.rotation import draw_signs
+from vecdb.kernels.rotation import draw_signs, rotated_dim
 from vecdb.kernels.walk import Reach, is_ended_by_ef
 from vecdb.types import Matrix, Metric
 
@@ -33,7 +34,12 @@ _DEAD_SHARE = 0.1
 """Above it, an addition builds the graph anew without the removed rows."""
 _INSERTED_SHARE = 0.5
 """How many rows may be inserted one by one, for each that the graph was built of."""
+_STRAY_SHARE = 0.25
+"""How many of them may be unlike those that it was built of."""
 _LEAST_LINKED = 128
+_LANDMARKS = 256
+_STRAY = 2.0
+"""How many times as far, squared, a stray is from the nearest landmark as they are apart."""
 _CALIBRATED = 32
 """Queries that are searched for at a time to calibrate."""
 _SCANNED_PER_HOP = 20
@@ -72,6 +78,9 @@ class PlacedGraph(ABC):
         self._space: CodedSpace | None = None
         self._twins: NDArray[np.int32] = np.empty(0, np.int32)
         self._inserted = 0
+        # Of the rows inserted since the graph was built or opened; found by the landmarks.
+        self._strays = 0
+        self._landmarks: Landmarks | None = None
         # Removed rows that no row leads to any more.
         self._free: Ids = np.empty(0, np.int64)
         self._calibration = Calibration.none(dim)
@@ -133,8 +142,8 @@ class PlacedGraph(ABC):
     def add(self, vectors: Matrix, ids: Ids, workers: Workers) -> None:
         """Add checked vectors under checked ids.
 
-        A few rows are inserted one by one. Many are not: the graph is then built anew, and takes
-        the places of removed rows back.
+        A few rows are inserted one by one. Many are not, nor are many that are unlike those it was
+        built of: the graph is then built anew, and takes the places of removed rows back.
         """
         before = self._space or CodedSpace.of(vectors, self.metric, self.seed)
         space = before.stretched_for(vectors)
@@ -150,8 +159,14 @@ class PlacedGraph(ABC):
         if space is not before:
             self._place_again(count, before, space, workers)
 
+        anew |= count < _LEAST_LINKED
+        landmarks, strays = None if anew else self._known_landmarks(), [self._strays]
+
         def store(first: int, last: int) -> None:
-            self._store(places[first:last], *space.place_vectors(vectors[first:last]))
+            coordinates, offsets = space.place_vectors(vectors[first:last])
+            self._store(places[first:last], coordinates, offsets)
+            if landmarks is not None:
+                strays.append(landmarks.count_strays(coordinates))
 
         in_stretches(workers, len(vectors), _STRETCH, lambda: store)
         self._twins = reserve(self._twins, count, last)
@@ -159,12 +174,24 @@ class PlacedGraph(ABC):
         self.rows.reuse(places[~fresh], ids[~fresh])
         self.rows.append_ids(ids[fresh])
         grown = self._inserted + len(ids)
-        if anew or grown > _INSERTED_SHARE * (count - dead) or count < _LEAST_LINKED:
+        outgrown = grown > _INSERTED_SHARE * (count - dead)
+        if anew or outgrown or sum(strays) > _STRAY_SHARE * (count - dead):
             self._rebuild(space, workers)
         else:
             self._insert(places)
-            self._inserted = grown
+            self._inserted, self._strays = grown, sum(strays)
             self._free = np.setdiff1d(free, places)
+
+    def _known_landmarks(self) -> Landmarks:
+        """Return some of the rows, those there are when first asked after a building."""
+        if self._landmarks is None:
+            live = np.flatnonzero(self.rows.alive)
+            rng = np.random.default_rng(self.seed)
+            chosen = np.sort(rng.choice(live, min(_LANDMARKS, len(live)), replace=False))
+            decoded = np.empty((len(chosen), rotated_dim(self.dim)), np.float32)
+            self._decode(chosen, decoded)
+            self._landmarks = Landmarks(decoded, _STRAY)
+        return self._landmarks
 
     def _place_again(
         self, count: int, before: CodedSpace, space: CodedSpace, workers: Workers
@@ -209,7 +236,7 @@ class PlacedGraph(ABC):
         self._start_from(_renumbered(seeds, rows))
         self._calibration = self._calibrated(space, sample, pack_mask(built), workers)
         self._insert(np.sort(sample))
-        self._inserted = 0
+        self._inserted, self._strays, self._landmarks = 0, 0, None
         self._free = np.flatnonzero(~self.rows.alive)
 
     def _calibrated(

@@ -1,0 +1,67 @@
+"""Rows that come in an order, or from elsewhere, are found as if they had come at once."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from tests.index.samples import recall
+from vecdb.index import FlatIndex, HnswIndex, IvfIndex
+from vecdb.index.drift import Landmarks
+from vecdb.kernels.jit import COMPILED
+
+Make = Callable[[int], HnswIndex | IvfIndex]
+MAKERS: dict[str, Make] = {
+    "rabitq": lambda dim: HnswIndex(dim, "l2", quantization="rabitq"),
+    "sq8": lambda dim: HnswIndex(dim, "l2", quantization="sq8"),
+    "lists": lambda dim: IvfIndex(dim, "l2"),
+}
+EVERY_CODED = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+compiled = pytest.mark.skipif(not COMPILED, reason="too many rows for kernels run as Python")
+
+
+@compiled
+@EVERY_CODED
+def test_rows_from_elsewhere_are_found(make: Make) -> None:
+    rng = np.random.default_rng(0)
+    first = rng.standard_normal((6_000, 32), np.float32)
+    later, queries = (
+        30 + 0.05 * rng.standard_normal((count, 32), np.float32) for count in (2_900, 200)
+    )
+    index, exact = make(32), FlatIndex(32, "l2")
+    for each in (index, exact):
+        each.add(first)
+        each.add(later)
+    truth, _ = exact.search(queries, 10)
+    assert recall(index.search(queries, 10, target_recall=0.95)[0], truth) > 0.92
+
+
+@compiled
+@EVERY_CODED
+def test_clusters_that_come_one_after_the_other_are_found(make: Make) -> None:
+    rng = np.random.default_rng(1)
+    centres = 2 * rng.standard_normal((12, 24), np.float32)
+    rows = np.repeat(centres, 500, axis=0) + 0.3 * rng.standard_normal((6_000, 24), np.float32)
+    queries = centres[rng.integers(0, 12, 200)] + 0.3 * rng.standard_normal((200, 24), np.float32)
+    index, exact = make(24), FlatIndex(24, "l2")
+    exact.build(rows)
+    for start in range(0, len(rows), 250):
+        index.add(rows[start : start + 250])
+    truth, _ = exact.search(queries, 10)
+    assert recall(index.search(queries, 10, target_recall=0.95)[0], truth) > 0.86
+
+
+def test_strays_are_those_far_from_every_landmark() -> None:
+    rng = np.random.default_rng(2)
+    points = rng.standard_normal((300, 8), np.float32)
+    landmarks = Landmarks(points, 2.0)
+    assert landmarks.count_strays(points) == 0
+    alike = landmarks.count_strays(rng.standard_normal((1_000, 8), np.float32))
+    assert alike < 20
+    assert landmarks.count_strays(20 + points) == 300
+    assert landmarks.count_strays(np.concatenate([points, 20 + points[:7]])) == 7
+    assert landmarks.count_strays(points[:0]) == 0
+
+
+def test_of_one_landmark_nothing_can_be_told() -> None:
+    assert Landmarks(np.zeros((1, 3), np.float32), 2.0).count_strays(np.ones((4, 3), "f4")) == 0
