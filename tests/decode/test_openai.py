@@ -275,6 +275,50 @@ def test_another_thread_may_close(server, chat):
     assert stream.finish_reason is FinishReason.CANCELLED
 
 
+def silent(handler):
+    sends()(handler)
+    hold(handler)
+
+
+def hold(handler):
+    """Say nothing until the other side hangs up."""
+    handler.connection.recv(1)
+    raise ConnectionResetError
+
+
+@pytest.mark.parametrize("respond", [silent, hold], ids=["in the answer", "before the status"])
+def test_closing_wakes_a_thread_that_waits(server, chat, respond):
+    server.responses = [respond]
+    stream = chat.stream(MESSAGES)
+    pieces = []
+    reader = threading.Thread(target=lambda: pieces.append(list(stream)))
+    reader.start()
+    while not server.requests:
+        time.sleep(0.005)
+    stream.close()
+    reader.join(5)
+    assert pieces == [[]]
+    assert server.hung_up.wait(5)
+    assert len(server.requests) == 1
+
+
+def test_signs_of_life_are_no_answer(server):
+    from vecdb.decode.openai import OpenAIChatModel
+
+    def pings(handler):
+        sends(chunk("Wait"))(handler)
+        while True:
+            handler.wfile.write(b": ping\n\n")
+            time.sleep(0.01)
+
+    chat = OpenAIChatModel(server.url, timeout=0.2)
+    server.responses = [pings]
+    stream = chat.stream(MESSAGES)
+    assert next(stream) == "Wait"
+    with pytest.raises(DeadlineExceededError, match="signs of life"):
+        next(stream)
+
+
 def test_prompt_over_the_context(server):
     chat = load_chat_model(server.url, context_tokens=64)
     with pytest.raises(InvalidTextError, match=r"about \d+ tokens.*64 tokens"):

@@ -13,6 +13,7 @@ from urllib.parse import urldefrag, urlsplit
 from vecdb.config import CONTEXT_TOKENS
 from vecdb.decode.base import GenerationParams, Message
 from vecdb.decode.chat_template import check_messages
+from vecdb.decode.openai_connection import Heard, OpenConnection
 from vecdb.decode.openai_http import parse_object, read_json, send, transport_errors
 from vecdb.errors import (
     ClosedError,
@@ -96,6 +97,8 @@ class OpenAIChatModel:
         self._http = httpx.Client(
             headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
             timeout=httpx.Timeout(timeout, connect=min(timeout, 10.0)),
+            # Only where a connection is made can a stream learn which one is its own.
+            limits=httpx.Limits(max_keepalive_connections=0),
         )
         try:
             self._name, told = self._choose(model or fragment or None)
@@ -235,8 +238,8 @@ class RemoteStream:
         """Pieces received, which most servers send token by token; exact if the server tells."""
         self.finish_reason: FinishReason | None = None
         self._request = request
+        self._connection = OpenConnection(request)
         self._closed = threading.Event()
-        self._response: httpx.Response | None = None
         self._pieces = self._text(http)
 
     def __iter__(self) -> Iterator[str]:
@@ -246,27 +249,26 @@ class RemoteStream:
         return next(self._pieces)
 
     def close(self) -> None:
-        """End the connection, at which servers stop generating."""
+        """End the connection, at which servers stop generating; who waits for text gets the end."""
         self._closed.set()
         if self.finish_reason is None:
             self.finish_reason = FinishReason.CANCELLED
-        if self._response is not None:
-            self._response.close()
+        self._connection.hang_up()
 
     def _text(self, http: httpx.Client) -> Generator[str]:
         if self._closed.is_set():
             return
-        self._response = send(http, self._request, self._closed)
-        with closing(self._response):
-            try:
+        try:
+            with closing(send(http, self._request, self._closed)) as response:
+                heard = Heard(response, http.timeout.read)
                 with transport_errors(self._request.url):
-                    yield from self._events(EventSource(self._response))
-            except (httpx.StreamError, VecdbError):
-                # Closing the response under a thread that reads it makes the read fail.
-                if not self._closed.is_set():
-                    raise
+                    yield from self._events(EventSource(response), heard)
+        except (httpx.StreamError, VecdbError):
+            # Hanging up under a thread that reads makes the read fail.
+            if not self._closed.is_set():
+                raise
 
-    def _events(self, source: EventSource) -> Generator[str]:
+    def _events(self, source: EventSource, heard: Heard) -> Generator[str]:
         reason: str | None = None
         for event in source.iter_sse():
             if self._closed.is_set():
@@ -278,6 +280,7 @@ class RemoteStream:
             reason = ended or reason
             if piece:
                 yield piece
+            heard.now()
         else:
             if reason is None and not self._closed.is_set():
                 raise DecoderError(f"{self._request.url}: the stream broke off before its end")
