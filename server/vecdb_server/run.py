@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import queue
 import signal
+import sys
 from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -23,7 +25,8 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 def serve(config: ServerConfig, announce: Callable[[str], None] | None = None) -> None:
     """Serve the database in `config.data` until SIGTERM or SIGINT; returns once it is closed.
 
-    Must be called in the main thread, which is where signals arrive.
+    Must be called in the main thread, which is where signals arrive. When a call does not end
+    though it was cancelled, the process exits from here, with status 0.
 
     Parameters
     ----------
@@ -60,16 +63,27 @@ def serve(config: ServerConfig, announce: Callable[[str], None] | None = None) -
             database.models.encoder(config.encoder)
         if config.decoder is not None:
             database.models.chat()
-        run(database, config, announce)
+        ended = run(database, config, announce)
+    if not ended:
+        # The interpreter would wait for the calls' threads.
+        _LOG.warning("exiting while a cancelled call still runs")
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(0)
 
 
 def run(
     database: Database, config: ServerConfig, announce: Callable[[str], None] | None = None
-) -> None:
-    """Serve an open database until SIGTERM or SIGINT, and return when no call is running.
+) -> bool:
+    """Serve an open database until SIGTERM or SIGINT, and drain; see `Server.stop`.
 
     After the first signal the next one has its usual effect: it ends the process at once, which
     loses nothing that was acknowledged.
+
+    Returns
+    -------
+    bool
+        Whether every call has ended.
     """
     # A SimpleQueue may be put to from a signal handler whatever the main thread is doing.
     signals: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -91,5 +105,6 @@ def run(
         for each, handler in before.items():
             signal.signal(each, handler)
     _LOG.info("draining", extra={"signal": signal.Signals(number).name})
-    server.stop(config.grace_seconds)
+    ended = server.stop(config.grace_seconds)
     _LOG.info("stopped")
+    return ended

@@ -34,6 +34,8 @@ _UNGATED_THREADS = 16
 _LOOK_AGAIN = 0.1
 _QUIET_SECONDS = 1.0
 """How long no call has worked before the rest is cut; answers are on their way meanwhile."""
+_UNWIND_SECONDS = 3.0
+"""How long calls that were cancelled may take to end: a write that has begun is finished."""
 
 
 class Server:
@@ -85,22 +87,36 @@ class Server:
         for name in self._names:
             self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
 
-    def stop(self, grace_seconds: float) -> None:
+    def stop(self, grace_seconds: float) -> bool:
         """Report NOT_SERVING, take no more calls, and return when none is running.
 
         Calls that are under way may go on for `grace_seconds`; what then still runs is cancelled.
-        A search or a write that has begun is finished even so.
+        A search or a write that has begun is finished even so, if it takes no more than seconds.
+
+        Returns
+        -------
+        bool
+            Whether every call has ended; else its thread is still there, and would keep the
+            interpreter from exiting.
         """
         self._health.enter_graceful_shutdown()
         stopped = self._grpc.stop(grace_seconds)
         quiet_since = time.monotonic()
         while not stopped.wait(_LOOK_AGAIN):
-            if any(gate.is_busy() for gate in self._gates.values()):
+            if self._is_busy():
                 quiet_since = time.monotonic()
             elif time.monotonic() - quiet_since > _QUIET_SECONDS:
                 # What is left are streams that never end: watchers of health, reflection.
                 stopped = self._grpc.stop(0)
-        self._pool.shutdown(wait=True)
+        cut = time.monotonic()
+        while self._is_busy() and time.monotonic() - cut < _UNWIND_SECONDS:
+            time.sleep(_LOOK_AGAIN)
+        ended = not self._is_busy()
+        self._pool.shutdown(wait=ended)
+        return ended
+
+    def _is_busy(self) -> bool:
+        return any(gate.is_busy() for gate in self._gates.values())
 
     def __enter__(self) -> Self:
         self.start()

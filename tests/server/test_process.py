@@ -123,3 +123,29 @@ def test_a_second_signal_ends_it_at_once(process):
             pass
         server.send(signal.SIGTERM)
         assert server.wait()[0] == -signal.SIGTERM
+
+
+def test_a_call_that_does_not_end_does_not_keep_the_process_from_exiting(tmp_path):
+    script = """
+import sys, threading, time
+from pathlib import Path
+from vecdb_server import ServerConfig, serve
+
+module = sys.modules["vecdb_server.run"]
+
+def run(*_):
+    threading.Thread(target=time.sleep, args=(60,)).start()
+    print("drained")
+    return False
+
+module.run = run
+serve(ServerConfig(Path(sys.argv[1]), listen="127.0.0.1:0"))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "data")],
+        capture_output=True,
+        text=True,
+        timeout=40,
+    )
+    assert (done.returncode, done.stdout) == (0, "drained\n")
+    assert "a cancelled call still runs" in done.stderr
