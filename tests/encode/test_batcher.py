@@ -24,6 +24,7 @@ class Model:
         self.batches: list[list[int]] = []
         self.go = threading.Event()
         self.go.set()
+        self.step = threading.Event()  # whether a batch closes the gate behind itself
         self.busy = threading.Semaphore(0)
         self.error: BaseException | None = None
 
@@ -32,6 +33,8 @@ class Model:
         self.batches.append(lengths.tolist())
         self.busy.release()
         assert self.go.wait(10)
+        if self.step.is_set():
+            self.go.clear()
         if self.error is not None:
             raise self.error
         inside = np.arange(ids.shape[1]) < lengths[:, None]
@@ -117,6 +120,39 @@ def test_a_question_goes_before_the_rest_of_a_bulk_load(
     question.result(10)
     bulk.result(10)
     assert model.batches[1] == [6]
+
+
+def test_a_question_goes_before_a_bulk_load_however_long_that_is_under_way(
+    make: Callable[..., Batcher], model: Model
+) -> None:
+    batcher = make(batch_tokens=128, queue_tokens=10_000)
+    hold(batcher, model)
+    bulk = batcher.submit([text(128) for _ in range(20)], list)
+    other = batcher.submit([text(128) for _ in range(20)], list)
+    model.step.set()
+    for _ in range(25):  # the clock has passed all that the bulk load has left
+        model.go.set()
+        assert model.busy.acquire(timeout=10)
+    before = len(model.batches)
+    question = batcher.submit([text(6)], list)
+    model.step.clear()
+    model.go.set()
+    question.result(10)
+    assert model.batches[before] == [6]
+    bulk.result(10)
+    other.result(10)
+
+
+def test_two_bulk_loads_take_turns(make: Callable[..., Batcher], model: Model) -> None:
+    batcher = make(batch_tokens=64)
+    hold(batcher, model)
+    first = batcher.submit([text(64) for _ in range(8)], list)
+    second = batcher.submit([text(32) for _ in range(16)], list, admitted=True)
+    model.go.set()
+    first.result(10)
+    second.result(10)
+    for part in (model.batches[1:5], model.batches[5:9]):
+        assert sorted(part) == [[32, 32], [32, 32], [64], [64]]
 
 
 def test_a_bulk_load_is_not_put_off_for_ever(make: Callable[..., Batcher], model: Model) -> None:

@@ -4,19 +4,19 @@ A batch is measured in tokens, padding included, never in texts, and holds texts
 length, so that little of the work is padding. It is made when a worker is free, from what is
 there: nobody waits for a batch to fill. When little is there, the workers share it.
 
-Whose turn it is follows virtual time, counted in tokens computed. A request of t tokens that
-arrives at time c is due at c + t, and the request that is due first leads the next batch. So a
-question goes before the rest of a bulk load that is under way, and the bulk load, whose due time
-stands still, cannot be put off for ever. (Demers, Keshav & Shenker, "Analysis and simulation of a
-fair queueing algorithm", 1989.)
+Whose turn it is follows virtual time: the tokens that each request would have had computed by now
+if all that wait shared the workers evenly. A request begins at the time of its arrival and moves on
+by its own tokens as they are computed; the one whose next batch would end first leads. So a
+question waits for about one batch, however much of a bulk load is left and however long that has
+been under way; and the bulk load, which keeps its share, cannot be put off for ever. (Demers,
+Keshav & Shenker, "Analysis and simulation of a fair queueing algorithm", 1989.)
 """
 
 from __future__ import annotations
 
 import atexit
-import itertools
 import threading
-from bisect import bisect_left, bisect_right, insort
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -49,12 +49,14 @@ class _Request(Generic[T]):
     output: Output
     finish: Callable[[Rows], T]
     future: Future[T]
-    due: tuple[int, int]
+    begun: float
+    """The virtual time up to which it had its share."""
     waiting: list[int] = field(init=False)
     lengths: list[int] = field(init=False)
     rows: Rows = field(init=False)
     missing: int = field(init=False)
     failed: bool = False
+    tokens: int = field(init=False)  # of those in `waiting`
 
     def __post_init__(self) -> None:
         self.waiting = sorted(
@@ -63,10 +65,17 @@ class _Request(Generic[T]):
         self.lengths = [len(self.sequences[index]) for index in self.waiting]
         self.rows = [np.empty(0, np.float32)] * len(self.sequences)
         self.missing = len(self.sequences)
+        self.tokens = sum(self.lengths)
+
+    def due(self, batch_tokens: int) -> float:
+        """Return the virtual time at which its next batch would end."""
+        return self.begun + min(self.tokens, batch_tokens)
 
     def take(self, position: int) -> int:
         """Remove a waiting text and return its index."""
-        del self.lengths[position]
+        length = self.lengths.pop(position)
+        self.tokens -= length
+        self.begun += length
         return self.waiting.pop(position)
 
 
@@ -110,10 +119,9 @@ class Batcher:
         self._queue_tokens = queue_tokens
         # Protects everything below; the model runs without it.
         self._changed = threading.Condition()
-        self._requests: list[_Request[Any]] = []  # by due time
+        self._requests: list[_Request[Any]] = []
         self._queued = 0
-        self._clock = 0
-        self._arrivals = itertools.count()
+        self._clock = 0.0  # the virtual time
         self._threads: list[threading.Thread] = []
         self._computing = 0  # workers that have a batch
         self._closed = False
@@ -154,9 +162,7 @@ class Batcher:
                     f"{self._queued} tokens are waiting for the encoder; {tokens} more would "
                     f"exceed its limit of {self._queue_tokens}: try again later"
                 )
-            due = (self._clock + tokens, next(self._arrivals))
-            request = _Request(sequences, output, finish, future, due)
-            insort(self._requests, request, key=lambda waiting: waiting.due)
+            self._requests.append(_Request(sequences, output, finish, future, self._clock))
             self._queued += tokens
             if not self._threads:
                 self._start()
@@ -221,7 +227,7 @@ class Batcher:
             batch = self._fill()
             computed = sum(len(request.sequences[index]) for request, index in batch.members)
             self._queued -= computed
-            self._clock += computed
+            self._clock += computed / len(self._requests)
             self._requests = [request for request in self._requests if request.waiting]
             self._computing += 1
             if self._requests:
@@ -234,6 +240,7 @@ class Batcher:
         Texts that differ by more than a quarter (and 8 tokens) wait for a batch of their own
         length: padding costs as much as tokens.
         """
+        self._requests.sort(key=lambda request: request.due(self._batch_tokens))
         share = -(-self._queued // (self._workers - self._computing))
         budget = min(self._batch_tokens, max(share, _LEAST_SHARE_TOKENS))
         leader = self._requests[0]
@@ -260,7 +267,7 @@ class Batcher:
         """Forget the requests whose callers have gone."""
         gone = [request for request in self._requests if request.future.cancelled()]
         if gone:
-            self._queued -= sum(sum(request.lengths) for request in gone)
+            self._queued -= sum(request.tokens for request in gone)
             self._requests = [request for request in self._requests if request not in gone]
 
     def _abandon(self, batch: _Batch, error: BaseException) -> None:
@@ -268,7 +275,7 @@ class Batcher:
         failed = {id(request): request for request, _ in batch.members}
         with self._changed:
             self._queued -= sum(
-                sum(request.lengths) for request in self._requests if id(request) in failed
+                request.tokens for request in self._requests if id(request) in failed
             )
             self._requests = [each for each in self._requests if id(each) not in failed]
         self._fail(failed.values(), error)
