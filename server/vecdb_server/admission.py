@@ -111,6 +111,6 @@ def refuse_if_gone(caller: Caller) -> None:
     DeadlineExceededError, CancelledError
     """
     if caller.time_remaining() <= 0:
-        raise DeadlineExceededError("the deadline passed before the work began")
+        raise DeadlineExceededError("the deadline passed before the work was done")
     if not caller.is_active():
-        raise CancelledError("the caller went away before the work began")
+        raise CancelledError("the caller went away before the work was done")

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import grpc
 from google.protobuf.message import Message
 
+from vecdb.caller import check_caller, checking_caller
 from vecdb.errors import (
-    CancelledError,
     FailedPreconditionError,
     InvalidFilterError,
     InvalidNameError,
@@ -34,7 +34,7 @@ from vecdb.types import Payload
 from vecdb_proto import admin_codec, codec
 from vecdb_proto.status import wire_error
 from vecdb_proto.v1 import vecdb_pb2 as pb
-from vecdb_server.admission import CallClass, Gate
+from vecdb_server.admission import CallClass, Gate, refuse_if_gone
 from vecdb_server.failures import defect, fail
 
 if TYPE_CHECKING:
@@ -54,31 +54,13 @@ def _gated(
     [Callable[[VecdbService, RequestT], Message]],
     Callable[[VecdbService, RequestT, grpc.ServicerContext], bytes],
 ]:
-    """Make a handler of grpc's from a function of the request: gate, errors, size of the answer."""
+    """Make a handler of grpc's from a function of the request: gate, errors, size of the answer.
+
+    What takes long in the function asks `check_caller` whether anybody still waits for it.
+    """
 
     def decorate(
         handler: Callable[[VecdbService, RequestT], Message],
-    ) -> Callable[[VecdbService, RequestT, grpc.ServicerContext], bytes]:
-        @_watched(kind)
-        @functools.wraps(handler)
-        def call(self: VecdbService, request: RequestT, _: grpc.ServicerContext) -> Message:
-            return handler(self, request)
-
-        return call
-
-    return decorate
-
-
-def _watched(
-    kind: CallClass,
-) -> Callable[
-    [Callable[[VecdbService, RequestT, grpc.ServicerContext], Message]],
-    Callable[[VecdbService, RequestT, grpc.ServicerContext], bytes],
-]:
-    """As `_gated`, for a function that also looks at whether its caller is still there."""
-
-    def decorate(
-        handler: Callable[[VecdbService, RequestT, grpc.ServicerContext], Message],
     ) -> Callable[[VecdbService, RequestT, grpc.ServicerContext], bytes]:
         @functools.wraps(handler)
         def call(self: VecdbService, request: RequestT, context: grpc.ServicerContext) -> bytes:
@@ -87,7 +69,8 @@ def _watched(
                 gate = self._gates[kind]
                 gate.enter(context)
                 try:
-                    response = handler(self, request, context)
+                    with checking_caller(lambda: refuse_if_gone(context)):
+                        response = handler(self, request)
                 finally:
                     gate.leave()
                 packed = self.packed(response)
@@ -229,16 +212,13 @@ class VecdbService:
         self._collection(request).flush()
         return pb.FlushResponse()
 
-    @_watched(CallClass.ADMIN)
-    def Backup(self, request: pb.BackupRequest, context: grpc.ServicerContext) -> pb.BackupResponse:
+    @_gated(CallClass.ADMIN)
+    def Backup(self, request: pb.BackupRequest) -> pb.BackupResponse:
         """Add a backup to a directory below the operator's; given up when the caller goes away."""
-
-        def step(_: int) -> None:
-            if not context.is_active():
-                raise CancelledError("the caller of the backup went away before it was done")
-
         store = PosixStore(backup_directory(self._backup_dir, request.name))
-        taken = self._database.backup_to(store, step=step, **_given(request, "keep"))
+        taken = self._database.backup_to(
+            store, step=lambda _: check_caller(), **_given(request, "keep")
+        )
         return pb.BackupResponse(backup=admin_codec.backup_message(taken))
 
     @_gated(CallClass.ADMIN)
@@ -265,7 +245,13 @@ class VecdbService:
 
     def _answer(self, request: pb.AskRequest, context: grpc.ServicerContext) -> Iterator[bytes]:
         given = _given(request, "k", "max_tokens", "temperature", "seed")
-        answer = self._collection(request).ask(request.question, filter=_filter(request), **given)
+        with checking_caller(lambda: refuse_if_gone(context)):
+            answer = self._collection(request).ask(
+                request.question, filter=_filter(request), **given
+            )
+        # At the end of the call, however it comes: this thread may be waiting for the model then.
+        if not context.add_callback(answer.cancel):
+            refuse_if_gone(context)
         try:
             for piece in answer:
                 yield pb.AskResponse(text=piece).SerializeToString()

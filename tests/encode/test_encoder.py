@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -14,10 +16,12 @@ from safetensors.numpy import load_file
 
 from tests.encode import reference, tiny
 from tests.encode.conftest import TINY
+from vecdb.caller import checking_caller
 from vecdb.encode import Encoder, load_encoder
 from vecdb.encode.onnx import EncoderSession
 from vecdb.encode.transformer import TransformerEncoder
 from vecdb.errors import (
+    CancelledError,
     ClosedError,
     DeviceUnavailableError,
     EmptyBatchError,
@@ -219,3 +223,29 @@ print([name for name in heavy if name in sys.modules])
         "[]",
         "['onnxruntime', 'tokenizers']",
     ]
+
+
+def test_texts_of_a_caller_who_has_gone_are_dropped(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = load_encoder(str(tiny_folder), cache_dir=tmp_path, device="cpu")
+    assert isinstance(encoder, TransformerEncoder)
+    run, batches, held = encoder._batcher._run, [], threading.Event()
+
+    def counted(*batch: Any) -> Any:
+        batches.append(batch)
+        assert held.wait(10)
+        return run(*batch)
+
+    def gone() -> None:
+        if batches:
+            raise CancelledError("the caller went away")
+
+    monkeypatch.setattr(encoder._batcher, "_run", counted)
+    with pytest.raises(CancelledError), checking_caller(gone):
+        encoder.encode(["the cat sat on the mat"] * 2000)
+    under_way = len(batches)
+    held.set()
+    encoder.encode(["the dog"])
+    assert len(batches) == under_way + 1
+    encoder.close()

@@ -108,6 +108,9 @@ class FakeCollection:
 
     def ask(self, question, *, k=5, filter=None, max_tokens=4, temperature=0.0, seed=None):
         self._database.before("ask")
+        if self._database.silent:
+            self._database.pieces += 1
+            return Answer(SilentStream(self._database))
         return Answer(self._events(question, max_tokens))
 
     def _events(self, question, max_tokens) -> Iterator[str | AnswerEnd]:
@@ -129,6 +132,25 @@ class FakeCollection:
         return [r for r in self._points.values() if predicate.matches(r.payload)]
 
 
+class SilentStream:
+    """An answer of which nothing comes until it is closed."""
+
+    def __init__(self, database):
+        self._database = database
+        self._closed = threading.Event()
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        self._closed.wait(20)
+        return AnswerEnd([], [], FinishReason.CANCELLED, 0, 0)
+
+    def close(self):
+        self._closed.set()
+        self._database.answers_over.set()
+
+
 def check_ids(ids):
     if not ids:
         raise EmptyBatchError("ids are empty: give at least one")
@@ -144,6 +166,7 @@ class FakeDatabase:
         self._collections = {}
         self.before: Callable[[str], None] = lambda _: None
         self.seconds_per_piece = 0.0
+        self.silent = False  # whether answers say nothing
         self.pieces = 0
         self.answers_over = threading.Event()
         self.backup_over = threading.Event()

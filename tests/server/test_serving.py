@@ -20,12 +20,14 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 )
 
 from vecdb import errors
+from vecdb.caller import check_caller
 from vecdb.types import FinishReason
 from vecdb_client import AsyncClient, Client
 from vecdb_proto.status import WIRE_KEY
 from vecdb_proto.v1 import vecdb_pb2 as pb
 from vecdb_proto.v1.vecdb_pb2_grpc import VecdbServiceStub
 from vecdb_server import ClassLimit, Limits, Server, ServerConfig
+from vecdb_server import server as server_module
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 
@@ -207,6 +209,15 @@ class TestAsk:
         assert engine.answers_over.wait(5)
         assert engine.pieces < 100
 
+    def test_the_deadline_frees_the_place_of_an_answer_that_says_nothing(self, engine, client):
+        docs = client.create_collection("docs", encoder="letters")
+        engine.silent = True
+        with pytest.raises(errors.DeadlineExceededError):
+            _ = docs.ask("q", timeout=0.3).text
+        assert engine.answers_over.wait(5)
+        engine.silent = False
+        assert docs.ask("q", max_tokens=1, timeout=5).text == "q0 é"
+
     async def test_the_async_answer_can_be_cancelled(self, engine, start):
         engine.seconds_per_piece = 0.02
         async with AsyncClient(f"grpc://{start()}") as client:
@@ -354,6 +365,41 @@ def test_a_backup_does_not_keep_a_server_from_stopping(engine, tmp_path):
         assert engine.backup_over.is_set()
         caller.join(5)
         assert not caller.is_alive()
+
+
+def test_a_call_that_does_not_end_does_not_keep_a_server_from_stopping(engine, monkeypatch):
+    monkeypatch.setattr(server_module, "_UNWIND_SECONDS", 0.1)
+    server = Server(engine, ServerConfig(data=Path("unused"), listen="127.0.0.1:0"))
+    server.start()
+    with Client(f"grpc://{server.address}") as client:
+        vecs = client.create_collection("v", dim=2)
+        blocker = Blocker(engine, "flush")
+        caller = threading.Thread(target=lambda: refused(vecs.flush))
+        caller.start()
+        wait_until(lambda: blocker.entered)
+        assert not server.stop(0.1)
+        blocker.open.set()
+        caller.join(5)
+
+
+def test_an_upsert_whose_caller_has_gone_is_given_up(engine, client):
+    vecs = client.create_collection("v", dim=2)
+    given_up = threading.Event()
+
+    def embed_for_ever(kind):
+        try:
+            while kind == "upsert":
+                time.sleep(0.005)
+                check_caller()
+        except errors.DeadlineExceededError:
+            given_up.set()
+            raise
+
+    engine.before = embed_for_ever
+    with pytest.raises(errors.DeadlineExceededError):
+        vecs.upsert([1], vectors=[[1.0, 0.0]], timeout=0.2)
+    assert given_up.wait(5)
+    assert vecs.count() == 0
 
 
 def refused(call):

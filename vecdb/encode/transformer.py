@@ -10,6 +10,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from vecdb.caller import check_caller
 from vecdb.config import ENCODER_QUEUE_TOKENS, THREADS
 from vecdb.encode.base import Encoded, Output
 from vecdb.encode.batcher import Batcher, Rows
@@ -22,6 +23,8 @@ _WINDOW_TEXTS = 256
 """Texts of one call that are queued at a time: enough to find neighbours in length."""
 _WINDOWS_AHEAD = 2
 """One is computed while the next is tokenized."""
+_LOOK_AGAIN = 0.25
+"""Seconds after which a waiting call looks whether its caller is still there."""
 _CPU_BATCH_TOKENS = 512
 """Measured: the activations of more tokens leave the caches (bench/notes/encoder.md)."""
 _CUDA_BATCH_TOKENS = 32_768
@@ -125,22 +128,39 @@ class TransformerEncoder:
         output: Output,
         finish: Callable[[Rows], T],
     ) -> Iterator[T]:
-        """Yield the results of the texts window by window, and fill in `truncated`."""
+        """Yield the results of the texts window by window, and fill in `truncated`.
+
+        What is still queued is dropped when the caller goes away.
+        """
         under_way: deque[Future[T]] = deque()
         try:
             for start in range(0, len(texts), _WINDOW_TEXTS):
                 window = texts[start : start + _WINDOW_TEXTS]
                 sequences, truncated[start : start + len(window)] = self._tokenizer.tokenize(window)
+                check_caller()
                 if len(under_way) == _WINDOWS_AHEAD:
-                    yield under_way.popleft().result()
+                    yield _awaited(under_way[0])
+                    under_way.popleft()
                 under_way.append(
                     self._batcher.submit(sequences, finish, output=output, admitted=start > 0)
                 )
             while under_way:
-                yield under_way.popleft().result()
+                yield _awaited(under_way[0])
+                under_way.popleft()
         finally:
             for future in under_way:
                 future.cancel()
+
+
+def _awaited(future: Future[T]) -> T:
+    """Return the future's result, unless the caller goes away before it is there."""
+    while True:
+        try:
+            return future.result(_LOOK_AGAIN)
+        except TimeoutError:
+            if future.done():
+                return future.result()
+            check_caller()
 
 
 def _best_batch_tokens(session: EncoderSession) -> int:
