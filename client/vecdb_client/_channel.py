@@ -38,10 +38,10 @@ RETRIED = (
     "Flush",
 )
 _RETRY_POLICY = {
-    "maxAttempts": 5,
-    "initialBackoff": "0.1s",
-    "maxBackoff": "2s",
-    "backoffMultiplier": 2,
+    "maxAttempts": 5,  # the most that grpc makes
+    "initialBackoff": "0.5s",
+    "maxBackoff": "1.2s",
+    "backoffMultiplier": 1.5,
     "retryableStatusCodes": ["UNAVAILABLE"],
 }
 _SERVICE_CONFIG = {
@@ -52,6 +52,15 @@ _SERVICE_CONFIG = {
         }
     ]
 }
+
+
+# While the channel waits before it tries to connect again, every call fails at once: so it waits
+# less than the retries of one call do.
+_RECONNECT_MS = (
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 500),
+    ("grpc.min_reconnect_backoff_ms", 5_000),  # in truth, how long one attempt may take
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +81,9 @@ class Options:
             ("grpc.max_receive_message_length", self.message_bytes),
             ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
             ("grpc.enable_retries", 1),
+            *_RECONNECT_MS,
+            # Else a new client would wait as long as older ones that found no server.
+            ("grpc.use_local_subchannel_pool", 1),
             # A connection that died without a word is noticed while a call waits on it.
             ("grpc.keepalive_time_ms", 60_000),
             ("grpc.keepalive_timeout_ms", 20_000),

@@ -125,6 +125,18 @@ def test_a_second_signal_ends_it_at_once(process):
         assert server.wait()[0] == -signal.SIGTERM
 
 
+def test_a_call_finds_the_server_that_was_killed_and_started_again(process, start):
+    server = process()
+    with Client(f"grpc://{server.address}") as client:
+        client.ping()
+        server.send(signal.SIGKILL)
+        server.wait()
+        again = threading.Timer(2.0, start, kwargs={"listen": server.address})
+        again.start()
+        assert client.list_collections() == []
+        again.join()
+
+
 def test_a_call_that_does_not_end_does_not_keep_the_process_from_exiting(tmp_path):
     script = """
 import sys, threading, time

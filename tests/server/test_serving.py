@@ -311,11 +311,22 @@ class TestAddress:
         with socket.socket() as unused:
             unused.bind(("127.0.0.1", 0))
             port = unused.getsockname()[1]
-        timer = threading.Timer(0.3, start, kwargs={"listen": f"127.0.0.1:{port}"})
+        timer = threading.Timer(2.0, start, kwargs={"listen": f"127.0.0.1:{port}"})
         timer.start()
         with Client(f"grpc://127.0.0.1:{port}") as client:
             assert client.list_collections() == []
         timer.join()
+
+    def test_a_new_client_does_not_wait_because_an_older_one_found_nobody(self, start):
+        with socket.socket() as unused:
+            unused.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{unused.getsockname()[1]}"
+        with Client(f"grpc://{address}") as older, Client(f"grpc://{address}") as newer:
+            with pytest.raises(errors.UnavailableError, match=address):
+                older.drop_collection("x")
+            start(listen=address)
+            with pytest.raises(errors.CollectionNotFoundError):  # asked once: not a repeated call
+                newer.drop_collection("x")
 
     def test_ipv6(self, start):
         try:
