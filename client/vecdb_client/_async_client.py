@@ -28,6 +28,7 @@ class AsyncConnection:
     def __init__(self, settings: Options) -> None:
         self._settings = settings
         self._channel: grpc.aio.Channel | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None  # the channel's
         self._senders: dict[str, Callable[..., Any]] = {}
         self._closed = False
 
@@ -59,14 +60,21 @@ class AsyncConnection:
     async def close(self) -> None:
         """Break off what is running, and refuse every further call."""
         self._closed = True
-        if self._channel is not None:
+        # Of a loop that has ended nothing is left to close.
+        if self._channel is not None and self._loop is asyncio.get_running_loop():
             await self._channel.close()
 
     def _sender(self, rpc: str) -> Callable[..., Any]:
         if self._closed:
             raise ClosedError(f"{rpc} was called after close(): make a new AsyncClient")
+        loop = asyncio.get_running_loop()
         if self._channel is None:
-            self._channel = self._open()
+            self._channel, self._loop = self._open(), loop
+        elif self._loop is not loop:
+            raise FailedPreconditionError(
+                f"{rpc} was called in another event loop than the first call of this AsyncClient, "
+                "to which it belongs: make one in each asyncio.run()"
+            )
         sender = self._senders.get(rpc)
         if sender is None:
             kind = self._channel.unary_stream if rpc == "Ask" else self._channel.unary_unary
@@ -243,7 +251,8 @@ class AsyncCollection:
 class AsyncClient(ClientBase[AsyncConnection]):
     """A database of the server; its methods are those of `Client`, awaited.
 
-    It belongs to the event loop of its first call.
+    It belongs to the event loop of its first call; in another one its calls raise
+    `vecdb.errors.FailedPreconditionError`.
     """
 
     def _connect(self, settings: Options) -> AsyncConnection:
