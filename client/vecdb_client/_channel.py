@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
@@ -63,6 +65,10 @@ _RECONNECT_MS = (
 )
 
 
+_YEAR_SECONDS = 366 * 86_400
+"""grpc takes moments that are centuries away for past ones."""
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """What a client was made with, in the form grpc takes."""
@@ -70,8 +76,8 @@ class Options:
     target: str
     credentials: grpc.ChannelCredentials | None
     metadata: tuple[tuple[str, str], ...]
-    timeout: float
-    long_timeout: float
+    timeout: float | None
+    long_timeout: float | None
     message_bytes: int
 
     def channel_options(self) -> list[tuple[str, str | int]]:
@@ -89,10 +95,16 @@ class Options:
             ("grpc.keepalive_timeout_ms", 20_000),
         ]
 
-    def deadline(self, call: Call[object]) -> float:
-        """Return the seconds that `call` may take."""
+    def deadline(self, call: Call[object]) -> float | None:
+        """Return the seconds that `call` may take; None for no limit.
+
+        Raises
+        ------
+        InvalidParameterError
+            If the call's own timeout is none.
+        """
         if call.timeout is not None:
-            return call.timeout
+            return seconds("timeout", call.timeout)
         return self.long_timeout if call.long else self.timeout
 
     def packed(self, call: Call[object]) -> bytes:
@@ -136,7 +148,8 @@ class ClientBase(ABC, Generic[ConnectionT]):
         api_key
             Sent with every call.
         timeout
-            Seconds a call may take unless it says otherwise.
+            Seconds a call may take unless it says otherwise; ``math.inf``, and any number over a
+            year, for no limit. So for a call's own ``timeout=``.
         long_timeout
             The same for `create_collection`, `flush`, `backup` and `ask`, which may fetch a model,
             build an index, copy everything or write an answer.
@@ -150,22 +163,20 @@ class ClientBase(ABC, Generic[ConnectionT]):
         Raises
         ------
         InvalidParameterError
-            If the URL has another form, a file cannot be read, or TLS files are given without TLS.
+            If the URL has another form, a timeout is not above 0, a file cannot be read, or TLS
+            files are given without TLS.
         """
         target, secure = _parse_url(url)
         if not secure and (tls_ca or tls_cert or tls_key):
             raise InvalidParameterError(f"TLS files are given for url={url!r}: use grpcs://")
-        for name, seconds in (("timeout", timeout), ("long_timeout", long_timeout)):
-            if not seconds > 0:
-                raise InvalidParameterError(f"{name}={seconds!r}: must be more than 0 seconds")
         self._url = url
         self._connection = self._connect(
             Options(
                 target=target,
                 credentials=_credentials(tls_ca, tls_cert, tls_key) if secure else None,
                 metadata=() if api_key is None else (_bearer(api_key),),
-                timeout=timeout,
-                long_timeout=long_timeout,
+                timeout=seconds("timeout", timeout),
+                long_timeout=seconds("long_timeout", long_timeout),
                 message_bytes=MESSAGE_BYTES.check(message_bytes),
             )
         )
@@ -191,6 +202,20 @@ def _parse_url(url: str) -> tuple[str, bool]:
             f"url={url!r}: must be grpc://host:port, or grpcs://host:port for TLS"
         )
     return (f"[{host}]:{port}" if ":" in host else f"{host}:{port}"), parts.scheme == "grpcs"
+
+
+def seconds(name: str, value: object) -> float | None:
+    """Return a timeout as grpc takes it, None for no limit.
+
+    Raises
+    ------
+    InvalidParameterError
+        If it is not a number above 0.
+    """
+    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    if not number > 0:
+        raise InvalidParameterError(f"{name}={value!r}: must be a number of seconds above 0")
+    return None if number > _YEAR_SECONDS else number
 
 
 def wire_of(rpc: str) -> tuple[str, Callable[[bytes], Any]]:
