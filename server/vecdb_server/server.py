@@ -7,6 +7,7 @@ thread and back, which costs a sixth of an empty call (bench/notes/grpc.md).
 
 from __future__ import annotations
 
+import ssl
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -44,7 +45,7 @@ class Server:
     Raises
     ------
     InvalidParameterError
-        If a TLS file cannot be read.
+        If a TLS file cannot be read, or does not hold what it should.
     FailedPreconditionError
         If the address cannot be listened on.
     """
@@ -142,7 +143,7 @@ class Server:
         except RuntimeError as error:
             raise FailedPreconditionError(
                 f"cannot listen on {config.listen}: is the port taken, is the address this "
-                f"machine's, are the TLS files in order? ({error})"
+                f"machine's? ({error})"
             ) from error
         return f"{address}:{bound}"
 
@@ -165,11 +166,31 @@ def _register(service: VecdbService, server: grpc.Server) -> None:
 
 def _credentials(cert: Path, key: Path, client_ca: Path | None) -> grpc.ServerCredentials:
     pairs = [(_read(key), _read(cert))]
-    if client_ca is None:
-        return grpc.ssl_server_credentials(pairs)
+    trusted = None if client_ca is None else _read(client_ca)
+    _check_tls(cert, key, client_ca)
     return grpc.ssl_server_credentials(
-        pairs, root_certificates=_read(client_ca), require_client_auth=True
+        pairs, root_certificates=trusted, require_client_auth=trusted is not None
     )
+
+
+def _check_tls(cert: Path, key: Path, client_ca: Path | None) -> None:
+    """Refuse files that grpc would refuse without saying why, or take and then let nobody in."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.set_ciphers("DEFAULT:@SECLEVEL=0")  # the strength of a key is its owner's choice
+    try:
+        context.load_cert_chain(cert, key, password="")  # grpc takes no encrypted keys
+    except (ssl.SSLError, ValueError) as error:
+        raise InvalidParameterError(
+            f"tls_cert={str(cert)!r}, tls_key={str(key)!r}: must be a PEM certificate and its own "
+            f"key, not encrypted ({error})"
+        ) from error
+    if client_ca is not None:
+        try:
+            context.load_verify_locations(client_ca)
+        except ssl.SSLError as error:
+            raise InvalidParameterError(
+                f"tls_client_ca={str(client_ca)!r}: must hold PEM certificates ({error})"
+            ) from error
 
 
 def _read(file: Path) -> bytes:

@@ -165,10 +165,23 @@ def test_bad_settings(engine, tmp_path):
     tls = {"tls_cert": tmp_path / "no.pem", "tls_key": tmp_path / "no.key"}
     with pytest.raises(errors.InvalidParameterError, match="no\\.key"):
         Server(engine, ServerConfig(Path("x"), listen="127.0.0.1:0", **tls))
-    for file in tls.values():
-        file.write_text("not PEM")
-    with pytest.raises(errors.FailedPreconditionError, match="TLS files"):
-        Server(engine, ServerConfig(Path("x"), listen="127.0.0.1:0", **tls))
+
+
+@pytest.mark.parametrize("text", ["not PEM", ""])
+def test_tls_files_that_are_none_are_named(engine, server_pair, client_pair, tmp_path, text):
+    bad = tmp_path / "bad.pem"
+    bad.write_text(text)
+    right = {"tls_cert": server_pair.cert, "tls_key": server_pair.key}
+    for wrong, named in (
+        ({"tls_cert": bad}, "bad"),
+        ({"tls_key": bad}, "bad"),
+        ({"tls_key": client_pair.key}, "client\\.key"),
+        ({"tls_client_ca": bad}, "tls_client_ca=.*bad"),
+        ({"tls_client_ca": server_pair.key}, "tls_client_ca=.*server\\.key"),
+    ):
+        config = ServerConfig(Path("x"), listen="127.0.0.1:0", **right | wrong)
+        with pytest.raises(errors.InvalidParameterError, match=named):
+            Server(engine, config)
 
 
 def test_an_unauthenticated_stream_of_requests_is_refused(start):
