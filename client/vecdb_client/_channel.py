@@ -212,7 +212,7 @@ def seconds(name: str, value: object) -> float | None:
     InvalidParameterError
         If it is not a number above 0.
     """
-    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    number = float(value) if not isinstance(value, bool) and isinstance(value, Real) else math.nan
     if not number > 0:
         raise InvalidParameterError(f"{name}={value!r}: must be a number of seconds above 0")
     return None if number > _YEAR_SECONDS else number
