@@ -53,6 +53,7 @@ class ScriptedStream:
         self._chat = chat
         self._words = words
         self._cut = cut
+        self.prompt_tokens = chat.count(chat.messages)
         self.completion_tokens = 0
         self.finish_reason: FinishReason | None = None
 
@@ -66,6 +67,7 @@ class ScriptedStream:
             self.finish_reason = FinishReason.CANCELLED
             raise StopIteration
         if not self._words:
+            self.prompt_tokens += 1  # the model's own count; the other was an estimate
             self.finish_reason = FinishReason.LENGTH if self._cut else FinishReason.STOP
             raise StopIteration
         self.completion_tokens += 1
@@ -120,7 +122,7 @@ def test_a_cited_answer() -> None:
     assert [s.id for s in found.sources] == [INDENT.id, TABS.id]
     assert found.sources[0].payload == {"title": "PEP 8"}
     assert found.finish_reason is FinishReason.STOP
-    assert found.end.prompt_tokens == chat.count(chat.messages)
+    assert found.end.prompt_tokens == chat.count(chat.messages) + 1
     assert found.end.completion_tokens == 9
 
 

@@ -28,6 +28,10 @@ class ChatStream(Protocol):
     """An answer as the model writes it, in pieces of text."""
 
     @property
+    def prompt_tokens(self) -> int:
+        """Tokens of the prompt, as the model counted them once it has."""
+
+    @property
     def completion_tokens(self) -> int:
         """Tokens written so far."""
 
@@ -197,6 +201,6 @@ def _generate(
         citations,
         prompt.sources,
         reason or FinishReason.STOP,
-        prompt.tokens,
+        stream.prompt_tokens,
         stream.completion_tokens,
     )
