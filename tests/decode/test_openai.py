@@ -76,9 +76,14 @@ def test_the_request(server, chat):
     ]  # fmt: skip
 
 
+def used(**usage):
+    return json.dumps({"choices": [], "usage": usage})
+
+
 def test_length_and_usage(server, chat):
-    usage = json.dumps({"choices": [], "usage": {"prompt_tokens": 11, "completion_tokens": 5}})
-    server.responses = [sends(chunk("x"), chunk(reason="length"), usage, "[DONE]")]
+    usage = used(prompt_tokens=11, completion_tokens=5)
+    untold = used(prompt_tokens=None)
+    server.responses = [sends(chunk("x"), chunk(reason="length"), usage, untold, "[DONE]")]
     stream = chat.stream(MESSAGES)
     assert "".join(stream) == "x"
     assert stream.finish_reason is FinishReason.LENGTH
@@ -166,6 +171,12 @@ def test_statuses(server, chat, code, error, requests):
     assert len(server.requests) == requests
 
 
+def test_an_error_that_is_not_unicode(server, chat):
+    server.responses = [status(500, "oh \ud800")]
+    with pytest.raises(DecoderError, match=r"500: oh \\ud800"):
+        list(chat.stream(MESSAGES))
+
+
 def test_error_that_is_not_json(server, chat):
     server.responses = [lambda handler: server_side.send_text(handler, 500, "<p>oh", "text/html")]
     with pytest.raises(DecoderError, match="500: <p>oh"):
@@ -182,6 +193,15 @@ def test_error_that_is_not_json(server, chat):
         (['{"choices": [{"delta": {"content": 5}}]}'], "not a string"),
         (['{"error": {"message": "out of memory"}}'], "out of memory"),
         ([chunk("half an ans")], "broke off"),
+        ([chunk("half", "content_filter"), "[DONE]"], "content filter"),
+        ([chunk("a \ud800 b")], "not Unicode"),
+        (['{"choices":' + "[" * 100_000 + "]" * 100_000 + "}"], "not JSON"),
+        (['{"choices":' + "9" * 5_000 + "}"], "not JSON"),
+        ([used(completion_tokens="x")], "completion_tokens of the usage is 'x'"),
+        ([used(prompt_tokens=2**70)], "prompt_tokens of the usage is 11805"),
+        ([used(prompt_tokens=-5)], "prompt_tokens of the usage is -5"),
+        ([used(prompt_tokens=5.5)], "prompt_tokens of the usage is 5"),
+        ([used(prompt_tokens=True)], "prompt_tokens of the usage is True"),
         ([], "broke off"),
     ],
 )

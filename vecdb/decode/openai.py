@@ -34,6 +34,8 @@ _CONTEXT_FIELDS = ("max_model_len", "context_length", "context_window", "max_con
 """Where servers put the size of a model's context in their list of models (vLLM's is the first)."""
 
 _ALONE = re.compile(r"[^A-Za-z \x80-\U0010ffff]| (?=[0-9])")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+"""Half of a pair, which JSON may name and no encoding has."""
 _TOKENS_PER_MESSAGE = 8
 _NAMES_SHOWN = 20
 
@@ -285,6 +287,8 @@ class RemoteStream:
             if reason is None and not self._closed.is_set():
                 raise DecoderError(f"{self._request.url}: the stream broke off before its end")
         if not self._closed.is_set():
+            if reason == "content_filter":
+                raise DecoderError(f"{self._request.url}: a content filter cut the answer off")
             length = reason == "length"
             self.finish_reason = FinishReason.LENGTH if length else FinishReason.STOP
 
@@ -292,7 +296,7 @@ class RemoteStream:
         """Return the text of a chunk and why the answer ended with it, if it did."""
         url = self._request.url
         if "error" in chunk:
-            raise DecoderError(f"{url}: the server failed: {chunk['error']}")
+            raise DecoderError(f"{url}: the server failed: {chunk['error']!r:.300}")
         usage = chunk.get("usage")
         choices = chunk.get("choices")
         if not isinstance(choices, list):
@@ -306,8 +310,22 @@ class RemoteStream:
                 raise DecoderError(f"{url}: unexpected chunk {str(chunk)[:300]}") from error
             if not isinstance(piece, str):
                 raise DecoderError(f"{url}: the content of a chunk is not a string: {piece!r}")
+            if not piece.isascii() and _SURROGATE.search(piece):
+                raise DecoderError(f"{url}: the content of a chunk is not Unicode: {piece!r:.300}")
             self.completion_tokens += bool(piece)
         if isinstance(usage, dict):
-            self.prompt_tokens = usage.get("prompt_tokens", self.prompt_tokens)
-            self.completion_tokens = usage.get("completion_tokens", self.completion_tokens)
+            self.prompt_tokens = self._told(usage, "prompt_tokens", self.prompt_tokens)
+            self.completion_tokens = self._told(usage, "completion_tokens", self.completion_tokens)
         return piece, reason
+
+    def _told(self, usage: dict[str, Any], name: str, otherwise: int) -> int:
+        """Return a count that the server told, or `otherwise` where it told none."""
+        count = usage.get(name)
+        if count is None:
+            return otherwise
+        if type(count) is not int or not 0 <= count <= CONTEXT_TOKENS.greatest:
+            raise DecoderError(
+                f"{self._request.url}: {name} of the usage is {count!r:.100}: must be an integer "
+                f"from 0 to {CONTEXT_TOKENS.greatest}"
+            )
+        return count

@@ -126,7 +126,7 @@ def parse_object(text: str, url: httpx.URL) -> dict[str, Any]:
     """
     try:
         value = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # too many digits or brackets are such, too
         raise DecoderError(f"{url}: not JSON: {text[:_QUOTED_CHARS]!r}") from error
     if not isinstance(value, dict):
         raise DecoderError(f"{url}: expected a JSON object, got {text[:_QUOTED_CHARS]!r}")
@@ -137,12 +137,13 @@ def _reason(response: httpx.Response) -> str:
     """Return what the body says, which is ``{"error": {"message": ...}}`` where it is OpenAI's."""
     try:
         body = json.loads(response.text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         body = None
     error = body.get("error") if isinstance(body, dict) else None
     if isinstance(error, dict):
         error = error.get("message")
-    return str(error or response.text or response.reason_phrase)[:_QUOTED_CHARS]
+    said = str(error or response.text or response.reason_phrase)[:_QUOTED_CHARS]
+    return said.encode(errors="backslashreplace").decode()  # JSON may name what is not Unicode
 
 
 def _retry_after(response: httpx.Response) -> float:
