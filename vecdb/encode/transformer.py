@@ -111,6 +111,7 @@ class TransformerEncoder:
 
     def split(self, text: str) -> list[tuple[int, int]]:
         """Return spans of characters that each fit the limit; see `Encoder.split`."""
+        check_caller()
         return self._tokenizer.split(check_text(text))
 
     def count_tokens(self, text: str) -> int:
