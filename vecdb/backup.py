@@ -25,6 +25,7 @@ from vecdb.errors import (
     NotFoundError,
     StoredFileNotFoundError,
 )
+from vecdb.interrupts import interruption
 from vecdb.storage import FileRef, PosixStore, Store
 from vecdb.storage.backup import (
     BackupDirectory,
@@ -109,7 +110,10 @@ def _copy(
                 "`vecdb check --repair`: a backup has all collections or none"
             )
 
+        go_on = interruption()
+
         def checked(copied: int) -> None:
+            go_on()
             held.check()
             step(copied)
 

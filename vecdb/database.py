@@ -36,6 +36,7 @@ from vecdb.errors import (
 )
 from vecdb.housekeeping import Housekeeping, Scrubber
 from vecdb.index import as_metric
+from vecdb.interrupts import whole
 from vecdb.models import Models
 from vecdb.restoring import refuse_half_restored
 from vecdb.storage import Durability, PosixStore, Store
@@ -191,6 +192,10 @@ class Database:
             DIM.check(dim) if info is None else info.dim, kind, info,
             **{key: value for key, value in parameters.items() if value is not None},
         )  # fmt: skip
+        return self._create(name, settings)
+
+    @whole
+    def _create(self, name: str, settings: CollectionSettings) -> Collection:
         with self._changing:
             self._check_open()
             if name in self._catalog.entries:
@@ -260,6 +265,7 @@ class Database:
             self._check_open()
             return sorted(self._catalog.entries)
 
+    @whole
     def drop_collection(self, name: str) -> None:
         """Delete a collection and everything in it.
 
@@ -318,6 +324,7 @@ class Database:
         """
         return self.backup_to(PosixStore(Path(directory)), keep=keep)
 
+    @whole
     def backup_to(
         self, store: Store, *, keep: int | None = None, step: Step = lambda _: None
     ) -> BackupInfo:
@@ -355,6 +362,7 @@ class Database:
         """The encoders and the decoder."""
         return self._models
 
+    @whole
     def close(self) -> None:
         """Finish what is being written and give the directory up; a second call does nothing.
 

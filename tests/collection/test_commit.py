@@ -288,29 +288,6 @@ def test_a_writer_interrupted_beside_the_log_leaves_nobody_waiting(
     assert not queue._logged
 
 
-def test_an_interrupt_waits_for_the_write_that_others_count_on() -> None:
-    waiting = write()
-    woken, waiting._woken = waiting._woken, _InterruptedLock(waiting)  # type: ignore[assignment]
-    assert isinstance(waiting.wait(), KeyboardInterrupt)
-    waiting._woken = woken
-    waiting.finish()  # the one who led it is done: nobody waits
-    assert waiting.done
-
-
-class _InterruptedLock:
-    """Is interrupted once; then its write is told to lead."""
-
-    def __init__(self, write: Write) -> None:
-        self._write = write
-        self._interrupted = False
-
-    def acquire(self) -> None:
-        if not self._interrupted:
-            self._interrupted = True
-            raise KeyboardInterrupt
-        self._write.leads = True
-
-
 def test_turns_are_had_in_the_order_in_which_they_were_asked_for() -> None:
     turns = Turns()
     order: list[str] = []

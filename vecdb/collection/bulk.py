@@ -19,6 +19,7 @@ from vecdb.collection.stored import StoredSegment
 from vecdb.collection.versions import Versions
 from vecdb.config import BATCH_ROWS
 from vecdb.errors import ClosedError, LengthMismatchError
+from vecdb.interrupts import whole
 from vecdb.types import MatrixLike, Payload, PointId
 
 _BUFFERED_BYTES = 128 << 20
@@ -102,6 +103,7 @@ class BulkLoad:
                 )
             )
 
+    @whole
     def _add(self, batch: Batch) -> None:
         wanted = batch.vectors.nbytes + ROW_BYTES * len(batch.ids)
         with self._budget.growth(Usage(wanted, self._rows.memory_bytes + wanted)):
@@ -111,6 +113,7 @@ class BulkLoad:
         if full or self._rows.memory_bytes >= _BUFFERED_BYTES:
             self._write()
 
+    @whole
     def _write(self) -> None:
         """Write what was gathered to a file; of points with one id, the last."""
         if self._draft is None or not len(self._rows):

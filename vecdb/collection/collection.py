@@ -31,6 +31,7 @@ from vecdb.errors import (
     StorageIOError,
     VecdbError,
 )
+from vecdb.interrupts import unless_interrupted, whole
 from vecdb.models import Models
 from vecdb.rag import AnswerOptions, CollectionRetriever, answer
 from vecdb.storage import (
@@ -194,6 +195,7 @@ class Collection:
             self._delete(prepared.stale)
         return result
 
+    @whole
     def _write(self, batch: Batch, truncated: list[PointId]) -> UpsertResult:
         texts = batch.texts if batch.has_texts else None
         payloads = batch.payloads if batch.has_payloads else None
@@ -238,6 +240,7 @@ class Collection:
             self._bulk_batch, self._adopt,
         )  # fmt: skip
 
+    @whole
     def _adopt(self, draft: Draft, loaded: Sequence[StoredSegment]) -> None:
         self._commits.refuse_if_stopped()
         try:
@@ -296,6 +299,7 @@ class Collection:
             Write(encode, lambda sequence: self._segments.delete(matching, sequence), alone=True)
         )
 
+    @whole
     def _commit(self, write: Write) -> int:
         self._maintenance.versions.check_whole()
         result = self._commits.run(write)
@@ -308,7 +312,7 @@ class Collection:
         Nothing needs this to be safe or found; it makes the next searches as fast as they get.
         """
         try:
-            self._maintenance.finish()
+            unless_interrupted(self._maintenance.finish)
         except StoppedError:
             self._commits.refuse_if_stopped()  # says whether it was closed or dropped
             raise
@@ -457,6 +461,7 @@ class Collection:
         """Take no more writes, because background work found that the disk fails."""
         self._commits.stop(error)
 
+    @whole
     def close(self, *, dropped: bool = False) -> None:
         """Stop writing; background work is given up, and done again when next opened."""
         if dropped:

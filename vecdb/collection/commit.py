@@ -64,18 +64,9 @@ class Write:
     error: VecdbError | None = None
     _woken: threading.Lock = field(default_factory=_taken_lock)
 
-    def wait(self) -> BaseException | None:
-        """Wait until it leads or is done; return what interrupted the wait, if anything did.
-
-        Its record is in the log, and others count on its turn: so an interrupt has to wait, too.
-        """
-        interrupt = None
-        while not (self.leads or self.done):
-            try:
-                self._woken.acquire()
-            except BaseException as error:
-                interrupt = error
-        return interrupt
+    def wait(self) -> None:
+        """Wait until it leads or is done."""
+        self._woken.acquire()
 
     def lead(self) -> None:
         """Wake its writer to lead."""
@@ -131,16 +122,13 @@ class CommitQueue:
         ReadOnlyError
             If the disk failed earlier.
         """
-        interrupt = None
         with self._turns if write.alone else self._turns.shared():
             if not self._log(write):
                 return write.result
             if not write.leads:
-                interrupt = write.wait()
+                write.wait()
             if not write.done:
                 self._run_group()
-        if interrupt is not None:
-            raise interrupt
         if write.error is not None:
             raise write.error
         return write.result

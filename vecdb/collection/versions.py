@@ -26,6 +26,7 @@ from vecdb.collection.settings import CollectionSettings
 from vecdb.collection.snapshot import Mask, described
 from vecdb.collection.stored import StoredCollection, StoredSegment
 from vecdb.errors import CorruptFileError, ReadOnlyError, ResourceExhaustedError, VecdbError
+from vecdb.interrupts import interruption
 from vecdb.storage import ManifestLog, SegmentFile, Step, Store, Wal
 from vecdb.types import SegmentInfo
 
@@ -117,8 +118,10 @@ class Versions:
 
     def step(self, *, gently: bool) -> Step:
         """Return what is called between two pieces of work; `gently`, it rests there."""
+        go_on = interruption()
 
         def step() -> None:
+            go_on()
             self.check_running()
             if gently:
                 time.sleep(_REST_SECONDS)
