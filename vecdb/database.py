@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
+import weakref
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from vecdb.backup import list_backups, take_backup
 from vecdb.catalog import Catalog, CatalogEntry
 from vecdb.collection import Collection, CollectionSettings
 from vecdb.collection.budget import Budget, SpaceLimits, Usage
+from vecdb.collection.inherited import Inherited
 from vecdb.collection.settings import check_name
 from vecdb.config import (
     DEFAULT_DECODER,
@@ -134,6 +137,9 @@ class Database:
             raise
         self._housekeeping = Housekeeping(lambda: list(self._collections.values()))
         self._scrubber = Scrubber(lambda: list(self._collections.values()), scrub_every, scrub_rate)
+        self._inherited: Inherited | None = None
+        self._process = os.getpid()
+        _opened.add(self)
 
     def create_collection(
         self,
@@ -431,6 +437,29 @@ class Database:
     def _usage(self) -> list[Usage]:
         return [collection.usage for collection in list(self._collections.values())]
 
+    def _disown(self) -> None:
+        """Refuse everything but `close`, which does nothing: this is a forked child."""
+        inherited = Inherited(self._store.location(), self._process)
+        for collection in self._collections.values():
+            collection.disown(inherited)
+        self._inherited = inherited
+        self._models = cast("Models", inherited)
+        self._changing = threading.RLock()  # that of the parent may be held
+        self._closed = True
+
     def _check_open(self) -> None:
+        if self._inherited is not None:
+            self._inherited.refuse()
         if self._closed:
             raise ClosedError("the database was closed: connect again")
+
+
+_opened: weakref.WeakSet[Database] = weakref.WeakSet()
+
+
+def _disown_in_child() -> None:
+    for database in list(_opened):
+        database._disown()  # noqa: SLF001 - of this module's class
+
+
+os.register_at_fork(after_in_child=_disown_in_child)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from types import TracebackType
@@ -66,6 +67,7 @@ class BulkLoad:
         self._draft: Draft | None = None
         self._drafting = ExitStack()
         self._open = False
+        self._process = 0  # that of the `with` block
         self.count = 0
 
     def add(
@@ -130,6 +132,7 @@ class BulkLoad:
             raise ClosedError("this bulk load had its `with` block: begin another with `bulk()`")
         self._draft = self._drafting.enter_context(self._versions.draft())
         self._open = True
+        self._process = os.getpid()
         return self
 
     def __exit__(
@@ -141,7 +144,8 @@ class BulkLoad:
         self._open = False
         with self._drafting:
             if kind is None and self._draft is not None:
-                self._write()
+                if os.getpid() == self._process:  # a forked child is refused by the commit
+                    self._write()
                 self._commit(self._draft, self._written)
 
 

@@ -12,6 +12,7 @@ from vecdb.collection.commit import CommitQueue, Write
 from vecdb.collection.draft import Draft
 from vecdb.collection.growing import ROW_BYTES
 from vecdb.collection.holds import StoppedError
+from vecdb.collection.inherited import Inherited
 from vecdb.collection.intake import Intake
 from vecdb.collection.maintenance import Maintenance
 from vecdb.collection.recovery import open_collection
@@ -460,6 +461,11 @@ class Collection:
     def stop_writing(self, error: VecdbError) -> None:
         """Take no more writes, because background work found that the disk fails."""
         self._commits.stop(error)
+
+    def disown(self, inherited: Inherited) -> None:
+        """Refuse everything from now on: this process was forked from the one that opened it."""
+        for part in vars(self).keys() - {"name", "settings"}:
+            setattr(self, part, inherited)
 
     @whole
     def close(self, *, dropped: bool = False) -> None:

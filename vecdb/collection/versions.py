@@ -9,6 +9,7 @@ opened again.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -164,17 +165,22 @@ class Versions:
 
         The caller does not hold the lock.
         """
-        draft = Draft(self._store, self._settings.dim, self._reserve_number)
+        draft, process = Draft(self._store, self._settings.dim, self._reserve_number), os.getpid()
         with self.lock:
             self._drafts = (*self._drafts, draft)
         try:
             yield draft
         finally:
-            with self.lock:
-                self._drafts = tuple(other for other in self._drafts if other is not draft)
-                if not self._stop.is_set():  # else another process may own the files in a moment
-                    for name in sorted(draft.sizes.keys() - self.stored.files):
-                        self._store.delete(name)
+            if os.getpid() == process:  # else the files and the lock are a parent's
+                self._forget(draft)
+
+    def _forget(self, draft: Draft) -> None:
+        """Delete the files of a draft that no manifest names."""
+        with self.lock:
+            self._drafts = tuple(other for other in self._drafts if other is not draft)
+            if not self._stop.is_set():  # else another process may own the files in a moment
+                for name in sorted(draft.sizes.keys() - self.stored.files):
+                    self._store.delete(name)
 
     def _reserve_number(self) -> int:
         with self.lock:
