@@ -329,6 +329,8 @@ class _SimulatedLock:
         self._locked = locked
         self._directory = directory
 
+    def check(self) -> None: ...
+
     def release(self) -> None:
         self._locked.discard(self._directory)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -145,3 +146,51 @@ def test_a_lock_whose_file_cannot_be_emptied_is_given_up(
         patched.setattr(os, "ftruncate", failing(errno.EIO))
         held.release()
     DirectoryLock.acquire(tmp_path).release()
+
+
+def test_nothing_is_changed_by_name_where_another_directory_was_put_in_place(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "data"
+    store = PosixStore(path)
+    held = store.lock()
+    within = store.within("c")
+    within.put("kept", b"")
+    path.rename(tmp_path / "moved")
+    changes = [
+        lambda: within.put("new", b"mine"),
+        lambda: within.append("kept"),
+        lambda: within.move("kept", "other"),
+        lambda: within.delete("kept"),
+        lambda: store.delete_tree("c"),
+        store.discard_unfinished,
+    ]
+    for change in changes:
+        with pytest.raises(StorageIOError, match="cannot be found any more"):
+            change()
+    assert not path.exists()
+    shutil.copytree(tmp_path / "moved", path)
+    for change in changes:
+        with pytest.raises(StorageIOError, match="not the directory that was opened"):
+            change()
+    assert sorted(file.name for file in path.rglob("*") if file.is_file()) == ["LOCK", "kept"]
+    held.release()
+
+
+def test_a_file_that_takes_long_to_write_does_not_appear_in_another_directory(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "data"
+    store = PosixStore(path)
+    held = store.lock()
+
+    def write() -> None:
+        with store.create("new") as writer:
+            writer.write(b"mine")
+            path.rename(tmp_path / "moved")
+            path.mkdir()
+
+    with pytest.raises(StorageIOError, match="cannot be found any more"):
+        write()
+    assert not list(path.iterdir())
+    held.release()

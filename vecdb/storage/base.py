@@ -67,6 +67,15 @@ class AppendFile(Protocol):
 class HeldLock(Protocol):
     """The sole ownership of a store."""
 
+    def check(self) -> None:
+        """Refuse to change anything when the store is no longer the one that is owned.
+
+        Raises
+        ------
+        StorageIOError
+            If another has been put in its place, or this process was forked from the owner.
+        """
+
     def release(self) -> None:
         """Give the ownership up; a second call does nothing."""
 

@@ -40,6 +40,9 @@ class DirectoryLock:
     def __init__(self, path: Path, descriptor: int) -> None:
         self._path = path
         self._descriptor: int | None = descriptor
+        self._inherited = False
+        status = os.fstat(descriptor)
+        self._file = (status.st_dev, status.st_ino)
         _held.add(self)
 
     @classmethod
@@ -86,6 +89,35 @@ class DirectoryLock:
             raise
         return held
 
+    def check(self) -> None:
+        """See `HeldLock.check`; after `release` there is nothing to check.
+
+        A directory may be moved away under its owner, and a copy put in its place that somebody
+        else owns: what is written by name would then destroy the other's files.
+        """
+        if self._inherited:
+            raise StorageIOError(
+                f"{self._path.parent} belongs to the process from which this one was forked"
+            )
+        if self._descriptor is None:
+            return
+        try:
+            status = self._path.stat()
+        except OSError as error:
+            raise StorageIOError(
+                f"{self._path} cannot be found any more ({error.strerror}): {self._advice()}"
+            ) from error
+        if (status.st_dev, status.st_ino) != self._file:
+            raise StorageIOError(
+                f"{self._path.parent} is not the directory that was opened: {self._advice()}"
+            )
+
+    def _advice(self) -> str:
+        return (
+            "it was moved, replaced or emptied meanwhile, and nothing more is written to it; close "
+            "the database and open it where it is now"
+        )
+
     def release(self) -> None:
         """Give the ownership up; a second call does nothing."""
         descriptor, self._descriptor = self._descriptor, None
@@ -100,6 +132,7 @@ class DirectoryLock:
         """In a forked child: drop the inherited descriptor and leave the parent its lock."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
+            self._inherited = True
             os.close(descriptor)
 
 

@@ -70,6 +70,7 @@ class PosixStore:
         # A process that was killed may have left names that no fsync has reached yet.
         self._settled: set[Path] = set()
         self._settling = threading.Lock()  # protects _settled
+        self._locks: list[HeldLock] = []  # the newest one, when `lock` was called
 
     @property
     def durable(self) -> bool:
@@ -85,6 +86,7 @@ class PosixStore:
     def create(self, name: str, *, overwrite: bool = False) -> Iterator[Writer]:
         """See `Store.create`."""
         path = self._path(name)
+        self._check_owned()
         if not overwrite and self._is_file(path):
             raise AlreadyExistsError(f"{path} exists already")
         self._settle(path.parent, make=True)
@@ -112,6 +114,7 @@ class PosixStore:
                     self._calls.unlink(temporary)
 
     def _publish(self, temporary: Path, path: Path, *, overwrite: bool) -> None:
+        self._check_owned()  # again, since to write the file may have taken long
         with reported("create", path):
             if overwrite:
                 self._calls.replace(temporary, path)
@@ -142,6 +145,7 @@ class PosixStore:
     def append(self, name: str) -> AppendFile:
         """See `Store.append`."""
         path = self._path(name)
+        self._check_owned()
         with reported("open", path):
             length = self._calls.size(path)
             descriptor = self._calls.open_append(path)
@@ -204,6 +208,7 @@ class PosixStore:
     def move(self, name: str, target: str) -> None:
         """See `Store.move`."""
         source, path = self._path(name), self._path(target)
+        self._check_owned()
         if self._is_file(path):
             raise AlreadyExistsError(f"{path} exists already")
         self._settle(path.parent, make=True)
@@ -215,6 +220,7 @@ class PosixStore:
     def delete(self, name: str) -> None:
         """See `Store.delete`."""
         path = self._path(name)
+        self._check_owned()
         with reported("delete", path):
             try:
                 self._calls.unlink(path)
@@ -225,6 +231,7 @@ class PosixStore:
     def delete_tree(self, folder: str) -> None:
         """See `Store.delete_tree`."""
         root = self._path(folder)
+        self._check_owned()
         if not self._is_directory(root):
             return
         with self._settling:
@@ -258,6 +265,7 @@ class PosixStore:
 
     def discard_unfinished(self) -> int:
         """See `Store.discard_unfinished`."""
+        self._check_owned()
         found = self.unfinished()
         for name in found:
             path = self._root / name
@@ -276,7 +284,9 @@ class PosixStore:
     def lock(self) -> HeldLock:
         """See `Store.lock`."""
         self._settle(self._root, make=True)
-        return self._calls.lock(self._root)
+        held = self._calls.lock(self._root)
+        self._locks[:] = [held]
+        return held
 
     def within(self, folder: str) -> PosixStore:
         """See `Store.within`."""
@@ -285,11 +295,17 @@ class PosixStore:
         inner._durable = self._durable
         inner._settled = self._settled
         inner._settling = self._settling
+        inner._locks = self._locks
         return inner
 
     def location(self, name: str = "") -> str:
         """See `Store.location`."""
         return str(self._root / name)
+
+    def _check_owned(self) -> None:
+        """Look whether what was locked is still there; no change is made by name without it."""
+        for held in self._locks:
+            held.check()
 
     def _path(self, name: str) -> Path:
         parts = name.split("/")
