@@ -42,7 +42,7 @@ from vecdb.index import as_metric
 from vecdb.interrupts import whole
 from vecdb.models import Models
 from vecdb.restoring import refuse_half_restored
-from vecdb.storage import Durability, PosixStore, Store
+from vecdb.storage import Durability, PosixStore, Store, allow_many_files
 from vecdb.storage.backup import Step
 from vecdb.storage.layout import CATALOG
 from vecdb.types import BackupInfo, Metric, ServerInfo
@@ -123,6 +123,7 @@ class Database:
         self._unopened: dict[str, VecdbError] = {}
         self._changing = threading.RLock()  # protects the fields above, and the catalog
         self._closed = False
+        allow_many_files()
         self._held = self._store.lock()
         try:
             self._store.discard_unfinished()

@@ -5,6 +5,7 @@ The formats are described byte by byte in ``FORMAT.md``, beside this file.
 
 from vecdb.storage.base import AppendFile, HeldLock, Store, Writer
 from vecdb.storage.check import check_directory
+from vecdb.storage.descriptors import allow_many_files
 from vecdb.storage.fileref import FileRef, file_refs
 from vecdb.storage.ids import IdBatch
 from vecdb.storage.lock import DirectoryLock
@@ -52,6 +53,7 @@ __all__ = [
     "Wal",
     "WalRecord",
     "Writer",
+    "allow_many_files",
     "check_directory",
     "decode_operation",
     "encode_operation",

@@ -34,5 +34,7 @@ def reported(action: str, path: Path, *, syncing: bool = False) -> Iterator[None
         if error.errno in _FULL and not syncing:  # a sync that failed is not to be tried again
             raise DiskFullError(f"{reason}; free some space and try again") from error
         if error.errno in _SCARCE and not syncing:
-            raise ResourceExhaustedError(reason) from error
+            files = error.errno == errno.EMFILE
+            advice = "; allow this process more open files (`ulimit -n`)" if files else ""
+            raise ResourceExhaustedError(reason + advice) from error
         raise StorageIOError(reason) from error

@@ -15,6 +15,7 @@ from vecdb.errors import (
     InvalidArgumentError,
     MessageTooLargeError,
     ReadOnlyError,
+    ResourceExhaustedError,
     StorageIOError,
 )
 from vecdb.storage.base import AppendFile, Buffer, Store
@@ -76,6 +77,7 @@ class Wal:
         self._file_bytes = file_bytes
         self._files: dict[int, int] = {}  # first sequence number: length in bytes
         self._active: AppendFile | None = None
+        self._unopened: str | None = None  # the file to go on with, until something is written
         self._tag = b""
         self._written = 0
         self._synced = 0
@@ -148,7 +150,7 @@ class Wal:
 
     def _start_over(self, after_seq: int) -> None:
         """Begin an empty log: the segments have everything that the damaged one held."""
-        active, self._active, self._kept = self._active, None, None
+        active, self._active, self._kept, self._unopened = self._active, None, None, None
         if active is not None:
             active.close()
         self._written = self._synced = self._opened = self._last_operation = after_seq
@@ -170,9 +172,16 @@ class Wal:
                 self._begin_file()
             except DiskFullError:
                 return  # tried again at the first write
+            self._let_go()
         else:
-            self._active = self._store.append(last.name)
-            self._tag = last.tag
+            self._unopened, self._tag = last.name, last.tag
+
+    def _let_go(self) -> None:
+        """Close a file that was just begun, until it is written to: there may be many logs."""
+        active, self._active = self._active, None
+        if active is not None:
+            self._unopened = file_name(max(self._files))
+            active.close()
 
     def replay(self, after_seq: int = 0) -> Iterator[WalRecord]:
         """Yield the records after number `after_seq`, in order.
@@ -241,6 +250,8 @@ class Wal:
                 )
         self._check_usable()
         self._reopen()
+        if self._unopened is not None:
+            self._active, self._unopened = self._store.append(self._unopened), None
         full = self._active is not None and self._active.length >= self._file_bytes
         if self._active is None or (full and self._written >= max(self._files)):
             self._begin_file()
@@ -330,7 +341,7 @@ class Wal:
             self._failed = True
             raise
         with self._syncing:
-            previous, self._active = self._active, active
+            previous, self._active, self._unopened = self._active, active, None
         self._tag = tag
         self._files[first_seq] = active.length
         self._kept = None
@@ -438,11 +449,12 @@ class Wal:
         try:
             if self._active is not None and not self._failed and self._written > self._opened:
                 self.sync()
-                with suppress(DiskFullError):
+                with suppress(ResourceExhaustedError):
                     self._write([(KIND_MARK, b"")])
                     self.sync()
-            if self._active is not None and not self._failed and self._end is None:
-                with suppress(DiskFullError):
+            there = self._active is not None or self._unopened is not None
+            if there and not self._failed and self._end is None:
+                with suppress(ResourceExhaustedError):
                     self._store.put(end_name(self._last_operation), b"", overwrite=True)
         finally:
             self.release()
