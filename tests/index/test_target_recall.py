@@ -119,6 +119,19 @@ def test_long_vectors_do_not_hide_all_others(quantization: str) -> None:
 
 
 @compiled
+@pytest.mark.parametrize("quantization", ["rabitq", "sq8"])
+def test_one_vector_thousands_of_times_as_long_does_not_hide_all_others(quantization: str) -> None:
+    """Beside the squares of its length few digits are left to tell others apart, and a few more
+    to know how long the rows are that serve as queries."""
+    vectors = np.random.default_rng(6).standard_normal((8_200, 32), np.float32)
+    vectors, queries = vectors[:-200], vectors[-200:]
+    vectors[7] *= 1e4
+    index, exact = _graph(vectors, "dot", quantization), FlatIndex(32, "dot")
+    exact.build(vectors)
+    assert _recall(index, exact, queries, 10, 0.95) > 0.94
+
+
+@compiled
 def test_a_walk_under_a_filter_is_repeated_only_where_it_came_to_few_allowed_rows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

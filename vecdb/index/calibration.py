@@ -325,8 +325,8 @@ def calibrate(dim: int, true: Distances, search: Search) -> Calibration:
     """
     near, middle, far = (np.maximum(true[:, k - 1], 0) for k in KS)
     apart = float(np.median((far - near) / np.maximum(middle, 1e-30)))
-    apart = min(max(apart, 1e-4), 2.0)
-    limits = true + np.float32(1e-6) * np.abs(true)
+    apart = min(max(apart, 3e-6), 2.0)
+    limits = true + np.float32(1e-7) * np.abs(true)
     columns = [[1 + max(step * apart, -0.9), *[0.0] * (2 * len(KS))] for step in _STEPS]
     last = 0
     for which, k in enumerate(KS):

@@ -103,18 +103,15 @@ class CodedSpace:
             scales[:, 1] = 1 - stretch * self.norm**2
         return self._placed(queries), scales
 
-    def query_again(self, coordinates: Floats, offsets: Floats) -> Floats:
-        """Return the coordinates (n, width) that vectors placed as rows have as queries.
-
-        `offsets` (n,) are read under dot only.
-        """
+    def query_again(self, coordinates: Floats) -> Floats:
+        """Return the coordinates (n, width) that vectors placed as rows have as queries."""
         if self.metric is not Metric.DOT:
             return np.ascontiguousarray(coordinates)
-        norms = np.sqrt(np.maximum(np.float32(self.norm**2) - offsets, 0))
-        stretch = np.float32(self.norm) / np.where(norms > 0, norms, np.float32(self.norm))
         centre = self._placed_centre()
-        placed = (coordinates + centre) * stretch[:, None] - centre
-        return np.asarray(placed, np.float32)
+        vectors = coordinates + centre
+        norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
+        stretch = self.norm / np.where(norms > 0, norms, self.norm)
+        return np.asarray(vectors * stretch[:, None] - centre, np.float32)
 
     def move_back(self, coordinates: Floats) -> None:
         """Make coordinates (n, width), in place, those of the vectors before they were moved."""

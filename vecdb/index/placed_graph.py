@@ -245,9 +245,9 @@ class PlacedGraph(ABC):
         """Measure what searches of the new graph find and cost, with rows that are not in it."""
         if len(sample) == 0:
             return Calibration.none(self.dim)
-        decoded = np.empty((len(sample), space.width + 1), np.float32)
+        decoded = np.empty((len(sample), space.width), np.float32)
         self._decode(sample, decoded)
-        queries = space.query_again(decoded[:, :-1], decoded[:, -1])
+        queries = space.query_again(decoded)
         scales = np.tile(np.array([1, 0], np.float32), (len(sample), 1))
 
         def spread(reach: Reach | None, k: int, count: int) -> tuple[Distances, NDArray[np.int64]]:
