@@ -130,9 +130,7 @@ class BulkLoad:
     def __enter__(self) -> Self:
         if self._draft is not None:
             raise ClosedError("this bulk load had its `with` block: begin another with `bulk()`")
-        self._draft = self._drafting.enter_context(self._versions.draft())
-        self._open = True
-        self._process = os.getpid()
+        self._begin()
         return self
 
     def __exit__(
@@ -142,8 +140,18 @@ class BulkLoad:
         trace: TracebackType | None,
     ) -> None:
         self._open = False
+        self._end(complete=kind is None)
+
+    @whole
+    def _begin(self) -> None:
+        self._process = os.getpid()
+        self._draft = self._drafting.enter_context(self._versions.draft())
+        self._open = True
+
+    @whole
+    def _end(self, *, complete: bool) -> None:
         with self._drafting:
-            if kind is None and self._draft is not None:
+            if complete and self._draft is not None:
                 if os.getpid() == self._process:  # a forked child is refused by the commit
                     self._write()
                 self._commit(self._draft, self._written)
