@@ -172,13 +172,17 @@ def test_long_work_is_given_up_when_the_one_who_waits_was_interrupted(
             raise
 
     monkeypatch.setattr(Maintenance, "finish", long_work)
-    with connect(tmp_path, durability="os") as database:
-        points = database.create_collection("points", dim=2)
-        interrupting = threading.Thread(target=interrupt_main, args=(begun,))
-        interrupting.start()
-        with pytest.raises(KeyboardInterrupt):
-            points.flush()
-        interrupting.join()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs ignore it
+    try:
+        with connect(tmp_path, durability="os") as database:
+            points = database.create_collection("points", dim=2)
+            interrupting = threading.Thread(target=interrupt_main, args=(begun,))
+            interrupting.start()
+            with pytest.raises(KeyboardInterrupt):
+                points.flush()
+            interrupting.join()
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert given_up.wait(30)
 
 
