@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import signal
@@ -50,6 +51,27 @@ def test_a_second_process_is_refused_and_told_by_whom(
     message = str(refused.value)
     assert f"process {owner.pid} on host {socket.gethostname()}" in message
     assert str(tmp_path) in message
+
+
+@pytest.mark.parametrize(
+    ("argv", "command"),
+    [
+        (["/usr/bin/vecdb", "serve", "--api-key", "SECRET"], "/usr/bin/vecdb serve"),
+        (["load.py", "SECRET"], "load.py"),
+        ([], ""),
+    ],
+)
+def test_the_lock_names_the_command_without_its_arguments(
+    tmp_path: Path, argv: list[str], command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", argv)
+    held = DirectoryLock.acquire(tmp_path)
+    written = (tmp_path / "LOCK").read_text()
+    with pytest.raises(DirectoryLockedError) as refused:
+        DirectoryLock.acquire(tmp_path)
+    held.release()
+    assert "SECRET" not in written + str(refused.value)
+    assert json.loads(written)["command"] == command
 
 
 def test_kill_frees_the_lock_at_once(tmp_path: Path, owner: subprocess.Popen[str]) -> None:

@@ -152,9 +152,15 @@ def _this_process() -> bytes:
         "pid": os.getpid(),
         "host": socket.gethostname(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "command": " ".join(sys.argv)[:1_000],
+        "command": _command()[:1_000],
     }
     return json.dumps(owner).encode()[:_OWNER_BYTES] + b"\n"
+
+
+def _command() -> str:
+    """Name the program, and of `vecdb` what it does: further arguments may hold keys."""
+    program = "".join(sys.argv[:1])
+    return " ".join(sys.argv[:2]) if Path(program).name == "vecdb" else program
 
 
 def _read_owner(descriptor: int) -> dict[str, object]:
