@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vecdb.cli_admin import backup, backups, info, restore
-from vecdb.cli_options import connected, database_options, reported, space_options
+from vecdb.cli_options import KeyType, connected, database_options, reported, space_options
 from vecdb.config import (
     ANSWER_K,
     ANSWER_TOKENS,
@@ -68,9 +68,10 @@ def main() -> None:
 @click.option(
     "--api-key",
     "api_keys",
+    type=KeyType(),
     multiple=True,
     envvar="VECDB_API_KEY",
-    help="A key that callers must show; may be repeated; also from VECDB_API_KEY.",
+    help="A key that callers must show; may be repeated; or one, from VECDB_API_KEY.",
 )
 @click.option("--tls-cert", type=click.Path(path_type=Path), help="Certificate chain, PEM.")
 @click.option("--tls-key", type=click.Path(path_type=Path), help="The certificate's key, PEM.")

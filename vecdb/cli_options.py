@@ -28,6 +28,16 @@ class _Size(click.ParamType):  # type: ignore[type-arg]
             self.fail(str(error), param, ctx)
 
 
+class KeyType(click.types.StringParamType):
+    """An API key. Blanks may be in it, so an environment variable holds one, not several."""
+
+    name = "text"
+
+    def split_envvar_value(self, rv: str) -> list[str]:
+        """Return the variable's value as the only key."""
+        return [rv]
+
+
 def space_options(command: F) -> F:
     """Say how much a data directory may take."""
     for option in (
