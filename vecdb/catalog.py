@@ -6,14 +6,35 @@ import logging
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 from vecdb.errors import CollectionNotFoundError, CorruptFileError, VecdbError
 from vecdb.storage import ManifestLog, Store
-from vecdb.storage.layout import CATALOG, collection_folder, folder_number, top_folder
+from vecdb.storage.layout import (
+    CATALOG,
+    RESTORING,
+    collection_folder,
+    folder_number,
+    top_folder,
+)
 from vecdb.storage.manifest import manifest_numbers, read_manifest
+from vecdb.storage.os_errors import reported
 
 _log = logging.getLogger(__name__)
+
+
+def is_data_directory(directory: Path) -> bool:
+    """Return whether a directory holds collections, or what is left of them.
+
+    Raises
+    ------
+    StorageAccessError, StorageIOError
+        If it cannot be looked at.
+    """
+    with reported("look at", directory):
+        names = [path.name for path in directory.iterdir()]
+    return any(name in (CATALOG, RESTORING) or folder_number(name) is not None for name in names)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vecdb.cli_admin import backup, backups, info, restore
-from vecdb.cli_options import KeyType, connected, database_options, reported, space_options
+from vecdb.cli_options import (
+    KeyType,
+    connected,
+    database_options,
+    refuse_other_directory,
+    reported,
+    space_options,
+)
 from vecdb.config import (
     ANSWER_K,
     ANSWER_TOKENS,
@@ -200,7 +207,7 @@ def ingest(
     from vecdb.ingest import IngestOptions
     from vecdb.ingest import ingest as run
 
-    with connected(target, api_key, timeout) as database:
+    with connected(target, api_key, timeout, make=True) as database:
         try:
             points = database.collection(collection)
         except CollectionNotFoundError:
@@ -344,6 +351,7 @@ def check(directory: Path, repair: bool, cut_wal: bool) -> None:
 
     if cut_wal and not repair:
         raise click.UsageError("--cut-wal goes with --repair")
+    refuse_other_directory(directory)
     report = check_directory(PosixStore(directory), repair=repair, cut_wal=cut_wal)
     click.echo(str(report))
     if not report.ok:

@@ -18,6 +18,7 @@ from vecdb.cli_options import (
     options_with_timeout,
     reported,
 )
+from vecdb.errors import NotFoundError
 
 if TYPE_CHECKING:
     from vecdb.types import BackupInfo, CollectionInfo
@@ -111,6 +112,8 @@ def _listed(
     if target is None:
         from vecdb.backup import list_backups
 
+        if not Path(directory).is_dir():
+            raise NotFoundError(f"{directory!r}: there is no such directory")
         with bytes_shown("reading") as step:
             return list_backups(directory, verify=verify, step=step)
     if verify or not is_server(target):

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from vecdb.config import DEFAULT_PORT, MIN_FREE_BYTES
-from vecdb.errors import InvalidParameterError, VecdbError
+from vecdb.errors import InvalidParameterError, NotFoundError, VecdbError
 from vecdb.sizes import parse_size
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -102,20 +102,41 @@ database_options = options_with_timeout(300.0)
 
 
 @contextmanager
-def connected(target: str, api_key: str | None, timeout: float) -> Iterator[Any]:
-    """Open the database that a command works on."""
+def connected(
+    target: str, api_key: str | None, timeout: float, *, make: bool = False
+) -> Iterator[Any]:
+    """Open the database that a command works on; `make` one in an existing directory without."""
     import vecdb
 
     if is_server(target):
         options: dict[str, Any] = {"api_key": api_key, "timeout": timeout}
     elif Path(target).is_dir():
         options = {}
+        if not make:
+            refuse_other_directory(Path(target))
     else:
         raise click.ClickException(
             f"{target!r} is neither a directory nor a URL like grpc://127.0.0.1:{DEFAULT_PORT}"
         )
     with vecdb.connect(target, **options) as database:
         yield database
+
+
+def refuse_other_directory(directory: Path) -> None:
+    """Keep a command that only reads from taking any directory for an empty database.
+
+    Raises
+    ------
+    NotFoundError
+        If it holds no database.
+    """
+    from vecdb.catalog import is_data_directory
+
+    if not is_data_directory(directory):
+        raise NotFoundError(
+            f"{str(directory)!r} holds no collections of vecdb: name the directory that `vecdb "
+            "serve --data` or `vecdb ingest --db` was given"
+        )
 
 
 def is_server(target: str) -> bool:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
+import vecdb
 from vecdb.cli import main
 
 
@@ -28,3 +30,51 @@ def test_the_variable_holds_one_api_key(
     )
     assert done.exit_code == 0, done.output
     assert [config.api_keys for config in configs] == [keys]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["info", "--db", "{}"],
+        ["search", "notes", "words", "--db", "{}"],
+        ["ask", "notes", "why?", "--db", "{}"],
+        ["backup", "backups", "--db", "{}"],
+        ["check", "{}"],
+        ["check", "--repair", "{}"],
+    ],
+    ids=lambda words: " ".join(words),
+)
+def test_a_directory_without_a_database_is_refused_and_left_alone(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "letter.txt").write_text("words")
+    done = CliRunner().invoke(main, [word.format(other) for word in command])
+    assert done.exit_code == 1
+    assert f"'{other}' holds no collections" in done.output
+    assert [path.name for path in tmp_path.rglob("*")] == ["other", "letter.txt"]
+
+
+def test_a_database_is_known_by_its_collections(tmp_path: Path) -> None:
+    with vecdb.connect(str(tmp_path)) as db:
+        db.create_collection("points", dim=2)
+    for command in (["info", "--db", str(tmp_path)], ["check", str(tmp_path)]):
+        done = CliRunner().invoke(main, command)
+        assert done.exit_code == 0, done.output
+    for path in (tmp_path / "catalog").iterdir():
+        path.unlink()
+    (tmp_path / "catalog").rmdir()
+    done = CliRunner().invoke(main, ["check", str(tmp_path)])
+    assert done.exit_code == 1
+    assert "has no readable manifest" in done.output
+
+
+def test_backups_of_a_directory_that_is_not_there_are_not_listed(tmp_path: Path) -> None:
+    done = CliRunner().invoke(main, ["backups", str(tmp_path / "nosuch")])
+    assert done.exit_code == 1
+    assert "there is no such directory" in done.output
+    done = CliRunner().invoke(main, ["backups", str(tmp_path)])
+    assert done.exit_code == 0
+    assert "no backups" in done.output

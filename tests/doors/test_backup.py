@@ -234,7 +234,7 @@ def test_the_commands(tmp_path: Path) -> None:
     damaged = run("restore", backups, str(tmp_path / "r2"))
     assert damaged.exit_code == 1
     assert file.name in damaged.output
-    assert "no backups" in run("backups", str(tmp_path / "nowhere")).output
+    assert "no such directory" in run("backups", str(tmp_path / "nowhere")).output
     assert run("backups", backups, "--db", data).exit_code == 2
 
 
