@@ -19,6 +19,7 @@ from vecdb.cli_options import (
     database_options,
     refuse_other_directory,
     reported,
+    say,
     space_options,
 )
 from vecdb.config import (
@@ -132,7 +133,7 @@ def serve(
         scrub_seconds=scrub_seconds, scrub_bytes_per_second=scrub_bytes_per_second,
     )  # fmt: skip
     scheme = "grpc" if tls_cert is None else "grpcs"
-    run(config, lambda address: click.echo(f"listening on {scheme}://{address}"))
+    run(config, lambda address: say(f"listening on {scheme}://{address}"))
 
 
 @main.command()
@@ -165,9 +166,7 @@ def list_models() -> None:
 
     for model in known():
         here = "here" if all(is_cached(file) for file in model.files) else "not here"
-        click.echo(
-            f"{model.name:24} {model.role:8} {model.size / 1e6:7.1f} MB  {model.licence:12} {here}"
-        )
+        say(f"{model.name:24} {model.role:8} {model.size / 1e6:7.1f} MB  {model.licence:12} {here}")
 
 
 @models.command()
@@ -180,7 +179,7 @@ def pull(names: tuple[str, ...]) -> None:
 
     for model in [find_model(name) for name in names] or known():
         for name, path in fetch_all(model).items():
-            click.echo(f"{model.name}: {name} is in {path.parent}")
+            say(f"{model.name}: {name} is in {path.parent}")
 
 
 @main.command()
@@ -218,7 +217,7 @@ def ingest(
         click.echo(f"skipped {file.name}: {file.reason}", err=True)
     for file in report.failed:
         click.echo(f"failed {file.name}: {file.reason}", err=True)
-    click.echo(
+    say(
         f"{len(report.added)} added, {len(report.replaced)} replaced, "
         f"{len(report.unchanged)} unchanged, {len(report.failed)} failed; "
         f"{report.chunks} chunks written in {report.seconds:.1f} s"
@@ -267,7 +266,7 @@ def search(
     with connected(target, api_key, timeout) as database:
         hits = database.collection(collection).search(query, k=k, filter=parsed)
     for hit in hits:
-        click.echo(_json_hit(hit) if as_json else _shown_hit(hit))
+        say(_json_hit(hit) if as_json else _shown_hit(hit))
 
 
 def _json_hit(hit: Hit) -> str:
@@ -311,10 +310,10 @@ def ask(
             question, k=k, filter=parsed, max_tokens=max_tokens, temperature=temperature
         )
         for piece in answer:
-            click.echo(piece, nl=False)
-        click.echo()
+            say(piece, nl=False)
+        say()
         for line in citation_lines(answer.citations, answer.sources):
-            click.echo(line)
+            say(line)
 
 
 def citation_lines(citations: list[Citation], sources: list[Source]) -> list[str]:
@@ -353,7 +352,7 @@ def check(directory: Path, repair: bool, cut_wal: bool) -> None:
         raise click.UsageError("--cut-wal goes with --repair")
     refuse_other_directory(directory)
     report = check_directory(PosixStore(directory), repair=repair, cut_wal=cut_wal)
-    click.echo(str(report))
+    say(str(report))
     if not report.ok:
         sys.exit(1)
     if report.lost:

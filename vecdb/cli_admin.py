@@ -17,6 +17,7 @@ from vecdb.cli_options import (
     is_server,
     options_with_timeout,
     reported,
+    say,
 )
 from vecdb.errors import NotFoundError
 
@@ -39,9 +40,9 @@ def info(
         for name in [collection] if collection else database.list_collections():
             found = database.collection(name).info()
             if as_json:
-                click.echo(json.dumps(dataclasses.asdict(found), ensure_ascii=False))
+                say(json.dumps(dataclasses.asdict(found), ensure_ascii=False))
             else:
-                click.echo("\n".join(info_lines(found)))
+                say("\n".join(info_lines(found)))
 
 
 def info_lines(info: CollectionInfo) -> list[str]:
@@ -86,7 +87,7 @@ def backup(
 
             with bytes_shown("copying") as step:
                 taken = database.backup_to(PosixStore(Path(directory)), keep=keep, step=step)
-    click.echo(backup_line(taken))
+    say(backup_line(taken))
 
 
 @click.command()
@@ -99,9 +100,9 @@ def backups(directory: str, target: str | None, api_key: str | None, verify: boo
     """List the backups in DIRECTORY; with status 1 when one of them cannot be restored."""
     found = _listed(directory, target, api_key, verify=verify)
     for one in found:
-        click.echo(backup_line(one))
+        say(backup_line(one))
     if not found:
-        click.echo(f"there are no backups in {directory}")
+        say(f"there are no backups in {directory}")
     if any(one.damage for one in found):
         sys.exit(1)
 
@@ -156,7 +157,7 @@ def restore(directory: Path, data: Path, number: int | None, replace: bool) -> N
 
     with bytes_shown("restoring") as step:
         restored = restore_backup(directory, data, number=number, replace=replace, step=step)
-    click.echo(f"restored to {data}: {backup_line(restored)}")
+    say(f"restored to {data}: {backup_line(restored)}")
 
 
 def _size(count: int) -> str:

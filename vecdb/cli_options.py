@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -73,6 +74,16 @@ def reported(command: F) -> F:
     if hasattr(command, "__click_params__"):
         run.__click_params__ = command.__click_params__  # type: ignore[attr-defined]
     return run  # type: ignore[return-value]
+
+
+def say(text: str = "", *, nl: bool = True) -> None:
+    """Write a piece of a command's result; a reader that has gone ends the command quietly."""
+    try:
+        click.echo(text, nl=nl)
+    except OSError as error:
+        if error.errno == errno.EPIPE:  # click sees to it
+            raise
+        raise click.ClickException(f"cannot write the output: {error.strerror}") from error
 
 
 def options_with_timeout(timeout: float) -> Callable[[F], F]:

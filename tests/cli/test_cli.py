@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -78,3 +80,13 @@ def test_backups_of_a_directory_that_is_not_there_are_not_listed(tmp_path: Path)
     done = CliRunner().invoke(main, ["backups", str(tmp_path)])
     assert done.exit_code == 0
     assert "no backups" in done.output
+
+
+def test_an_output_that_cannot_be_written_is_one_line() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "vecdb.cli", "models", "list"],
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr == "Error: cannot write the output: No space left on device\n"
