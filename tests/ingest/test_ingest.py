@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
+import os
 from pathlib import Path
 
 import pytest
@@ -171,6 +173,28 @@ def test_one_bad_file_is_reported_and_the_rest_goes_in(folder: Path) -> None:
     assert "docs/gone.txt" in {s.name for s in report.skipped}
     assert report.added == ["docs/a.txt", "docs/b.md", "docs/deep/c.rst"]
     assert target.points["docs/a.txt#0000"]
+
+
+def test_a_folder_or_file_that_cannot_be_looked_at_is_a_failure(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scan, stat = os.scandir, Path.stat
+
+    def denied(path: Path | str) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(
+        os, "scandir", lambda path: denied(path) if str(path).endswith("deep") else scan(path)
+    )
+    monkeypatch.setattr(
+        Path, "stat", lambda path, **how: denied(path) if path.name == "b.md" else stat(path, **how)
+    )
+    report = ingest([folder], DictTarget(), SMALL)
+    assert [(f.name, f.reason) for f in report.failed] == [
+        ("docs/b.md", "cannot be read: Permission denied"),
+        ("docs/deep", "cannot be read: Permission denied"),
+    ]
+    assert report.added == ["docs/a.txt"]
 
 
 def test_headings_that_leave_less_room_than_the_overlap_shorten_it(tmp_path: Path) -> None:

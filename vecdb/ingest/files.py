@@ -38,10 +38,21 @@ class FoundFile:
 
 @dataclass(frozen=True, slots=True)
 class SkippedFile:
-    """A file that is not ingested, and why."""
+    """A file or folder that is not ingested, and why.
+
+    Attributes
+    ----------
+    name
+        As that of a `FoundFile`.
+    reason
+        In words.
+    unreadable
+        Whether it may be a document, or hold some, that could not be looked at.
+    """
 
     name: str
     reason: str
+    unreadable: bool = False
 
 
 def find_files(paths: Sequence[Path | str]) -> Iterator[FoundFile | SkippedFile]:
@@ -112,28 +123,42 @@ def _reader(suffix: str) -> Reader:
 def _walk(roots: Sequence[Path]) -> Iterator[FoundFile | SkippedFile]:
     met: set[str] = set()
     for root in roots:
-        if root.is_dir():
-            candidates = _below(root, root.resolve().name)
-        else:
-            candidates = iter([(root, root.name)])
-        for path, name in candidates:
-            found = _judge(path, name)
+        for found in _below(root) if root.is_dir() else [_judge(root, root.name)]:
             if found.name in met:
-                found = SkippedFile(name, "another file was given with the same name")
-            met.add(found.name)
-            yield found
+                yield SkippedFile(found.name, "another file was given with the same name")
+            else:
+                met.add(found.name)
+                yield found
 
 
-def _below(root: Path, name: str) -> Iterator[tuple[Path, str]]:
-    """Yield the files below `root` with their names, sorted; hidden ones with their folder only."""
-    for folder, folders, files in os.walk(root):
+def _below(root: Path) -> Iterator[FoundFile | SkippedFile]:
+    """Yield the files below `root`, sorted; hidden and unreadable ones with their folder only."""
+    top = root.resolve()
+    unreadable: list[OSError] = []
+
+    def name_of(path: Path) -> str:
+        return "/".join([top.name, *path.relative_to(root).parts])
+
+    def refused() -> Iterator[SkippedFile]:
+        while unreadable:
+            error = unreadable.pop()
+            yield _unreadable(name_of(Path(error.filename)), error)
+
+    for folder, folders, files in os.walk(root, onerror=unreadable.append):
+        yield from refused()
         folders.sort()
-        base = "/".join([name, *Path(folder).relative_to(root).parts])
-        for hidden in [f for f in folders if f.startswith(".")]:
+        for hidden in [name for name in folders if name.startswith(".")]:
             folders.remove(hidden)
-            yield Path(folder, hidden), f"{base}/{hidden}"
+            yield SkippedFile(name_of(Path(folder, hidden)), "hidden")
         for file in sorted(files):
-            yield Path(folder, file), f"{base}/{file}"
+            path = Path(folder, file)
+            found = _judge(path, name_of(path))
+            yield found
+    yield from refused()
+
+
+def _unreadable(name: str, error: OSError) -> SkippedFile:
+    return SkippedFile(name, f"cannot be read: {error.strerror}", unreadable=True)
 
 
 def _judge(path: Path, name: str) -> FoundFile | SkippedFile:
@@ -143,8 +168,10 @@ def _judge(path: Path, name: str) -> FoundFile | SkippedFile:
         return SkippedFile(name, f"no reader for this kind of file ({path.suffix or 'no suffix'})")
     try:
         status = path.stat()
+    except FileNotFoundError:
+        return SkippedFile(name, "a link to nothing, or just deleted")
     except OSError as error:
-        return SkippedFile(name, f"cannot be read: {error.strerror}")
+        return _unreadable(name, error)
     if not stat.S_ISREG(status.st_mode):
         return SkippedFile(name, "not a regular file")
     if status.st_size > INGEST_FILE_BYTES.greatest:

@@ -58,7 +58,7 @@ class IngestReport:
     skipped
         Files that are no documents, with the reason.
     failed
-        Documents that could not be ingested, with the reason.
+        Documents that could not be ingested, and folders that could not be read, with the reason.
     chunks
         How many chunks were written.
     truncated
@@ -125,7 +125,7 @@ def ingest(
         if isinstance(found, FoundFile):
             files.append(found)
         else:
-            report.skipped.append(found)
+            (report.failed if found.unreadable else report.skipped).append(found)
     with tqdm(
         total=sum(file.size for file in files),
         desc="ingesting",
