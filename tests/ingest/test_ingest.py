@@ -197,6 +197,22 @@ def test_a_folder_or_file_that_cannot_be_looked_at_is_a_failure(
     assert report.added == ["docs/a.txt"]
 
 
+def test_links_are_followed_to_files_of_the_folder_only(folder: Path) -> None:
+    outside = folder.parent / "secret.txt"
+    outside.write_text("secret words")
+    (folder / "deep" / "inside.txt").symlink_to("../a.txt")
+    (folder / "escape.txt").symlink_to(outside)
+    (folder / "loop.txt").symlink_to("loop.txt")
+    (folder.parent / "link").symlink_to(folder)
+    report = ingest([folder.parent / "link", folder / "escape.txt"], DictTarget(), SMALL)
+    assert "docs/deep/inside.txt" in report.added
+    assert report.added[-1] == "escape.txt"  # given by itself
+    assert ("docs/escape.txt", "a link that leads out of the folder") in [
+        (file.name, file.reason) for file in report.skipped
+    ]
+    assert [file.name for file in report.failed] == ["docs/loop.txt"]
+
+
 def test_headings_that_leave_less_room_than_the_overlap_shorten_it(tmp_path: Path) -> None:
     options = IngestOptions(chunk_tokens=64, overlap_tokens=45)
     (tmp_path / "a.md").write_text(f"# {'word ' * 20}\n\n{text_of(60, 'A')}")

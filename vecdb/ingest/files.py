@@ -59,8 +59,8 @@ def find_files(paths: Sequence[Path | str]) -> Iterator[FoundFile | SkippedFile]
     """Walk over files and folders in a fixed order.
 
     Hidden files and folders, kinds of file without a reader, and files over
-    `vecdb.config.INGEST_FILE_BYTES` are skipped, as is a file whose name was met before. Links to
-    folders are not followed.
+    `vecdb.config.INGEST_FILE_BYTES` are skipped, as is a file whose name was met before. Below a
+    folder, links to folders are not followed, nor are those to files outside of it.
 
     Raises
     ------
@@ -153,8 +153,14 @@ def _below(root: Path) -> Iterator[FoundFile | SkippedFile]:
         for file in sorted(files):
             path = Path(folder, file)
             found = _judge(path, name_of(path))
+            if isinstance(found, FoundFile) and _leads_out(path, top):
+                found = SkippedFile(found.name, "a link that leads out of the folder")
             yield found
     yield from refused()
+
+
+def _leads_out(path: Path, top: Path) -> bool:
+    return path.is_symlink() and not path.resolve().is_relative_to(top)
 
 
 def _unreadable(name: str, error: OSError) -> SkippedFile:
