@@ -193,15 +193,20 @@ def pull(names: tuple[str, ...]) -> None:
     show_default=True,
     help="The length of a passage, in the encoder's tokens.",
 )
+@click.option(
+    "--prune", is_flag=True, help="Also delete the given folders' documents whose files are gone."
+)
 @database_options
 @reported
 def ingest(
-    paths: tuple[Path, ...], collection: str, encoder: str, chunk_tokens: int, target: str,
-    api_key: str | None, timeout: float,
+    paths: tuple[Path, ...], collection: str, encoder: str, chunk_tokens: int, prune: bool,
+    target: str, api_key: str | None, timeout: float,
 ) -> None:  # fmt: skip
-    """Bring a collection up to date with files and folders: .txt .md .rst .html .pdf.
+    """Write files and folders into a collection: .txt .md .rst .html .pdf.
 
     Documents that have not changed are left alone, so an interrupted ingest is simply run again.
+    A document is known by its folder's own name and its path below that: so a folder may be moved,
+    and two folders of one name replace each other's documents.
     """
     from vecdb.ingest import IngestOptions
     from vecdb.ingest import ingest as run
@@ -211,7 +216,8 @@ def ingest(
             points = database.collection(collection)
         except CollectionNotFoundError:
             points = database.create_collection(collection, encoder=encoder)
-        report = run(list(paths), points, IngestOptions(chunk_tokens=chunk_tokens))
+        options = IngestOptions(chunk_tokens=chunk_tokens)
+        report = run(list(paths), points, options, prune=prune)
         points.flush()
     for file in report.skipped:
         click.echo(f"skipped {file.name}: {file.reason}", err=True)
@@ -222,6 +228,10 @@ def ingest(
         f"{len(report.unchanged)} unchanged, {len(report.failed)} failed; "
         f"{report.chunks} chunks written in {report.seconds:.1f} s"
     )
+    if prune and any(file.unreadable for file in report.failed):
+        click.echo("nothing was pruned, since a part of what was given cannot be read", err=True)
+    elif prune:
+        say(f"{report.pruned} chunks of documents that are gone deleted")
     if report.truncated:
         click.echo(
             f"{len(report.truncated)} chunks are longer than the encoder's limit and were embedded "

@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 import vecdb
+from tests.words import WordEncoder
 from vecdb.cli import main
 
 
@@ -80,6 +81,23 @@ def test_backups_of_a_directory_that_is_not_there_are_not_listed(tmp_path: Path)
     done = CliRunner().invoke(main, ["backups", str(tmp_path)])
     assert done.exit_code == 0
     assert "no backups" in done.output
+
+
+def test_ingest_prunes_when_told_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vecdb.models.load_encoder", lambda *_, **__: WordEncoder())
+    for folder in ("notes", "data"):
+        (tmp_path / folder).mkdir()
+    for name in ("kept.txt", "gone.txt"):
+        (tmp_path / "notes" / name).write_text("some words")
+    command = ["ingest", str(tmp_path / "notes"), "-c", "docs", "--db", str(tmp_path / "data")]
+    assert CliRunner().invoke(main, command).exit_code == 0
+    (tmp_path / "notes" / "gone.txt").unlink()
+    for options, left in ((), 2), (("--prune",), 1):
+        done = CliRunner().invoke(main, [*command, *options])
+        assert done.exit_code == 0, done.output
+        assert ("1 chunks of documents that are gone deleted" in done.output) == bool(options)
+        with vecdb.connect(str(tmp_path / "data")) as db:
+            assert db.collection("docs").count() == left
 
 
 def test_an_output_that_cannot_be_written_is_one_line() -> None:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from vecdb.errors import InvalidTextError, UnavailableError
-from vecdb.types import Payload, PointId, Record, UpsertResult
+from vecdb.payload import parse_filter
+from vecdb.types import Filter, Payload, PointId, Record, UpsertResult
 
 
 class DictTarget:
@@ -38,6 +39,9 @@ class DictTarget:
         vector = np.zeros(1, np.float32)
         return [Record(i, vector, *self.points[i]) for i in ids if i in self.points]
 
-    def delete(self, ids: Sequence[PointId]) -> int:
+    def delete(self, ids: Sequence[PointId] | None = None, filter: Filter | None = None) -> int:
         self._call()
+        if ids is None:
+            matching = parse_filter(filter or {})
+            ids = [i for i, (_, payload) in self.points.items() if matching.matches(payload)]
         return sum(self.points.pop(i, None) is not None for i in ids)

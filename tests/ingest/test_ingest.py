@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -211,6 +212,47 @@ def test_links_are_followed_to_files_of_the_folder_only(folder: Path) -> None:
         (file.name, file.reason) for file in report.skipped
     ]
     assert [file.name for file in report.failed] == ["docs/loop.txt"]
+
+
+@pytest.mark.parametrize("names_at_once", [1, 2, 1_000])
+def test_pruning_deletes_documents_of_the_folder_that_are_gone(
+    folder: Path, names_at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vecdb.ingest.prune._NAMES_AT_ONCE", names_at_once)
+    beside = folder.parent / "docs-2"
+    beside.mkdir()
+    (beside / "a.txt").write_text("words")
+    target = DictTarget()
+    for name in ("0.txt", "a.txt.txt", "deep/a.txt", "deep/d.txt", "z.txt"):
+        (folder / name).write_text(text_of(40, "w"))
+    ingest([folder, beside, folder / "a.txt"], target, SMALL)
+    own = {"docs/mine": ("mine", {"path": "docs/mine"}), "docs": ("mine", {"path": "docs"})}
+    for name in ("0.txt", "a.txt.txt", "deep/a.txt", "z.txt"):
+        (folder / name).unlink()
+    kept = {i: p for i, p in target.points.items() if not str(i).startswith("docs/")}
+    target.points.update(own)
+    assert ingest([folder], target, SMALL).pruned == 0
+    before = len(target.points)
+    report = ingest([folder], target, SMALL, prune=True)
+    assert target.points == kept | own | snapshot(folder)
+    assert report.pruned == before - len(target.points) > 0
+
+
+def test_nothing_is_pruned_when_a_folder_cannot_be_read(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = DictTarget()
+    ingest([folder], target, SMALL)
+    before = dict(target.points)
+    (folder / "a.txt").unlink()
+
+    def walk(root: Path, onerror: Callable[[OSError], None]) -> Iterator[tuple[str, list, list]]:
+        onerror(PermissionError(errno.EACCES, "Permission denied", str(root / "deep")))
+        yield str(root), [], ["b.md"]
+
+    monkeypatch.setattr(os, "walk", walk)
+    report = ingest([folder], target, SMALL, prune=True)
+    assert (report.pruned, target.points) == (0, before)
 
 
 def test_headings_that_leave_less_room_than_the_overlap_shorten_it(tmp_path: Path) -> None:

@@ -74,6 +74,11 @@ def find_files(paths: Sequence[Path | str]) -> Iterator[FoundFile | SkippedFile]
     return _walk(roots)
 
 
+def folder_names(paths: Sequence[Path | str]) -> list[str]:
+    """Return what the names of files below those of `paths` that are folders begin with."""
+    return [Path(path).resolve().name for path in paths if Path(path).is_dir()]
+
+
 def suffixes() -> list[str]:
     """Return the file name endings that have a reader."""
     return [".txt", ".text", ".md", ".markdown", ".rst", ".html", ".htm", ".xhtml", ".pdf"]

@@ -25,8 +25,15 @@ from typing import Protocol
 from vecdb.config import BATCH_ROWS, CHUNK_OVERLAP_TOKENS, CHUNK_TOKENS
 from vecdb.errors import InvalidArgumentError, InvalidParameterError, UnreadableDocumentError
 from vecdb.ingest.chunks import Chunk, IngestOptions, chunk_id, split_document
-from vecdb.ingest.files import FoundFile, SkippedFile, find_files, read_document
-from vecdb.types import Payload, PointId, Record, UpsertResult
+from vecdb.ingest.files import (
+    FoundFile,
+    SkippedFile,
+    find_files,
+    folder_names,
+    read_document,
+)
+from vecdb.ingest.prune import prune as prune_folders
+from vecdb.types import Filter, Payload, PointId, Record, UpsertResult
 
 _LOOK_UP = 128
 """How many documents' markers are looked up at once."""
@@ -43,8 +50,8 @@ class Target(Protocol):
     def get(self, ids: Sequence[PointId]) -> Sequence[Record]:
         """Return the points that exist."""
 
-    def delete(self, ids: Sequence[PointId]) -> int:
-        """Delete points."""
+    def delete(self, ids: Sequence[PointId] | None = None, filter: Filter | None = None) -> int:
+        """Delete points by their ids or by a filter."""
 
 
 @dataclass(slots=True)
@@ -61,6 +68,8 @@ class IngestReport:
         Documents that could not be ingested, and folders that could not be read, with the reason.
     chunks
         How many chunks were written.
+    pruned
+        How many chunks were deleted, of documents that are gone.
     truncated
         The ids of chunks that were over the encoder's limit after all.
     seconds
@@ -73,6 +82,7 @@ class IngestReport:
     skipped: list[SkippedFile] = field(default_factory=list)
     failed: list[SkippedFile] = field(default_factory=list)
     chunks: int = 0
+    pruned: int = 0
     truncated: list[PointId] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -82,12 +92,16 @@ def ingest(
     target: Target,
     options: IngestOptions | None = None,
     *,
+    prune: bool = False,
     progress: bool | None = None,
 ) -> IngestReport:
-    """Bring a collection up to date with files and folders.
+    """Write files and folders into a collection, as far as they are new or have changed.
 
     Documents that are there unchanged are left alone, changed ones are replaced, and no chunk of
     an older version stays. A file that cannot be read is reported and does not end the rest.
+
+    A document is known by its name, that of a `FoundFile`: so a folder may be moved, and two
+    folders of one name replace each other's documents of one path.
 
     Parameters
     ----------
@@ -97,6 +111,9 @@ def ingest(
         A collection with an encoder.
     options
         The defaults when None.
+    prune
+        Also delete the documents of the given folders whose files are gone, or are skipped by now.
+        Nothing is, when a part of a folder could not be read.
     progress
         Whether to draw a bar on stderr; by default when stderr is a terminal.
 
@@ -137,6 +154,8 @@ def ingest(
         for first in range(0, len(files), _LOOK_UP):
             run.bring_up_to_date(files[first : first + _LOOK_UP])
         run.flush()
+    if prune and not any(file.unreadable for file in report.failed):
+        report.pruned = prune_folders(target, folder_names(paths), [file.name for file in files])
     report.seconds = time.monotonic() - started
     return report
 
