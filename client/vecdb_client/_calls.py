@@ -222,8 +222,9 @@ def upsert(
     payloads
         One JSON object, or None, for each id.
     long_text
-        What to do with a text over the encoder's limit: ``"truncate"``, ``"chunk"`` (into several
-        points) or ``"error"``.
+        What to do with a text over the encoder's limit: ``"truncate"``, ``"chunk"`` (each text is
+        written as points ``"<id>#<n>"``) or ``"error"``. An embedded text takes the place of the
+        earlier one of its id, whether that is one point or chunks.
     timeout
         Seconds until `vecdb.errors.DeadlineExceededError`.
 
@@ -314,7 +315,10 @@ def delete(
     *,
     timeout: float | None = None,
 ) -> Call[int]:
-    """Delete points by their ids or by a filter, and return how many there were."""
+    """Delete points by their ids or by a filter, and return how many there were.
+
+    The chunks of a long text are points of their own: ``filter={"chunk.of": id}`` deletes them.
+    """
     request = pb.DeleteRequest(
         collection=collection,
         ids=None if ids is None else codec.ids_message(ids),

@@ -55,3 +55,38 @@ def test_no_chunk_of_an_earlier_text_is_left(docs: Any, flushed: bool) -> None:
     assert result.ids == ["d#0", "d#1", "7#0"]
     assert docs.count() == 3 + 3 + 2
     assert len(docs.get(["d#0", "d#1", "7#0", "e#0", "e#1", "e#2", "d#x", "d#3#0"])) == 8
+
+
+@pytest.mark.parametrize("flushed", [False, True])
+def test_a_point_that_is_no_chunk_is_never_taken_for_one(docs: Any, flushed: bool) -> None:
+    payloads = [
+        None, {"chunk": 3}, {"chunk": {"of": "b", "number": 3}}, {"chunk": {"of": [], "number": 4}},
+        {"chunk": {"of": 8, "number": 0}},
+    ]  # fmt: skip
+    ids = ["a#1", "a#2", "a#3", "a#4", "8#0"]
+    docs.upsert(ids, vectors=np.ones((5, DIM), np.float32), payloads=payloads)
+    docs.upsert([7], texts=[words(19)], long_text="chunk")
+    if flushed:
+        docs.flush()
+    docs.upsert(["a", "7", "8"], texts=["short", "other", "one"], long_text="truncate")
+    docs.upsert(["a"], texts=["short"], long_text="chunk")
+    assert [record.id for record in docs.get(ids)] == ids
+    assert docs.count(filter={"chunk.of": 7}) > 1
+
+
+@pytest.mark.parametrize("then", ["truncate", "error", "chunk"])
+def test_a_text_takes_the_place_of_the_earlier_one_however_either_is_written(
+    docs: Any, then: str
+) -> None:
+    docs.upsert(["whole", 5], texts=["one", "two"])
+    docs.upsert(["cut", 6], texts=[words(19), words(700)], long_text="chunk")
+    result = docs.upsert(["whole", 5, "cut", 6], texts=["a", "b", "c", "d"], long_text=then)
+    assert docs.count() == 4
+    assert len(docs.get(result.ids)) == 4
+
+
+def test_chunks_are_deleted_by_what_they_are_chunks_of(docs: Any) -> None:
+    docs.upsert(["cut", "cut2"], texts=[words(19), words(19)], long_text="chunk")
+    before = docs.count()
+    assert docs.delete(["cut"]) == 0
+    assert docs.delete(filter={"chunk.of": "cut"}) == before // 2 == docs.count()

@@ -8,7 +8,7 @@ from vecdb.collection.segments import Segments
 from vecdb.config import STR_ID_BYTES
 from vecdb.errors import DuplicateIdError, InvalidIdError
 from vecdb.payload import decode_payload, encode_payload
-from vecdb.types import PointId
+from vecdb.types import PointId, Record
 
 _FIRST_BLOCK = 256
 _IDS_AT_ONCE = 16  # thousands of look-ups, while writers wait
@@ -72,26 +72,43 @@ def _valid_chunk_id(point_id: PointId, number: int) -> str:
     return found
 
 
-def stale_chunks(
+def stale_points(
     segments: Segments, ids: Sequence[PointId], written: Sequence[PointId]
 ) -> list[PointId]:
-    """Return the ids of the chunks that earlier texts of `ids` left, without those `written`.
+    """Return the ids of points that earlier texts of `ids` left, without those `written`.
 
-    Chunks may have been deleted one by one, so a number that is missing is not the end. They are
-    looked for in blocks of numbers, each as large as all before it: the first that is empty ends
-    the search. So it finds every chunk of a text that had up to `_FIRST_BLOCK`, and those of a
-    longer one unless half of its numbers, in a row, are gone.
+    They are the points under `ids` and all their chunks; other points whose ids look like those of
+    chunks are not among them. Chunks may have been deleted one by one, so a number that is missing
+    is not the end. They are looked for in blocks of numbers, each as large as all before it: the
+    first that is empty ends the search. So it finds every chunk of a text that had up to
+    `_FIRST_BLOCK`, and those of a longer one unless half of its numbers, in a row, are gone.
     """
     kept = set(written)
-    stale: list[PointId] = []
+    stale = segments.present([point_id for point_id in ids if point_id not in kept])
     for first in range(0, len(ids), _IDS_AT_ONCE):
         searched = ids[first : first + _IDS_AT_ONCE]
         numbers = range(_FIRST_BLOCK)
         while searched:
             block = [chunk_id(point_id, number) for point_id in searched for number in numbers]
             there = segments.present(block)
-            stale.extend(i for i in there if i not in kept)
+            records = segments.get([i for i in there if i not in kept])
+            stale.extend(record.id for record in records if _chunked(record) in searched)
             going_on = {str(i).rpartition("#")[0] for i in there}
             searched = [point_id for point_id in searched if str(point_id) in going_on]
             numbers = range(numbers.stop, 2 * numbers.stop)
     return stale
+
+
+def chunked_ids(segments: Segments, ids: Sequence[PointId]) -> list[PointId]:
+    """Return those of `ids` whose text was written as chunks, as far as the first shows it."""
+    first_chunks = [chunk_id(point_id, 0) for point_id in ids]
+    there = set(segments.present(first_chunks))
+    return [i for i, first in zip(ids, first_chunks, strict=True) if first in there]
+
+
+def _chunked(record: Record) -> PointId | None:
+    """Return the id of the text that a point is a chunk of, if it is one."""
+    match record.payload:
+        case {"chunk": {"of": int() | str() as of, "number": number}}:
+            return of if chunk_id(of, number) == record.id else None
+    return None

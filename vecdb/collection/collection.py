@@ -172,7 +172,8 @@ class Collection:
             What to do with a text over the encoder's token limit: ``truncate`` (the default)
             embeds what fits and names the id in the result; ``chunk`` writes each text as one or
             more points ``"<id>#<n>"``, whose payload tells in ``chunk`` where it was cut; ``error``
-            refuses the batch.
+            refuses the batch. An embedded text takes the place of the earlier one of its id,
+            whether that is one point or chunks; points with `vectors` leave chunks alone.
 
         Returns
         -------
@@ -262,6 +263,8 @@ class Collection:
 
     def delete(self, ids: Iterable[PointId] | None = None, filter: Filter | None = None) -> int:
         """Delete points by id, or all those that match a filter; durable when this returns.
+
+        The chunks of a long text are points of their own: ``filter={"chunk.of": id}`` deletes them.
 
         Returns
         -------

@@ -10,7 +10,7 @@ import numpy as np
 
 from vecdb.collection.batch import Batch, check_ids, check_payloads, check_text, check_texts
 from vecdb.collection.budget import Budget
-from vecdb.collection.chunks import chunk_batch, stale_chunks
+from vecdb.collection.chunks import chunk_batch, chunked_ids, stale_points
 from vecdb.collection.segments import Segments
 from vecdb.collection.settings import CollectionSettings
 from vecdb.config import BATCH_ROWS
@@ -38,7 +38,7 @@ class Prepared:
     truncated
         The ids of texts of which only the first tokens were embedded.
     stale
-        The ids of points to be deleted afterwards: chunks that a text had before.
+        The ids of points to be deleted afterwards: what earlier texts of the same ids left.
     """
 
     batch: Batch
@@ -118,11 +118,12 @@ class Intake:
     ) -> Prepared:
         encoder = self.encoder()
         self._budget.check()
-        stale: list[PointId] = []
         if long_text is LongText.CHUNK:
             whole = ids
             ids, texts, payloads = chunk_batch(ids, texts, payloads, encoder.split)
-            stale = stale_chunks(self._segments, whole, ids)
+        else:
+            whole = chunked_ids(self._segments, ids)
+        stale = stale_points(self._segments, whole, ids)
         encoded = encoder.encode(texts)
         truncated = [ids[i] for i in np.flatnonzero(encoded.truncated).tolist()]
         if truncated and long_text is LongText.ERROR:
