@@ -79,7 +79,8 @@ class BulkLoad:
     ) -> None:
         """Add points; arguments and what they raise are those of `Collection.upsert`.
 
-        There may be any number of them. Texts without vectors are embedded, as far as they fit.
+        There may be any number of them. Texts without vectors are embedded, as far as they fit;
+        chunks of earlier texts are left alone.
 
         Raises
         ------
