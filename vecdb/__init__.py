@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vecdb import errors, types
 from vecdb.types import (
     Answer,
     BackupInfo,
@@ -41,7 +42,9 @@ __all__ = [
     "Source",
     "UpsertResult",
     "connect",
+    "errors",
     "restore",
+    "types",
 ]
 
 

@@ -43,6 +43,10 @@ def loaded_by(statement: str) -> set[str]:
     return set(done.stdout.split())
 
 
+def test_importing_vecdb_gives_its_errors_and_types() -> None:
+    loaded_by("import vecdb; vecdb.errors.VecdbError; vecdb.types.Hit")
+
+
 def test_importing_the_client_loads_no_engine() -> None:
     loaded = loaded_by("import vecdb_client")
     assert not loaded & {"numba", "llvmlite", "onnxruntime", "onnx", "tokenizers", "httpx"}
