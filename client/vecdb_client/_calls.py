@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 from google.protobuf.message import Message
 
 from vecdb.config import ANSWER_K, ANSWER_TOKENS, K
-from vecdb.errors import InvalidNameError, InvalidParameterError
+from vecdb.errors import InvalidArgumentError, InvalidNameError, InvalidParameterError
 from vecdb.types import (
     AnswerEnd,
     BackupInfo,
@@ -273,6 +273,8 @@ def search(
     timeout
         Seconds until `vecdb.errors.DeadlineExceededError`.
     """
+    if (query is None) == (vector is None):
+        raise InvalidArgumentError("search takes either a query text or a vector=: give one")
     request = _search_request(
         collection,
         None if query is None else [arguments.text(query, "query")],
