@@ -76,6 +76,15 @@ def test_int_and_str_ids_differ(db: Any, name: str) -> None:
     assert [r.id for r in points.get([1, "1"])] == [1]
 
 
+def test_ids_come_back_as_plain_int_and_str(db: Any, name: str) -> None:
+    points = db.create_collection(name, dim=2)
+    result = points.upsert([np.str_("x"), np.uint8(1)], vectors=[[1, 0], [0, 1]])
+    hits = points.search(vector=[1, 0])
+    records = points.get([np.str_("x"), np.int64(1)])
+    for ids in (result.ids, [hit.id for hit in hits], [record.id for record in records]):
+        assert [type(each) for each in ids] == [str, int]
+
+
 def test_deleted_points_are_gone(db: Any, name: str) -> None:
     points = db.create_collection(name, dim=DIM)
     points.upsert(range(100), vectors=vectors(100), payloads=[{"n": i} for i in range(100)])

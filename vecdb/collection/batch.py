@@ -105,7 +105,7 @@ def _check_id(value: Any) -> PointId:
                 f"id {value!r:.100} has {size} bytes in UTF-8: must have "
                 f"{STR_ID_BYTES.least} to {STR_ID_BYTES.greatest}"
             )
-        return value
+        return str(value)  # of numpy's strings, say
     if isinstance(value, int | np.integer) and not isinstance(value, bool | np.bool_):
         number = int(value)
         if 0 <= number < _ID_LIMIT:
