@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import codecs
+import subprocess
+import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -235,6 +238,20 @@ def test_pdf_without_text_or_with_damage() -> None:
             read_document(whole[:cut] + b"<<" + whole[cut + 40 :], "cut.pdf")
         except UnreadableDocumentError:
             continue
+
+
+def test_nothing_is_printed_about_a_pdf_that_can_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "odd.pdf"
+    path.write_bytes(pdf([["Some words on a page."]]).replace(b"startxref\n", b"startxref\n1"))
+    script = (
+        "import sys, pathlib; from vecdb.ingest import read_document; "
+        "print(read_document(pathlib.Path(sys.argv[1]).read_bytes(), 'odd.pdf').text)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True
+    )
+    assert "Some words" in done.stdout
+    assert done.stderr == ""
 
 
 @given(st.binary(max_size=200), st.sampled_from(["txt", "md", "rst", "html", "pdf"]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import re
 import zlib
 
@@ -29,6 +30,9 @@ _DAMAGE = (
 )
 
 
+_QUIET = logging.NullHandler()
+
+
 def read_pdf(data: bytes, name: str) -> Document:
     """Read the text of a PDF file; its title is that of its metadata.
 
@@ -37,6 +41,8 @@ def read_pdf(data: bytes, name: str) -> Document:
     UnreadableDocumentError
         If the file is damaged or needs a password, or no page has text (a scan).
     """
+    # pypdf's remarks on what it puts right name no file; Python would print them on stderr.
+    logging.getLogger("pypdf").addHandler(_QUIET)
     builder = DocumentBuilder()
     try:
         reader = PdfReader(io.BytesIO(data), strict=False)
