@@ -1,4 +1,4 @@
-"""The command line: serve, demo, models, ingest, search, ask, check; others in `cli_admin`.
+"""The command line: serve, demo, models, ingest, search, ask, check, and those of `cli_*`.
 
 Each command imports what it needs when it runs, so that ``--help`` is immediate.
 """
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vecdb.cli_admin import backup, backups, info, restore
+from vecdb.cli_bench import bench
 from vecdb.cli_options import (
     KeyType,
     connected,
@@ -369,7 +370,7 @@ def check(directory: Path, repair: bool, cut_wal: bool) -> None:
         sys.exit(_EXIT_LOST)
 
 
-for command in (info, backup, backups, restore):
+for command in (info, backup, backups, restore, bench):
     main.add_command(command)
 
 

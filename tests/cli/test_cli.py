@@ -100,6 +100,19 @@ def test_ingest_prunes_when_told_to(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             assert db.collection("docs").count() == left
 
 
+def test_bench_runs_in_a_checkout_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    told = CliRunner().invoke(main, ["bench", "--", "--help"])
+    assert told.exit_code == 0
+    assert "--filter-selectivity" in told.output
+    refused = CliRunner().invoke(main, ["bench", "--base", str(tmp_path), "--out", "o.json"])
+    assert refused.exit_code != 0
+    monkeypatch.setattr("vecdb.cli_bench._REPOSITORY", tmp_path)
+    elsewhere = CliRunner().invoke(main, ["bench", "--k", "10"])
+    assert elsewhere.exit_code == 1
+    assert "clone vecdb's repository" in elsewhere.output
+
+
 def test_an_output_that_cannot_be_written_is_one_line() -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
