@@ -12,7 +12,12 @@ from contextlib import suppress
 from vecdb.collection import Collection
 from vecdb.collection.holds import StoppedError
 from vecdb.collection.scrub import Throttle
-from vecdb.errors import ResourceExhaustedError, VecdbError
+from vecdb.errors import (
+    ClosedError,
+    CollectionNotFoundError,
+    ResourceExhaustedError,
+    VecdbError,
+)
 
 _POLL_SECONDS = 0.25
 _RETRY_SECONDS = 10.0
@@ -125,8 +130,8 @@ class Scrubber:
             for collection in self._collections():
                 try:
                     report = collection.scrub(throttle)
-                except StoppedError:
-                    continue
+                except (ClosedError, CollectionNotFoundError):
+                    continue  # stopped, or dropped meanwhile
                 except VecdbError as error:
                     _log.error("collection %r: scrub: %s", collection.name, error)
                     continue

@@ -252,8 +252,9 @@ def test_a_load_whose_database_is_closed_says_so(tmp_path: Path) -> None:
     load.__enter__()
     load.add(range(10), vectors=vectors(10))
     db.close()
-    with pytest.raises(ClosedError):
+    with pytest.raises(ClosedError) as raised:
         load.__exit__(None, None, None)
+    assert raised.type is ClosedError
     with Database(tmp_path / "data") as db:
         assert db.collection("c").count() == 0
 

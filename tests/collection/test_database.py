@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +14,8 @@ import pytest
 import vecdb
 from tests.housekeeping import NoHousekeeping
 from tests.storage.faulty import ROOT, Faults, SimulatedDisk
+from vecdb.collection import Collection
+from vecdb.collection.scrub import Throttle
 from vecdb.database import Database
 from vecdb.errors import (
     ClosedError,
@@ -131,20 +134,37 @@ def test_a_close_that_fails_closes_everything_else_before_others_may_open(tmp_pa
         assert db.collection("c").count() == 1
 
 
-def test_a_handle_of_a_dropped_collection_says_so(tmp_path: Path) -> None:
+USES: dict[str, Callable[[Collection], object]] = {
+    "upsert": lambda points: points.upsert([1], vectors=VECTORS),
+    "delete": lambda points: points.delete(ids=[1]),
+    "delete by filter": lambda points: points.delete(filter={}),
+    "bulk": lambda points: points.bulk(),
+    "flush": lambda points: points.flush(),
+    "search": lambda points: points.search(vector=VECTORS[0]),
+    "search_batch": lambda points: points.search_batch(vectors=VECTORS),
+    "get": lambda points: points.get([1]),
+    "count": lambda points: points.count(),
+    "info": lambda points: points.info(),
+    "ask": lambda points: points.ask("what?"),
+    "scrub": lambda points: points.scrub(Throttle(1 << 40, threading.Event())),
+}
+
+
+@pytest.mark.parametrize("use", USES.values(), ids=USES)
+def test_a_handle_that_is_kept_answers_no_more(
+    tmp_path: Path, use: Callable[[Collection], object]
+) -> None:
+    """Its files are gone, or may by now belong to another process."""
     with Database(tmp_path) as db:
-        points = db.create_collection("points", dim=2)
+        dropped = db.create_collection("points", dim=2)
         db.drop_collection("points")
-        for use in (
-            lambda: points.upsert([1], vectors=VECTORS),
-            lambda: points.delete(ids=[1]),
-            points.flush,
-        ):
-            with pytest.raises(CollectionNotFoundError, match="'points' was dropped"):
-                use()
-        other = db.create_collection("points", dim=2)
-    with pytest.raises(ClosedError, match="the database was closed"):
-        other.flush()
+        with pytest.raises(CollectionNotFoundError, match="'points' was dropped"):
+            use(dropped)
+        closed = db.create_collection("points", dim=2)
+        closed.upsert([1], vectors=VECTORS)
+    with pytest.raises(ClosedError, match="the database was closed") as raised:
+        use(closed)
+    assert raised.type is ClosedError
 
 
 def test_a_drop_that_the_disk_fails_leaves_no_handle_whose_writes_are_lost() -> None:

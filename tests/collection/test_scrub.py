@@ -16,7 +16,7 @@ from vecdb.collection import Collection
 from vecdb.collection.holds import StoppedError
 from vecdb.collection.scrub import ScrubReport, Throttle
 from vecdb.database import Database
-from vecdb.errors import InvalidParameterError, QuarantinedError
+from vecdb.errors import CollectionNotFoundError, InvalidParameterError, QuarantinedError
 from vecdb.storage import PosixStore, check_directory
 from vecdb.types import Matrix
 
@@ -198,8 +198,17 @@ def test_a_closing_collection_is_not_read_further(
     db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     points = db.collection("points")
-    db.drop_collection("points")
-    with pytest.raises(StoppedError):
+    read = PosixStore.read
+
+    def dropped_first(store: PosixStore, name: str, *rest: int) -> bytes:
+        piece = read(store, name, *rest)
+        if name.endswith(".data"):
+            monkeypatch.setattr(PosixStore, "read", read)
+            db.drop_collection("points")
+        return piece
+
+    monkeypatch.setattr(PosixStore, "read", dropped_first)
+    with pytest.raises(CollectionNotFoundError, match="'points' was dropped"):
         points.scrub(unlimited())
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from types import TracebackType
 from typing import Self
 
@@ -55,6 +55,7 @@ class BulkLoad:
     def __init__(
         self, settings: CollectionSettings, versions: Versions, sealing: Sealing, budget: Budget,
         check: Check, commit: Callable[[Draft, Sequence[StoredSegment]], None],
+        saying_why: Callable[[], AbstractContextManager[None]],
     ) -> None:  # fmt: skip
         self._settings = settings
         self._versions = versions
@@ -62,6 +63,7 @@ class BulkLoad:
         self._budget = budget
         self._check = check
         self._commit = commit
+        self._saying_why = saying_why
         self._written: list[StoredSegment] = []
         self._rows = GrowingSegment(settings.dim, settings.metric)
         self._draft: Draft | None = None
@@ -124,7 +126,7 @@ class BulkLoad:
         view = self._rows.view()
         newest = np.fromiter(view.newest.values(), np.int64, len(view.newest))
         rows = np.sort(newest)
-        with self._budget.growth(Usage(disk_bytes=view.memory_bytes)):
+        with self._saying_why(), self._budget.growth(Usage(disk_bytes=view.memory_bytes)):
             self._written.append(self._sealing.write_loaded(self._draft, view, rows))
         self._rows = GrowingSegment(self._settings.dim, self._settings.metric)
 

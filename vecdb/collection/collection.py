@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 from vecdb.collection.batch import Batch, check_ids, check_text
 from vecdb.collection.budget import Budget, Usage, unlimited
@@ -90,6 +91,7 @@ class Collection:
         self._models = models
         self._budget = budget or unlimited()
         self._store = store
+        self._gone: VecdbError | None = None  # why it answers no more; its files may be another's
         opened = open_collection(store, settings)
         self._segments, self._wal = opened.segments, opened.wal
         turns = Turns()
@@ -126,6 +128,7 @@ class Collection:
 
     def info(self) -> CollectionInfo:
         """Return its settings and size, and what runs in its background."""
+        self._check_there()
         snapshot, usage = self._segments.snapshot, self.usage
         return CollectionInfo(
             name=self.name,
@@ -237,16 +240,18 @@ class Collection:
         ...     for ids, vectors in batches:
         ...         load.add(ids, vectors=vectors)
         """
+        self._check_there()
         return BulkLoad(
             self.settings, self._maintenance.versions, self._maintenance.sealing, self._budget,
-            self._bulk_batch, self._adopt,
+            self._bulk_batch, self._adopt, self._saying_why,
         )  # fmt: skip
 
     @whole
     def _adopt(self, draft: Draft, loaded: Sequence[StoredSegment]) -> None:
         self._commits.refuse_if_stopped()
         try:
-            self._maintenance.sealing.adopt(draft, loaded)
+            with self._saying_why():
+                self._maintenance.sealing.adopt(draft, loaded)
         except StorageIOError as error:
             self.stop_writing(error)
             raise
@@ -315,13 +320,30 @@ class Collection:
 
         Nothing needs this to be safe or found; it makes the next searches as fast as they get.
         """
-        try:
+        with self._saying_why():
             unless_interrupted(self._maintenance.finish)
-        except StoppedError:
-            self._commits.refuse_if_stopped()  # says whether it was closed or dropped
-            raise
 
     # Reading
+
+    def _check_there(self) -> None:
+        """Refuse to answer from files that are not ours any more.
+
+        Raises
+        ------
+        ClosedError, CollectionNotFoundError
+        """
+        gone = self._gone
+        if gone is not None:
+            raise type(gone)(str(gone))
+
+    @contextmanager
+    def _saying_why(self) -> Iterator[None]:
+        """Say of a step that was given up whether the collection was closed or dropped."""
+        try:
+            yield
+        except StoppedError:
+            self._check_there()
+            raise
 
     def search(
         self,
@@ -357,6 +379,7 @@ class Collection:
         InvalidArgumentError
             One of its subclasses, naming what is wrong.
         """
+        self._check_there()
         matrix = self._intake.query(query, vector)
         return hits_of(self._search(matrix, k, filter, ef)[0])
 
@@ -383,6 +406,7 @@ class Collection:
         ef: int | None = None,
     ) -> list[HitColumns]:
         """Do what `search_batch` does, and leave the results in the form a server sends."""
+        self._check_there()
         return self._search(self._intake.queries(queries, vectors), k, filter, ef)
 
     def _search(
@@ -397,10 +421,12 @@ class Collection:
 
     def get(self, ids: Iterable[PointId]) -> list[Record]:
         """Return the points of those ids that there are, in that order, vectors as written."""
+        self._check_there()
         return self._segments.get(check_ids(ids))
 
     def count(self, filter: Filter | None = None) -> int:
         """Return how many points there are, or how many match a filter."""
+        self._check_there()
         condition = None if filter is None else Condition.of(filter)
         return self._segments.snapshot.count(condition)
 
@@ -443,6 +469,7 @@ class Collection:
         MissingDependencyError, DecoderError, UnavailableError
             If the decoder cannot be had.
         """
+        self._check_there()
         check_text(question, "question")
         self._intake.encoder()
         params = GenerationParams(
@@ -454,7 +481,9 @@ class Collection:
 
     def scrub(self, throttle: Throttle) -> ScrubReport:
         """Read every file again, as fast as `throttle` lets it, and put right what can be."""
-        return Scrub(self._store, self._maintenance, self._wal, throttle).run()
+        self._check_there()
+        with self._saying_why():
+            return Scrub(self._store, self._maintenance, self._wal, throttle).run()
 
     @property
     def is_read_only(self) -> bool:
@@ -467,15 +496,17 @@ class Collection:
 
     def disown(self, inherited: Inherited) -> None:
         """Refuse everything from now on: this process was forked from the one that opened it."""
-        for part in vars(self).keys() - {"name", "settings"}:
+        for part in vars(self).keys() - {"name", "settings", "_gone"}:
             setattr(self, part, inherited)
+        self._gone = inherited.refusal
 
     @whole
     def close(self, *, dropped: bool = False) -> None:
-        """Stop writing; background work is given up, and done again when next opened."""
+        """Stop answering; background work is given up, and done again when next opened."""
+        gone: VecdbError = ClosedError("the database was closed: connect again")
         if dropped:
-            self._commits.close(CollectionNotFoundError(f"collection {self.name!r} was dropped"))
-        else:
-            self._commits.close(ClosedError("the database was closed: connect again to write"))
+            gone = CollectionNotFoundError(f"collection {self.name!r} was dropped")
+        self._gone = gone
+        self._commits.close(gone)
         self._maintenance.stop()
         self._wal.close()

@@ -25,6 +25,14 @@ class Inherited:
         self._path = path
         self._process = process
 
+    @property
+    def refusal(self) -> FailedPreconditionError:
+        """Why it cannot be used."""
+        return FailedPreconditionError(
+            f"{self._path} was opened by process {self._process}, from which this one was forked: "
+            "a child cannot use its parent's database. Connect in one of them only, or to a server"
+        )
+
     def refuse(self) -> NoReturn:
         """Say why it cannot be used.
 
@@ -32,10 +40,7 @@ class Inherited:
         ------
         FailedPreconditionError
         """
-        raise FailedPreconditionError(
-            f"{self._path} was opened by process {self._process}, from which this one was forked: "
-            "a child cannot use its parent's database. Connect in one of them only, or to a server"
-        )
+        raise self.refusal
 
     def __getattr__(self, name: str) -> Any:
         self.refuse()
