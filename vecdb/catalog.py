@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from vecdb.errors import CollectionNotFoundError, CorruptFileError, VecdbError
+from vecdb.errors import CollectionNotFoundError, CorruptFileError, VecdbError, shown
 from vecdb.storage import ManifestLog, Store
 from vecdb.storage.layout import (
     CATALOG,
@@ -111,10 +111,10 @@ class Catalog:
     def lacks(self, name: str) -> CollectionNotFoundError:
         """Return the error that says that there is no such collection, and which there are."""
         names = sorted(self.entries)
-        shown = ", ".join(repr(each) for each in names[:10])
-        known = f"there are {shown}{', ...' if len(names) > 10 else ''}" if names else ""
+        first = ", ".join(repr(each) for each in names[:10])
+        known = f"there are {first}{', ...' if len(names) > 10 else ''}" if names else ""
         return CollectionNotFoundError(
-            f"there is no collection {name!r:.300}; {known or 'there are none yet'}"
+            f"there is no collection {shown(name, 300)}; {known or 'there are none yet'}"
         )
 
     def new_folder(self) -> str:

@@ -9,7 +9,7 @@ import operator
 from dataclasses import dataclass
 from typing import SupportsIndex
 
-from vecdb.errors import InvalidParameterError
+from vecdb.errors import InvalidParameterError, shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,8 @@ class Limits:
             number = None
         if number is None or isinstance(value, bool) or not self.least <= number <= self.greatest:
             raise InvalidParameterError(
-                f"{self.name}={value!r}: must be an integer from {self.least} to {self.greatest}"
+                f"{self.name}={shown(value)}: must be an integer from {self.least} to "
+                f"{self.greatest}"
             )
         return number
 

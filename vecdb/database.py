@@ -36,6 +36,7 @@ from vecdb.errors import (
     ResourceExhaustedError,
     StorageAccessError,
     VecdbError,
+    shown,
 )
 from vecdb.housekeeping import Housekeeping, Scrubber
 from vecdb.index import as_metric
@@ -191,8 +192,8 @@ class Database:
             )
         if info is not None and dim not in (None, info.dim):
             raise DimensionMismatchError(
-                f"dim={dim}, but encoder {encoder!r} makes vectors of dimension {info.dim}: "
-                "leave dim out"
+                f"dim={shown(dim)}, but encoder {shown(encoder)} makes vectors of "
+                f"dimension {info.dim}: leave dim out"
             )
         parameters: dict[str, Any] = {"m": m, "ef_construction": ef_construction}
         settings = CollectionSettings(

@@ -49,10 +49,27 @@
     ├── DecoderError                    the answering model failed
     └── InternalError                   a defect in vecdb; please report it
 
-A message names the value that was wrong and says what would be right.
+A message names the value that was wrong and says what would be right. What callers gave goes into
+it by `shown` or `readable`, so that it can be made, printed and sent whatever they gave.
 """
 
 from __future__ import annotations
+
+_SHOWN_CHARS = 100
+
+
+def shown(value: object, chars: int = _SHOWN_CHARS) -> str:
+    """Return a value as messages show it: its repr, cut, or its type where it has none."""
+    try:
+        return readable(repr(value), chars)
+    except Exception:  # an int of too many digits, nesting too deep, a class of the caller's own
+        return f"<{type(value).__name__} that cannot be shown>"
+
+
+def readable(text: str, chars: int = _SHOWN_CHARS) -> str:
+    """Return text as messages show it without quotes: cut, and lone surrogates escaped."""
+    cut = text if len(text) <= chars else text[: chars - 3] + "..."
+    return cut.encode("utf-8", "backslashreplace").decode()
 
 
 class VecdbError(Exception):

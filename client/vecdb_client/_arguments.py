@@ -17,6 +17,7 @@ from vecdb.errors import (
     InvalidVectorError,
     LengthMismatchError,
     VecdbError,
+    shown,
 )
 from vecdb.payload.encoding import encode_payload
 from vecdb.payload.json_value import NotJsonError, check_json
@@ -130,15 +131,18 @@ def integer(name: str, value: int | None) -> int | None:
     except TypeError:
         number = None
     if number is None or isinstance(value, bool) or abs(number) >= 1 << 63:
-        raise InvalidParameterError(f"{name}={value!r:.100}: must be an integer of 64 bits")
+        raise InvalidParameterError(f"{name}={shown(value)}: must be an integer of 64 bits")
     return number
 
 
 def number(name: str, value: float) -> float:
     """Return a number; the engine judges its range."""
     if isinstance(value, bool) or not isinstance(value, SupportsFloat):
-        raise InvalidParameterError(f"{name}={value!r:.100}: must be a number")
-    return float(value)
+        raise InvalidParameterError(f"{name}={shown(value)}: must be a number")
+    try:
+        return float(value)
+    except OverflowError:
+        raise InvalidParameterError(f"{name}={shown(value)}: too large for a float") from None
 
 
 def member(kind: type[M], value: str, name: str) -> M:
@@ -147,4 +151,4 @@ def member(kind: type[M], value: str, name: str) -> M:
         return kind(value)
     except ValueError:
         allowed = ", ".join(member.value for member in kind)
-        raise InvalidParameterError(f"{name}={value!r}: must be one of {allowed}") from None
+        raise InvalidParameterError(f"{name}={shown(value)}: must be one of {allowed}") from None

@@ -15,6 +15,7 @@ from vecdb.errors import (
     InvalidParameterError,
     InvalidTextError,
     InvalidVectorError,
+    shown,
 )
 from vecdb.types import (
     AnswerEnd,
@@ -106,7 +107,7 @@ def id_message(value: PointId) -> pb.PointId:
             return pb.PointId(number=operator.index(value))
     except (TypeError, ValueError):
         pass
-    raise InvalidIdError(f"id {value!r:.100}: must be an int from 0 to 2**64 - 1 or a str")
+    raise InvalidIdError(f"id {shown(value)}: must be an int from 0 to 2**64 - 1 or a str")
 
 
 def ids_message(ids: Iterable[PointId]) -> pb.PointIds:
@@ -118,7 +119,7 @@ def ids_message(ids: Iterable[PointId]) -> pb.PointIds:
         If one of them is neither an int in [0, 2**64) nor a str.
     """
     if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
-        raise InvalidIdError(f"ids={ids!r:.100}: must be a sequence of ids, not a single one")
+        raise InvalidIdError(f"ids={shown(ids)}: must be a sequence of ids, not a single one")
     message = pb.PointIds()
     _write_ids(list(ids), message)
     return message

@@ -16,6 +16,7 @@ from vecdb import errors
 from vecdb.cli import main
 
 NAN, INF = float("nan"), float("inf")
+HUGE: Any = 10**5_000  # more digits than Python makes text of
 GOOD = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
 
 BAD_CALLS: list[tuple[str, type[errors.VecdbError], str, Callable[[Any], Any]]] = [
@@ -37,6 +38,9 @@ BAD_CALLS: list[tuple[str, type[errors.VecdbError], str, Callable[[Any], Any]]] 
     ("id too large", errors.InvalidIdError, str(2**64), lambda c: c.upsert([2**64], vectors=GOOD[:1])),
     ("float id", errors.InvalidIdError, "1.5", lambda c: c.upsert([1.5], vectors=GOOD[:1])),
     ("bool id", errors.InvalidIdError, "True", lambda c: c.upsert([True], vectors=GOOD[:1])),
+    ("id of 5,000 digits", errors.InvalidIdError, "must be", lambda c: c.upsert([HUGE], vectors=GOOD[:1])),
+    ("unknown id of 5,000 digits", errors.InvalidIdError, "must be", lambda c: c.get([HUGE])),
+    ("ids of 5,000 digits", errors.InvalidIdError, "ids=", lambda c: c.get(HUGE)),
     ("empty id", errors.InvalidIdError, ".", lambda c: c.upsert([""], vectors=GOOD[:1])),
     ("long id", errors.InvalidIdError, "1024", lambda c: c.upsert(["x" * 1025], vectors=GOOD[:1])),
     ("payload not an object", errors.InvalidPayloadError, "list", lambda c: c.upsert([1], vectors=GOOD[:1], payloads=[[1]])),
@@ -50,6 +54,7 @@ BAD_CALLS: list[tuple[str, type[errors.VecdbError], str, Callable[[Any], Any]]] 
     ("k = 0", errors.InvalidParameterError, "k=0", lambda c: c.search(vector=GOOD[0], k=0)),
     ("k negative", errors.InvalidParameterError, "k=-3", lambda c: c.search(vector=GOOD[0], k=-3)),
     ("k huge", errors.InvalidParameterError, "10000", lambda c: c.search(vector=GOOD[0], k=10**9)),
+    ("k of 5,000 digits", errors.InvalidParameterError, "k=", lambda c: c.search(vector=GOOD[0], k=HUGE)),
     ("ef = 0", errors.InvalidParameterError, "ef=0", lambda c: c.search(vector=GOOD[0], ef=0)),
     ("query of wrong dimension", errors.DimensionMismatchError, "3", lambda c: c.search(vector=[1.0])),
     ("query with NaN", errors.InvalidVectorError, ".", lambda c: c.search(vector=[NAN, 1.0, 1.0])),
@@ -59,6 +64,10 @@ BAD_CALLS: list[tuple[str, type[errors.VecdbError], str, Callable[[Any], Any]]] 
     ("unknown operator", errors.InvalidFilterError, r"\$foo", lambda c: c.search(vector=GOOD[0], filter={"a": {"$foo": 1}})),
     ("filter not a mapping", errors.InvalidFilterError, ".", lambda c: c.count([1])),
     ("deep filter", errors.InvalidFilterError, ".", lambda c: c.count(_deep(1_000))),
+    ("filter of 5,000 digits", errors.InvalidFilterError, "is an int of over 4,300 digits", lambda c: c.count({"a": HUGE})),
+    ("filter key of 5,000 digits", errors.InvalidFilterError, "key", lambda c: c.count({"a": {"$gt": 1, HUGE: 1}})),
+    ("filter key not Unicode", errors.InvalidFilterError, "surrogate", lambda c: c.count({"\ud800": 1})),
+    ("operator not Unicode", errors.InvalidFilterError, ".", lambda c: c.count({"a": {"$\ud800": 1}})),
     ("delete without anything", errors.InvalidArgumentError, "filter", lambda c: c.delete()),
     ("get nothing", errors.EmptyBatchError, ".", lambda c: c.get([])),
 ]  # fmt: skip
@@ -82,14 +91,17 @@ def test_bad_calls(
     with pytest.raises(kind, match=message) as caught:
         call(points)
     assert type(caught.value) is kind
+    assert str(caught.value).encode("utf-8")  # or it could not be printed
     assert points.count() == 2
     db.drop_collection(name)
 
 
 @pytest.mark.parametrize(
-    "bad", ["", "a/b", "..", ".", "a\0b", "x" * 10_000, " a", "a b", "-a", "a\n", "\ud800"]
+    "bad",
+    ["", "a/b", "..", ".", "a\0b", "x" * 10_000, " a", "a b", "-a", "a\n", "\ud800", HUGE],
+    ids=range(12),
 )
-def test_bad_collection_names(db: Any, bad: str) -> None:
+def test_bad_collection_names(db: Any, bad: Any) -> None:
     with pytest.raises(errors.InvalidNameError):
         db.create_collection(bad, dim=3)
     with pytest.raises((errors.InvalidNameError, errors.CollectionNotFoundError)):
@@ -114,6 +126,12 @@ def test_bad_settings(
         db.create_collection(name, **options)
     assert type(caught.value) is kind
     assert name not in db.list_collections()
+
+
+def test_a_number_that_no_float_holds_is_refused(db: Any, name: str) -> None:
+    points = db.create_collection(name, dim=3)
+    with pytest.raises(errors.InvalidArgumentError):
+        points.ask("what?", temperature=HUGE)
 
 
 def test_an_unknown_collection_is_named(db: Any) -> None:

@@ -17,6 +17,7 @@ from vecdb.errors import (
     InvalidTextError,
     LengthMismatchError,
     ResourceExhaustedError,
+    shown,
 )
 from vecdb.payload import encode_payload
 from vecdb.types import Matrix, Payload, PointId
@@ -70,7 +71,7 @@ def check_ids(ids: Iterable[Any], *, what: str = "ids") -> list[PointId]:
         )
     if len(set(checked)) < len(checked):
         twice = next(point_id for point_id, times in Counter(checked).items() if times > 1)
-        raise DuplicateIdError(f"id {twice!r:.100} stands twice in {what}: give it once")
+        raise DuplicateIdError(f"id {shown(twice)} stands twice in {what}: give it once")
     return checked
 
 
@@ -83,7 +84,7 @@ def listed_ids(ids: Any, *, what: str = "ids") -> list[Any]:
         If there is no telling them apart.
     """
     if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
-        raise InvalidIdError(f"{what}={ids!r:.100}: must be a sequence of ids, not a single one")
+        raise InvalidIdError(f"{what}={shown(ids)}: must be a sequence of ids, not a single one")
     return ids.tolist() if isinstance(ids, np.ndarray) and ids.ndim == 1 else list(ids)
 
 
@@ -99,10 +100,10 @@ def _check_id(value: Any) -> PointId:
         try:
             size = len(value.encode())
         except UnicodeEncodeError:
-            raise InvalidIdError(f"id {value!r:.100} has a lone surrogate: not UTF-8") from None
+            raise InvalidIdError(f"id {shown(value)} has a lone surrogate: not UTF-8") from None
         if not STR_ID_BYTES.least <= size <= STR_ID_BYTES.greatest:
             raise InvalidIdError(
-                f"id {value!r:.100} has {size} bytes in UTF-8: must have "
+                f"id {shown(value)} has {size} bytes in UTF-8: must have "
                 f"{STR_ID_BYTES.least} to {STR_ID_BYTES.greatest}"
             )
         return str(value)  # of numpy's strings, say
@@ -110,7 +111,7 @@ def _check_id(value: Any) -> PointId:
         number = int(value)
         if 0 <= number < _ID_LIMIT:
             return number
-    raise InvalidIdError(f"id {value!r:.100}: must be an int from 0 to 2**64 - 1 or a str")
+    raise InvalidIdError(f"id {shown(value)}: must be an int from 0 to 2**64 - 1 or a str")
 
 
 def check_texts(texts: Sequence[Any] | None, count: int, *, required: bool) -> list[str | None]:
@@ -168,7 +169,7 @@ def check_payloads(
         return [None] * len(ids)
     entries = listed(payloads, len(ids), "payloads")
     return [
-        None if payload is None else encode_payload(payload, f"payload of id {point_id!r:.100}")
+        None if payload is None else encode_payload(payload, f"payload of id {shown(point_id)}")
         for point_id, payload in zip(ids, entries, strict=True)
     ]
 

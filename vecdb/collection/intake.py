@@ -21,6 +21,7 @@ from vecdb.errors import (
     InvalidParameterError,
     InvalidTextError,
     LengthMismatchError,
+    shown,
 )
 from vecdb.index import as_matrix
 from vecdb.models import Models
@@ -208,4 +209,4 @@ def _long_text(value: LongText | str) -> LongText:
         return LongText(value)
     except ValueError:
         names = ", ".join(LongText)
-        raise InvalidParameterError(f"long_text={value!r}: must be one of {names}") from None
+        raise InvalidParameterError(f"long_text={shown(value)}: must be one of {names}") from None

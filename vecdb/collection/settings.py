@@ -16,7 +16,7 @@ from vecdb.config import (
     SEGMENT_ROWS,
     WAL_BYTES,
 )
-from vecdb.errors import CorruptFileError, InvalidNameError
+from vecdb.errors import CorruptFileError, InvalidNameError, shown
 from vecdb.types import EncoderInfo, Metric
 
 _NAME = re.compile(r"\w[\w.-]*")
@@ -92,7 +92,7 @@ def check_name(name: object) -> str:
     longest = COLLECTION_NAME_CHARS.greatest
     if not isinstance(name, str) or len(name) > longest or not _NAME.fullmatch(name):
         raise InvalidNameError(
-            f"collection name {name!r:.100}: must be 1 to {longest} letters, digits, '_', '-' or "
+            f"collection name {shown(name)}: must be 1 to {longest} letters, digits, '_', '-' or "
             "'.', beginning with a letter, a digit or '_'"
         )
     return name

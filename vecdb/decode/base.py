@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from vecdb.config import GENERATED_TOKENS, SEED, TOP_K
-from vecdb.errors import InvalidParameterError
+from vecdb.errors import InvalidParameterError, shown
 from vecdb.types import FinishReason
 
 Message = Mapping[str, str]
@@ -67,7 +67,9 @@ class GenerationParams:
         # A bare string would pass for a sequence of one-letter stops.
         strings: object = self.stop
         if not isinstance(strings, tuple) or not all(isinstance(s, str) and s for s in strings):
-            raise InvalidParameterError(f"stop={self.stop!r}: must be a tuple of non-empty strings")
+            raise InvalidParameterError(
+                f"stop={shown(self.stop)}: must be a tuple of non-empty strings"
+            )
 
 
 def _check_range(
@@ -78,7 +80,7 @@ def _check_range(
     if not (above and value <= greatest):
         low = "greater than" if open_below else "at least"
         raise InvalidParameterError(
-            f"{name}={value!r}: must be a number, {low} {least:g} and at most {greatest:g}"
+            f"{name}={shown(value)}: must be a number, {low} {least:g} and at most {greatest:g}"
         )
 
 

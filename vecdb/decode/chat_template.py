@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from vecdb.decode.base import Message
-from vecdb.errors import DecoderError, InvalidParameterError, InvalidTextError
+from vecdb.errors import DecoderError, InvalidParameterError, InvalidTextError, shown
 from vecdb.registry.extras import needs_extra
 
 with needs_extra():
@@ -83,7 +83,7 @@ def check_messages(messages: Sequence[Message]) -> None:
     for message in messages:
         role, content = message.get("role"), message.get("content")
         if role not in ROLES:
-            raise InvalidParameterError(f"role={role!r}: must be one of {', '.join(ROLES)}")
+            raise InvalidParameterError(f"role={shown(role)}: must be one of {', '.join(ROLES)}")
         if not isinstance(content, str):
             raise InvalidTextError(f"a message's content must be a str, not {type(content)}")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from vecdb.config import THREADS
 from vecdb.decode.base import ChatModel
-from vecdb.errors import InvalidParameterError
+from vecdb.errors import InvalidParameterError, shown
 
 if TYPE_CHECKING:
     from vecdb.decode.local import LocalChatModel
@@ -64,10 +64,10 @@ def load_chat_model(
         If the extra is not installed.
     """
     if device not in get_args(Device):
-        raise InvalidParameterError(f"device={device!r}: must be one of {get_args(Device)}")
+        raise InvalidParameterError(f"device={shown(device)}: must be one of {get_args(Device)}")
     if activations not in get_args(ActivationType):
         raise InvalidParameterError(
-            f"activations={activations!r}: must be one of {get_args(ActivationType)}"
+            f"activations={shown(activations)}: must be one of {get_args(ActivationType)}"
         )
     threads = None if threads is None else THREADS.check(threads)
     if name_or_url.startswith(("http://", "https://")):

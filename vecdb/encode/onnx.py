@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.encode.base import Output
-from vecdb.errors import InternalError, InvalidParameterError
+from vecdb.errors import InternalError, InvalidParameterError, shown
 from vecdb.onnx_sessions import ERRORS, Session, on_device, open_session, session_options
 
 
@@ -34,7 +34,7 @@ class EncoderSession:
 
     def __init__(self, graph: Path, *, device: str = "auto") -> None:
         if device not in {"auto", "cpu", "cuda"}:
-            raise InvalidParameterError(f"device={device!r}: must be 'auto', 'cpu' or 'cuda'")
+            raise InvalidParameterError(f"device={shown(device)}: must be 'auto', 'cpu' or 'cuda'")
         # One thread a run, and as many runs at once as there are processors: that needs no
         # barrier behind each operator, so a busy machine slows it down in proportion, not to a
         # crawl (measured: bench/notes/encoder.md).

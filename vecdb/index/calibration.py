@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.errors import CorruptFileError, InvalidParameterError
+from vecdb.errors import CorruptFileError, InvalidParameterError, shown
 from vecdb.index.base import Arrays, Distances, Ids
 from vecdb.kernels.walk import Reach, ended_by_ef
 
@@ -106,7 +106,8 @@ def check_target(target: Any) -> float:
     right = type(target) is float or (isinstance(target, Real) and not isinstance(target, bool))
     if not right or not _LEAST_TARGET <= float(target) <= _GREATEST_TARGET:
         raise InvalidParameterError(
-            f"target_recall={target!r}: must be a number from {_LEAST_TARGET} to {_GREATEST_TARGET}"
+            f"target_recall={shown(target)}: must be a number from {_LEAST_TARGET} to "
+            f"{_GREATEST_TARGET}"
         )
     return float(target)
 

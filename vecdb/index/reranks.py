@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vecdb.errors import InvalidParameterError
+from vecdb.errors import InvalidParameterError, shown
 
 RERANKS = ("memory", "mmap", "none")
 """In their order in stored headers."""
@@ -18,5 +18,5 @@ def one_of(name: str, value: str, values: tuple[str, ...]) -> str:
     """
     if value not in values:
         names = ", ".join(repr(each) for each in values)
-        raise InvalidParameterError(f"{name}={value!r}: must be one of {names}")
+        raise InvalidParameterError(f"{name}={shown(value)}: must be one of {names}")
     return value

@@ -15,6 +15,7 @@ from vecdb.errors import (
     InvalidParameterError,
     InvalidVectorError,
     LengthMismatchError,
+    shown,
 )
 from vecdb.types import Matrix, MatrixLike, Metric, VectorLike
 
@@ -37,7 +38,7 @@ def as_metric(metric: str) -> Metric:
         return Metric(metric)
     except ValueError:
         names = ", ".join(Metric)
-        raise InvalidParameterError(f"metric={metric!r}: must be one of {names}") from None
+        raise InvalidParameterError(f"metric={shown(metric)}: must be one of {names}") from None
 
 
 def as_matrix(

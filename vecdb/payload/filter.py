@@ -45,7 +45,7 @@ from collections.abc import Mapping
 from typing import NoReturn
 
 from vecdb.config import FILTER_CONDITIONS, FILTER_DEPTH, FILTER_VALUES
-from vecdb.errors import InvalidFilterError
+from vecdb.errors import InvalidFilterError, readable, shown
 from vecdb.payload.json_value import NotJsonError, check_json
 from vecdb.payload.predicate import (
     And,
@@ -103,8 +103,8 @@ class _Parser:
         parts: list[Predicate] = []
         for key, operand in conditions.items():
             if not isinstance(key, str):
-                _refuse(place, f"has the key {key!r}", "keys must be str")
-            inner = f"{place}.{_short(key)}"
+                _refuse(place, f"has the key {shown(key)}", "keys must be str")
+            inner = f"{place}.{readable(key, 60)}"
             self._count_condition(inner)
             if key in ("$and", "$or"):
                 branches = self._branches(operand, inner, depth)
@@ -123,11 +123,13 @@ class _Parser:
 
     def _branches(self, operand: object, place: str, depth: int) -> tuple[Predicate, ...]:
         if not isinstance(operand, list | tuple) or not operand:
-            _refuse(place, f"is {_show(operand)}", "must be a non-empty list of filters")
+            _refuse(place, f"is {shown(operand)}", "must be a non-empty list of filters")
         return tuple(self.filter(f, f"{place}[{n}]", depth + 1) for n, f in enumerate(operand))
 
     def _field(self, field: Field, operand: object, place: str, depth: int) -> Predicate:
-        if isinstance(operand, Mapping) and any(str(key).startswith("$") for key in operand):
+        if isinstance(operand, Mapping) and any(
+            isinstance(key, str) and key.startswith("$") for key in operand
+        ):
             return self._operators(field, operand, place, depth + 1)
         return Equals(field, self._value(operand, place))
 
@@ -137,7 +139,9 @@ class _Parser:
         self._check_depth(place, depth)
         parts: list[Predicate] = []
         for key, operand in operators.items():
-            inner = f"{place}.{_short(str(key))}"
+            if not isinstance(key, str):
+                _refuse(place, f"has the key {shown(key)}", "keys must be str")
+            inner = f"{place}.{readable(key, 60)}"
             self._count_condition(inner)
             match key:
                 case "$eq":
@@ -152,13 +156,13 @@ class _Parser:
                     parts.append(Compare(field, Order(key), self._comparable(operand, inner)))
                 case "$exists":
                     if not isinstance(operand, bool):
-                        _refuse(inner, f"is {_show(operand)}", "must be true or false")
+                        _refuse(inner, f"is {shown(operand)}", "must be true or false")
                     parts.append(Exists(field) if operand else Not(Exists(field)))
                 case "$not":
                     if not isinstance(operand, Mapping) or not operand:
                         _refuse(
                             inner,
-                            f"is {_show(operand)}",
+                            f"is {shown(operand)}",
                             'must be a mapping of operators, such as {"$gt": 3}',
                         )
                     parts.append(Not(self._operators(field, operand, inner, depth + 1)))
@@ -176,7 +180,7 @@ class _Parser:
 
     def _list(self, operand: object, place: str) -> list[JsonValue]:
         if not isinstance(operand, list | tuple):
-            _refuse(place, f"is {_show(operand)}", "must be a list of values")
+            _refuse(place, f"is {shown(operand)}", "must be a list of values")
         self._count_values(len(operand), place)
         try:
             check_json(operand, place)
@@ -187,7 +191,7 @@ class _Parser:
     def _comparable(self, operand: object, place: str) -> int | float | str:
         value = self._value(operand, place)
         if isinstance(value, bool) or not isinstance(value, int | float | str):
-            _refuse(place, f"is {_show(operand)}", "must be a number or a string to compare by")
+            _refuse(place, f"is {shown(operand)}", "must be a number or a string to compare by")
         return value
 
     def _check_depth(self, place: str, depth: int) -> None:
@@ -246,12 +250,3 @@ def _plain(value: object) -> JsonValue:
 
 def _refuse(place: str, fault: str, remedy: str) -> NoReturn:
     raise InvalidFilterError(f"{place} {fault}: {remedy}")
-
-
-def _short(key: str) -> str:
-    return key if len(key) <= 60 else key[:57] + "..."
-
-
-def _show(value: object) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= 80 else shown[:77] + "..."

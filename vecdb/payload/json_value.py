@@ -6,6 +6,10 @@ import json
 import math
 from typing import Any, NoReturn
 
+from vecdb.errors import shown
+
+_INT_BITS = 14_284
+"""The most that surely have 4,300 digits at most: Python makes no text of longer ints."""
 MAX_DEPTH = 64
 """How many objects and arrays a payload or an operand may nest."""
 
@@ -52,13 +56,17 @@ def check_json(value: object, where: str, max_depth: int = MAX_DEPTH) -> None:
     stack: list[tuple[object, str, int]] = [(value, where, 1)]
     while stack:
         item, place, depth = stack.pop()
-        if item is None or isinstance(item, bool | int):
+        if item is None or isinstance(item, bool):
+            continue
+        if isinstance(item, int):
+            if item.bit_length() > _INT_BITS:
+                raise NotJsonError(f"{place} is an int of over 4,300 digits: too long for JSON")
             continue
         if isinstance(item, str):
             _check_text(item, place)
         elif isinstance(item, float):
             if not math.isfinite(item):
-                raise NotJsonError(f"{place} is {item!r}: JSON numbers are finite")
+                raise NotJsonError(f"{place} is {shown(item)}: JSON numbers are finite")
         elif isinstance(item, dict | list | tuple):
             if depth > max_depth:
                 raise NotJsonError(f"{place} nests deeper than {max_depth} levels")
@@ -78,7 +86,7 @@ def _children(
     children = []
     for key, child in item.items():
         if not isinstance(key, str):
-            raise NotJsonError(f"{place} has the key {key!r}: keys must be str")
+            raise NotJsonError(f"{place} has the key {shown(key)}: keys must be str")
         _check_text(key, f"a key of {place}")
         children.append((child, f"{place}[{_short(key)}]", depth))
     return children
@@ -97,7 +105,7 @@ def _check_text(text: str, place: str) -> None:
 
 
 def _short(key: str) -> str:
-    return repr(key if len(key) <= 40 else key[:37] + "...")
+    return shown(key, 40)
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from vecdb.config import ANSWER_K, K
-from vecdb.errors import InvalidParameterError, InvalidTextError
+from vecdb.errors import InvalidParameterError, InvalidTextError, shown
 from vecdb.rag.cite import cite
 from vecdb.rag.guard import AnswerGuard
 from vecdb.rag.prompt import NO_ANSWER, Message, Prompt, pack
@@ -153,7 +153,7 @@ def answer(
     """
     options = options or AnswerOptions()
     if not isinstance(question, str) or not question.strip():
-        raise InvalidTextError(f"question={question!r:.80}: must be a str that is not empty")
+        raise InvalidTextError(f"question={shown(question)}: must be a str that is not empty")
     budget = _prompt_budget(chat.context_tokens, params.max_tokens, options.prompt_tokens)
     hits = retriever.retrieve(question, K.check(options.k), options.filter)
     relevant = relevant_hits(question, hits, retriever.metric, options.relevance)

@@ -14,7 +14,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from vecdb.errors import ModelDigestError, ModelNotFoundError, UnavailableError
+from vecdb.errors import ModelDigestError, ModelNotFoundError, UnavailableError, shown
 from vecdb.registry.cache import ModelCache
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def find_model(name: str, role: Literal["encoder", "decoder"] | None = None) -> 
         if name.casefold() in {known.casefold() for known in (model.name, *model.aliases)}:
             return model
     names = ", ".join(model.name for model in known)
-    raise ModelNotFoundError(f"there is no {role or 'model'} {name!r}; known: {names}")
+    raise ModelNotFoundError(f"there is no {role or 'model'} {shown(name)}; known: {names}")
 
 
 def is_cached(file: ModelFile, cache_dir: Path | str | None = None) -> bool:

@@ -21,6 +21,7 @@ from vecdb.errors import (
     NewerFormatError,
     NotFoundError,
     ResourceExhaustedError,
+    shown,
 )
 from vecdb.storage.base import Store
 from vecdb.storage.fileref import FileRef, file_refs
@@ -190,7 +191,8 @@ class BackupDirectory:
         wanted = numbers[-1] if number is None else number
         if wanted not in numbers:
             raise NotFoundError(
-                f"there is no backup {wanted} in {where}; there are {numbers[0]} to {numbers[-1]}"
+                f"there is no backup {shown(wanted)} in {where}; there are {numbers[0]} "
+                f"to {numbers[-1]}"
             )
         self._refuse_links(
             [f"{_BACKUPS}/{name(wanted)}" for name in (manifest_name, manifest_copy)]

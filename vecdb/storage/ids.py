@@ -14,7 +14,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.errors import InvalidIdError
+from vecdb.errors import InvalidIdError, shown
 from vecdb.types import PointId
 
 _HASH_BYTES = 8
@@ -60,13 +60,13 @@ class IdBatch:
                 try:
                     self.strings.append(point_id.encode())
                 except UnicodeEncodeError as error:
-                    raise InvalidIdError(f"id {point_id!r} is not valid Unicode") from error
+                    raise InvalidIdError(f"id {shown(point_id)} is not valid Unicode") from error
                 str_rows.append(row)
             elif type(point_id) is int and 0 <= point_id < _U64:
                 ints.append(point_id)
                 int_rows.append(row)
             else:
-                raise InvalidIdError(f"id {point_id!r}: must be an int in [0, 2**64) or a str")
+                raise InvalidIdError(f"id {shown(point_id)}: must be an int in [0, 2**64) or a str")
         self.int_rows = np.array(int_rows, np.int64)
         self.int_keys = np.array(ints, np.uint64)
         self.str_rows = np.array(str_rows, np.int64)

@@ -22,6 +22,7 @@ from vecdb.errors import (
     InvalidNameError,
     InvalidParameterError,
     StorageAccessError,
+    shown,
 )
 from vecdb.storage.base import AppendFile, Buffer, HeldLock, Writer
 from vecdb.storage.lock import LOCK_NAME
@@ -61,7 +62,7 @@ class PosixStore:
         self, root: Path, durability: Durability = "disk", calls: SystemCalls | None = None
     ) -> None:
         if durability not in get_args(Durability):  # nothing else may turn syncing off
-            raise InvalidParameterError(f"durability={durability!r:.100}: must be 'disk' or 'os'")
+            raise InvalidParameterError(f"durability={shown(durability)}: must be 'disk' or 'os'")
         self._root = root.absolute()
         self._top = self._root
         self._calls = calls or SystemCalls()
