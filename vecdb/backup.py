@@ -170,7 +170,7 @@ def list_backups(
     step
         Called with the number of bytes just read.
     """
-    directory = BackupDirectory(PosixStore(Path(path)))
+    directory = BackupDirectory(PosixStore.at(path))
     return [_verified(directory, one, step) if verify else one for one in directory.infos()]
 
 

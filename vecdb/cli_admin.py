@@ -86,7 +86,7 @@ def backup(
             from vecdb.storage import PosixStore
 
             with bytes_shown("copying") as step:
-                taken = database.backup_to(PosixStore(Path(directory)), keep=keep, step=step)
+                taken = database.backup_to(PosixStore.at(directory), keep=keep, step=step)
     say(backup_line(taken))
 
 

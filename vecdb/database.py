@@ -87,6 +87,8 @@ class Database:
 
     Raises
     ------
+    InvalidParameterError, StorageAccessError
+        If `path` can be no directory.
     DirectoryLockedError
         If another process has the directory open; the message names it.
     NewerFormatError, CorruptFileError
@@ -115,7 +117,7 @@ class Database:
         limits = SpaceLimits(max_disk_bytes, max_memory_bytes, MIN_FREE_BYTES.check(min_free_bytes))
         scrub_every = SCRUB_SECONDS.check(scrub_seconds)
         scrub_rate = SCRUB_BYTES_PER_SECOND.check(scrub_bytes_per_second)
-        self._store = PosixStore(Path(path), durability) if store is None else store
+        self._store = PosixStore.at(path, durability) if store is None else store
         self._budget = Budget(limits, self._store.free_bytes, self._usage)
         self._models = Models(
             decoder=decoder, decoder_api_key=decoder_api_key, device=device, cache_dir=cache_dir
@@ -330,7 +332,7 @@ class Database:
         DiskFullError, StorageIOError
             Earlier backups are as they were.
         """
-        return self.backup_to(PosixStore(Path(directory)), keep=keep)
+        return self.backup_to(PosixStore.at(directory), keep=keep)
 
     @whole
     def backup_to(

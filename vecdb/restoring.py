@@ -58,7 +58,7 @@ def restore_backup(
         Put it in the place of what is in the directory.
     """
     return restore_store(
-        PosixStore(Path(backups)), PosixStore(Path(data)), number=number, replace=replace, step=step
+        PosixStore.at(backups), PosixStore.at(data), number=number, replace=replace, step=step
     )
 
 

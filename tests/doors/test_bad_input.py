@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+import vecdb
 from vecdb import errors
 from vecdb.cli import main
 
@@ -178,3 +179,29 @@ def test_a_filter_on_the_command_line_is_an_object(
     assert "--filter" in told.output
     assert words in told.output
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "path"),
+    [
+        (errors.InvalidParameterError, ""),
+        (errors.InvalidParameterError, "a\0b"),
+        (errors.InvalidParameterError, "\ud800"),
+        (errors.InvalidParameterError, b"data"),
+        (errors.InvalidParameterError, None),
+        (errors.StorageAccessError, "file"),
+        (errors.StorageAccessError, "file/below"),
+        (errors.StorageAccessError, "x" * 5_000),
+    ],
+)
+def test_a_path_that_can_be_no_directory_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[errors.VecdbError], path: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("a file")
+    with vecdb.connect("data") as db:
+        for use in (vecdb.connect, db.backup, db.list_backups, lambda p: vecdb.restore(p, "new")):
+            with pytest.raises(kind) as caught:
+                use(path)
+            assert type(caught.value) is kind
+    assert sorted(found.name for found in tmp_path.iterdir()) == ["data", "file"]

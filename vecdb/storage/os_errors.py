@@ -16,7 +16,7 @@ from vecdb.errors import (
 )
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
-_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
+_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG}
 _SCARCE = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 

@@ -11,6 +11,7 @@ import secrets
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from os import PathLike, fsencode, fspath
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -72,6 +73,30 @@ class PosixStore:
         self._settled: set[Path] = set()
         self._settling = threading.Lock()  # protects _settled
         self._locks: list[HeldLock] = []  # the newest one, when `lock` was called
+
+    @classmethod
+    def at(cls, path: str | PathLike[str], durability: Durability = "disk") -> PosixStore:
+        """Return the store at a path that a caller names; nothing is made yet.
+
+        Raises
+        ------
+        InvalidParameterError
+            If it can be no path.
+        StorageAccessError
+            If it, or what it lies in, is a file.
+        """
+        text = fspath(path) if isinstance(path, str | PathLike) else None
+        if not isinstance(text, str) or not text or "\0" in text or not _is_encodable(text):
+            raise InvalidParameterError(f"path={shown(path)}: must be the path of a directory")
+        store = cls(Path(text), durability)
+        for place in (store._root, *store._root.parents):
+            if store._is_file(place):
+                raise StorageAccessError(
+                    f"{place} is a file: a directory is needed, or a name for a new one"
+                )
+            if store._is_directory(place):
+                break
+        return store
 
     @property
     def durable(self) -> bool:
@@ -380,3 +405,12 @@ class PosixStore:
             return
         with reported("sync", path, syncing=True):
             self._calls.sync_directory(path)
+
+
+def _is_encodable(path: str) -> bool:
+    """Return whether the operating system has a form for it: none for some lone surrogates."""
+    try:
+        fsencode(path)
+    except UnicodeEncodeError:
+        return False
+    return True
