@@ -141,7 +141,7 @@ def _checked(directory: BackupDirectory, backup: StoredBackup) -> dict[str, Coll
         try:
             check_name(name)
             StoredCollection.from_body(one.manifest, where)
-        except (InvalidNameError, OverflowError) as error:
+        except InvalidNameError as error:
             raise CorruptFileError(f"{where} is damaged: {error}") from error
         found[name] = CollectionSettings.from_json(one.settings, f"{where}, collection {name!r}")
     directory.check_files(backup)
@@ -217,14 +217,18 @@ class _Restore:
         try:
             opened = Collection(name, self._settings[name], store, models)
             try:
-                count = opened.count()
+                with opened.maintenance.hold() as held:
+                    found = (held.snapshot.sequence, held.snapshot.count(None))
             finally:
                 opened.close()
         except (CorruptFileError, StoredFileNotFoundError) as error:
             raise CorruptFileError(f"{where} cannot be opened: {error}") from error
-        expected = self._backup.collections[name].points
-        if count != expected:
-            raise CorruptFileError(f"{where} has {count} points, and not {expected}")
+        one = self._backup.collections[name]
+        if found != (one.sequence, one.points):
+            raise CorruptFileError(
+                f"{where} has {found[1]} points after write {found[0]}, and not {one.points} after "
+                f"write {one.sequence}"
+            )
 
     def _abandon(self, folders: dict[str, str]) -> None:
         for folder in folders.values():

@@ -79,7 +79,9 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
         put(points, 0, 60)
         points.maintenance.seal()
         points.delete(ids=[3])
-        put(points, 60, 80)
+        put(points, 60, 70)
+        points.maintenance.seal()
+        put(points, 70, 80)
         db.backup(root / "backups")
     return root / "backups"
 
@@ -227,6 +229,7 @@ def _set(path: str, value: Any) -> Callable[[Any], None]:
 
 
 POINTS = "collections/points"
+GIVEN_UP = {"part": "segment 1", "files": [], "reason": "damaged", "points": 1}
 
 
 @pytest.mark.parametrize(
@@ -238,16 +241,26 @@ POINTS = "collections/points"
         ("taken", "yesterday"),
         ("taken", None),
         ("backup", "1"),
+        ("backup", 0),
         ("new_files", -1),
         (f"{POINTS}/points", 7),
         (f"{POINTS}/sequence", 1 << 80),
+        (f"{POINTS}/sequence", 2),
         (f"{POINTS}/settings", {}),
         (f"{POINTS}/settings/dim", 1 << 60),
         (f"{POINTS}/settings/dim", 3),
         (f"{POINTS}/manifest", 3),
         (f"{POINTS}/manifest", {}),
         (f"{POINTS}/manifest/next_segment", float("1e999")),
+        (f"{POINTS}/manifest/next_segment", 0),
+        (f"{POINTS}/manifest/next_segment", 1),
+        (f"{POINTS}/manifest/next_segment", "2"),
         (f"{POINTS}/manifest/applied_seq", 99),
+        (f"{POINTS}/manifest/segments/0/id", -1),
+        (f"{POINTS}/manifest/segments/0/dead", 0),
+        (f"{POINTS}/manifest/segments/0/dead", 2),
+        (f"{POINTS}/manifest/quarantined", [{**GIVEN_UP, "files": ["../../etc"]}]),
+        (f"{POINTS}/manifest/quarantined", [{**GIVEN_UP, "points": -1}]),
         (f"{POINTS}/manifest/segments/0/data", None),
         (f"{POINTS}/manifest/segments/0/data/size", 1 << 62),
         (f"{POINTS}/manifest/segments/0/data/sha256", "../" * 21 + "x"),
@@ -301,6 +314,14 @@ def test_links_are_not_followed(backed_up: Path, tmp_path: Path) -> None:
 @pytest.mark.timeout(30)
 def test_what_is_not_a_file_is_not_read(backed_up: Path, tmp_path: Path) -> None:
     file = min((backed_up / "files").iterdir())
+    file.unlink()
+    os.mkfifo(file)
+    refused(backed_up, tmp_path, "not a file")
+
+
+@pytest.mark.timeout(30)
+def test_a_manifest_that_is_not_a_file_is_not_read(backed_up: Path, tmp_path: Path) -> None:
+    file = newest(backed_up)
     file.unlink()
     os.mkfifo(file)
     refused(backed_up, tmp_path, "not a file")

@@ -33,8 +33,10 @@ OPERATIONS = [
 BODY = {
     "next_segment": 2,
     "applied_seq": 4,
-    "segments": [{"id": 1, "data": REF, "index": None, "tombstones": None, "dead": 1}],
-    "quarantined": [{"part": "segment 1", "files": ["x"], "reason": "why", "points": None}],
+    "segments": [{"id": 1, "data": REF, "index": None, "tombstones": None, "dead": 0}],
+    "quarantined": [
+        {"part": "segment 1", "files": ["quarantine/1.data"], "reason": "why", "points": None}
+    ],
 }
 
 

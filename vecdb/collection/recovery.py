@@ -156,6 +156,12 @@ def _open_segment(store: Store, entry: StoredSegment, settings: CollectionSettin
     alive = np.ones(len(file), np.bool_)
     if entry.tombstones is not None:
         alive = ~read_tombstones(store, entry.tombstones, len(file))
+        dead = len(alive) - int(np.count_nonzero(alive))
+        if dead != entry.dead:  # a later delete would seem to be written down already
+            raise CorruptFileError(
+                f"{store.location(entry.tombstones.name)} has {dead} dead rows; its manifest says "
+                f"{entry.dead}"
+            )
     index = None if entry.index is None else _open_or_lose(store, entry.index, len(file))
     return Segment(SealedRows(settings.metric, file, index), alive)
 

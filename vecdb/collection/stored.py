@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from vecdb.errors import CorruptFileError
+from vecdb.errors import CorruptFileError, shown
 from vecdb.storage import FileRef
+from vecdb.storage.layout import QUARANTINED_FILE, SEGMENT_FILE
+from vecdb.storage.manifest import as_count
 from vecdb.types import Quarantine
 
 
@@ -119,35 +121,57 @@ class StoredCollection:
             If it is not of the form that `to_body` writes.
         """
         try:
-            return cls(
-                int(body["next_segment"]),
-                int(body["applied_seq"]),
+            found = cls(
+                as_count(body["next_segment"]),
+                as_count(body["applied_seq"]),
                 tuple(_segment(entry) for entry in body["segments"]),
                 tuple(_quarantine(entry) for entry in body.get("quarantined", [])),
             )
+            found._check()
         except (KeyError, TypeError, ValueError) as error:
             raise CorruptFileError(
                 f"{where}: the manifest does not describe a collection ({error!r})"
             ) from error
+        return found
+
+    def _check(self) -> None:
+        """Raise ValueError for what no collection writes, although each part could be so."""
+        numbers = [segment.number for segment in self.segments]
+        if len(set(numbers)) < len(numbers):
+            raise ValueError(f"two segments have one number: {numbers}")
+        if self.next_number < 1 or not all(0 < n < self.next_number for n in numbers):
+            raise ValueError(f"segments {numbers} are there, and {self.next_number} comes next")
+        names = [ref.name for segment in self.segments for ref in segment.files]
+        if len(set(names)) < len(names):
+            raise ValueError("two files have one name")
+        for name in names:
+            if not SEGMENT_FILE.fullmatch(name):
+                raise ValueError(f"a segment's file is called {shown(name)}")
+        for segment in self.segments:
+            if segment.dead and segment.tombstones is None:
+                raise ValueError(f"segment {segment.number} has dead rows and no tombstones")
 
 
 def _segment(entry: Mapping[str, Any]) -> StoredSegment:
     return StoredSegment(
-        int(entry["id"]),
+        as_count(entry["id"]),
         FileRef.from_json(entry["data"]),
         _optional(entry["index"]),
         _optional(entry["tombstones"]),
-        int(entry["dead"]),
+        as_count(entry["dead"]),
     )
 
 
 def _quarantine(entry: Mapping[str, Any]) -> Quarantine:
     points = entry["points"]
+    for name in entry["files"]:
+        if not QUARANTINED_FILE.fullmatch(name):
+            raise ValueError(f"a file that was set aside is called {shown(name)}")
     return Quarantine(
         str(entry["part"]),
-        tuple(str(name) for name in entry["files"]),
+        tuple(entry["files"]),
         str(entry["reason"]),
-        None if points is None else int(points),
+        None if points is None else as_count(points),
         accepted=True,
     )
 

@@ -25,8 +25,10 @@ from vecdb.errors import (
 )
 from vecdb.storage.base import Store
 from vecdb.storage.fileref import FileRef, file_refs
+from vecdb.storage.layout import SEGMENT_FILE
 from vecdb.storage.manifest import (
     Manifest,
+    as_count,
     encode_manifest,
     manifest_copy,
     manifest_name,
@@ -42,9 +44,7 @@ COPY_BYTES = 16 << 20
 _BACKUPS = "backups"
 _FILES = "files"
 _FILE = re.compile(r"files/[0-9a-f]{64}", re.ASCII)
-_SEGMENT_FILE = re.compile(r"segments/[0-9a-z][0-9a-z.]{0,99}", re.ASCII)
 _LOG_FILE = re.compile(r"wal/([0-9]{20}\.wal)", re.ASCII)
-_COUNT_LIMIT = 1 << 63
 
 Step = Callable[[int], None]
 """Called with the bytes just copied, so that a caller can show them, or raise to stop."""
@@ -102,9 +102,9 @@ class CollectionBackup:
         if not isinstance(settings, dict) or not isinstance(manifest, dict):
             raise TypeError("settings and manifest must be objects")
         log = tuple(FileRef.from_json(ref) for ref in entry["log"])
-        found = cls(settings, manifest, log, _count(entry["sequence"]), _count(entry["points"]))
+        found = cls(settings, manifest, log, as_count(entry["sequence"]), as_count(entry["points"]))
         for ref in file_refs(manifest):
-            if not _SEGMENT_FILE.fullmatch(ref.name):
+            if not SEGMENT_FILE.fullmatch(ref.name):
                 raise ValueError(f"a segment's file is called {ref.name!r:.200}")
         for ref in log:
             name = _LOG_FILE.fullmatch(ref.name)
@@ -376,7 +376,9 @@ def _verified(store: Store, name: str, ref: FileRef, step: Step) -> Iterator[byt
 def _parsed(manifest: Manifest, where: str) -> StoredBackup:
     body = manifest.body
     try:
-        if _count(body["backup"]) > BACKUP_VERSION:
+        if not as_count(body["backup"]):
+            raise ValueError("it is of format 0, and they count from 1")
+        if body["backup"] > BACKUP_VERSION:
             raise NewerFormatError(
                 f"{where} is a backup of format {body['backup']}; this vecdb reads formats up to "
                 f"{BACKUP_VERSION}: restore it with the version that wrote it, or a later one"
@@ -388,14 +390,8 @@ def _parsed(manifest: Manifest, where: str) -> StoredBackup:
             manifest.number,
             taken,
             {name: CollectionBackup.from_json(one) for name, one in body["collections"].items()},
-            _count(body["new_files"]),
-            _count(body["new_bytes"]),
+            as_count(body["new_files"]),
+            as_count(body["new_bytes"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CorruptFileError(f"{where} does not describe a backup: {error}") from error
-
-
-def _count(value: object) -> int:
-    if type(value) is not int or not 0 <= value < _COUNT_LIMIT:
-        raise ValueError(f"{value!r:.100} is not a count")
-    return value

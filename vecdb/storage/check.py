@@ -38,7 +38,7 @@ from vecdb.storage.quarantine import (
 )
 from vecdb.storage.report import CheckReport, Severity
 from vecdb.storage.sections import open_sections
-from vecdb.storage.segment import rows_if_known
+from vecdb.storage.segment import TOMBSTONES_KIND, rows_if_known
 from vecdb.storage.wal_file import TornTail
 
 _DATA, _TOMBSTONES, _DERIVED = "data", "tombstones", "index"
@@ -137,11 +137,16 @@ class _Check:
         if manifests is not None and manifests.latest is not None:
             body = manifests.latest.body
             applied = body.get("applied_seq", 0)
-            for entry in body.get(QUARANTINED, []):
-                told = f"{entry['part']} was given up by an earlier repair ({entry['reason']})"
-                self._note(folder, f"{told}: {', '.join(entry['files'])}")
-            if not manifests.damaged:
-                self._segments(folder, manifests)
+            try:
+                for entry in body.get(QUARANTINED, []):
+                    told = f"{entry['part']} was given up by an earlier repair ({entry['reason']})"
+                    self._note(folder, f"{told}: {', '.join(entry['files'])}")
+                if not manifests.damaged:
+                    self._segments(folder, manifests)
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                where = self._store.location(f"{folder}/{MANIFEST}")
+                reason = f"{where}: the manifest does not describe a collection ({error!r})"
+                self._damage(f"{folder}/{MANIFEST}", reason)
         self._log(folder, name, manifests, applied if isinstance(applied, int) else 0)
         if manifests is not None and not manifests.damaged:  # else what belongs to it is not known
             self._strays(folder, manifests)
@@ -202,6 +207,8 @@ class _Check:
             file = f"{folder}/{ref.name}"
             try:
                 reason = self._compare(file, ref)
+                if reason is None and role == _TOMBSTONES:
+                    reason = self._miscounted(file, entry["dead"])
             except NewerFormatError as error:
                 self._damage(file, str(error))  # not damaged, and not ours to repair
                 continue
@@ -339,6 +346,14 @@ class _Check:
         if digest.hexdigest() != ref.sha256:
             return f"{where} is not the file that its manifest names: its SHA-256 differs"
         return None
+
+    def _miscounted(self, file: str, dead: object) -> str | None:
+        """Return how many rows tombstones say are dead, where the manifest says otherwise."""
+        there = open_sections(self._store, file, kind=TOMBSTONES_KIND).get("dead")
+        count = 0 if there is None else int.from_bytes(there.tobytes()).bit_count()
+        if count == dead:
+            return None
+        return f"{self._store.location(file)} has {count} dead rows; its manifest says {dead}"
 
     def _torn(self, file: str, torn: TornTail) -> None:
         what = f"{torn.where} ends, from offset {torn.offset} on, in {torn.length} bytes of a write"

@@ -10,6 +10,10 @@ SEGMENTS = "segments"
 RESTORING = "RESTORING"
 """Is in a data directory while a restore builds folders there; names them, one a line."""
 
+SEGMENT_FILE = re.compile(r"segments/[0-9a-z][0-9a-z.]{0,99}", re.ASCII)
+"""A file that a collection's manifest names."""
+QUARANTINED_FILE = re.compile(r"quarantine/[0-9a-z][0-9a-z.-]{0,99}", re.ASCII)
+"""A file that a repair has set aside."""
 _FOLDER = re.compile(r"c([0-9]{6,})")
 
 

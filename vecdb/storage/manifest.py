@@ -29,6 +29,7 @@ from vecdb.errors import (
     StorageIOError,
     StoredFileNotFoundError,
     VecdbError,
+    shown,
 )
 from vecdb.storage.base import Store
 from vecdb.storage.crc import crc32c
@@ -37,6 +38,7 @@ from vecdb.storage.fileref import file_refs
 MAGIC = "vecdb-manifest"
 VERSION = 1
 MANIFEST_BYTES_LIMIT = 64 << 20
+_COUNT_LIMIT = 1 << 63
 
 _NAME_DIGITS = 10
 _NAME = re.compile(r"([0-9]{10})\.(?:json|copy)", re.ASCII)
@@ -136,6 +138,19 @@ def decode_manifest(number: int, data: bytes, *, where: str) -> Manifest:
     return Manifest(number, body)
 
 
+def as_count(value: object) -> int:
+    """Return a number of a manifest that counts something.
+
+    Raises
+    ------
+    ValueError
+        If it is no such number.
+    """
+    if type(value) is not int or not 0 <= value < _COUNT_LIMIT:
+        raise ValueError(f"{shown(value)} is not a count")
+    return value
+
+
 def _digest(number: int, text: bytes) -> bytes:
     return hashlib.sha256(b"%010d\n" % number + text).hexdigest().encode()
 
@@ -156,8 +171,11 @@ def read_manifest(store: Store, number: int) -> Manifest:
 def read_manifest_file(store: Store, number: int, name: str) -> Manifest:
     """Read the file `name`, one of the two that hold the manifest `number`."""
     where = store.location(name)
-    if store.size(name) > MANIFEST_BYTES_LIMIT + 1_024:
-        raise CorruptFileError(f"{where} has {store.size(name)} bytes: not a manifest")
+    size = store.size(name)
+    if not store.exists(name):  # reading a FIFO would never end
+        raise CorruptFileError(f"{where} is not a file")
+    if size > MANIFEST_BYTES_LIMIT + 1_024:
+        raise CorruptFileError(f"{where} has {size} bytes: not a manifest")
     return decode_manifest(number, store.read(name), where=where)
 
 
