@@ -16,6 +16,7 @@ from vecdb.catalog import Catalog, CatalogEntry
 from vecdb.collection import Collection, CollectionSettings
 from vecdb.collection.budget import Budget, SpaceLimits, Usage
 from vecdb.collection.inherited import Inherited
+from vecdb.collection.recovery import refuse_if_gone
 from vecdb.collection.settings import check_name
 from vecdb.config import (
     DEFAULT_DECODER,
@@ -427,6 +428,7 @@ class Database:
         try:
             settings = CollectionSettings.from_json(entry.settings, where)
             store = self._store.within(entry.folder)
+            refuse_if_gone(store)
             opened = Collection(name, settings, store, self._models, self._budget)
         except (
             DataLossError, NewerFormatError, NotFoundError, ResourceExhaustedError,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -154,6 +155,22 @@ def test_a_merge_does_not_launder_damage(data: Path, monkeypatch: pytest.MonkeyP
         assert db.collection("large").count() == ROWS - ROWS // 2
 
 
+@pytest.mark.parametrize("gone", ["", "manifest"])
+def test_a_collection_whose_files_have_vanished_is_not_an_empty_one(data: Path, gone: str) -> None:
+    shutil.rmtree(data / "c000001" / gone)
+    told = CliRunner().invoke(main, ["check", str(data)])
+    assert told.exit_code == 1
+    assert f"{data}/c000001, collection 'large', has no manifest" in told.output
+    with Database(data, durability="os") as db:
+        assert db.list_collections() == ["large", "small"]
+        with pytest.raises(CorruptFileError, match="c000001 has no manifest"):
+            db.collection("large")
+        assert db.collection("small").count() == 1
+        db.drop_collection("large")
+        assert db.create_collection("large", dim=DIM).count() == 0
+    assert CliRunner().invoke(main, ["check", str(data)]).exit_code == 0
+
+
 @pytest.mark.parametrize("part", ["settings", "manifest", "wal"])
 def test_what_a_collection_cannot_do_without_is_an_error_of_its_own(data: Path, part: str) -> None:
     if part == "settings":
@@ -199,7 +216,7 @@ def test_what_cannot_be_opened_is_let_go_of(
         with pytest.raises(CorruptFileError):
             Collection("large", settings, PosixStore(data / "c000001"), Models())
     open_files = [os.path.realpath(fd) for fd in Path("/proc/self/fd").iterdir()]
-    assert not [name for name in open_files if name.endswith(".wal")]
+    assert not [name for name in open_files if name.startswith(str(data)) and name.endswith(".wal")]
     assert list(data.glob("*/wal/*.end")) == ends  # it did not end, it was not read
 
 

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from vecdb.errors import (
     StoredFileNotFoundError,
     VecdbError,
 )
-from vecdb.storage import ManifestLog, PosixStore
+from vecdb.storage import ManifestLog, PosixStore, Wal
 
 VECTORS = np.ones((1, 2), np.float32)
 
@@ -95,15 +96,22 @@ def test_a_creation_that_the_disk_fails_is_there_or_not_when_opened_again() -> N
     assert call > 10
 
 
-def test_a_collection_for_which_there_is_no_room_keeps_no_other_from_being_opened() -> None:
+def test_a_collection_for_which_there_is_no_room_keeps_no_other_from_being_opened(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     disk = SimulatedDisk()
     with opened(disk) as db:
         for name in ("a", "b"):
             db.create_collection(name, dim=2).upsert([1], vectors=VECTORS)
-    for name in disk.entries(ROOT / "c000001/manifest"):  # as an earlier version may have left it
-        disk.unlink(ROOT / "c000001/manifest" / name[0])
-    disk.faults = Faults(full_from=-1)
-    with opened(disk) as db:
+
+    def no_room(store: PosixStore, **rest: int) -> Wal:
+        if "c000001" in store.location():
+            raise DiskFullError("no room")
+        return Wal.open(store, **rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("vecdb.collection.recovery.Wal", SimpleNamespace(open=no_room))
+        db = opened(disk)
         assert db.list_collections() == ["a", "b"]
         assert db.collection("b").count() == 1
         for _ in range(2):
@@ -111,8 +119,8 @@ def test_a_collection_for_which_there_is_no_room_keeps_no_other_from_being_opene
                 db.collection("a")
         with pytest.raises(DiskFullError, match="'a' cannot be backed up"):
             db.backup_to(PosixStore(Path("/backups"), calls=disk))
-        disk.faults = Faults()
-        assert db.collection("a").count() == 1
+    assert db.collection("a").count() == 1
+    db.close()
 
 
 def test_a_close_that_fails_closes_everything_else_before_others_may_open(tmp_path: Path) -> None:

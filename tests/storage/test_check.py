@@ -202,7 +202,7 @@ def test_segments_without_a_manifest_are_damage(store: PosixStore) -> None:
     for suffix in (".json", ".copy"):
         store.delete(MANIFEST + suffix)
     damaged = {f.file for f in check_directory(store).findings if f.severity is Severity.DAMAGE}
-    assert damaged == {DATA, DEAD, LOG}
+    assert damaged == {"c000001/manifest", DATA, DEAD, LOG}
 
 
 def test_an_open_directory_is_not_checked(store: PosixStore) -> None:

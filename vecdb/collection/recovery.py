@@ -33,6 +33,7 @@ from vecdb.storage import (
     read_tombstones,
     rows_if_known,
 )
+from vecdb.storage.manifest import manifest_numbers
 from vecdb.types import Quarantine
 
 INDEX_KIND = "hnsw"
@@ -88,6 +89,22 @@ def open_collection(store: Store, settings: CollectionSettings) -> Opened:
         wal.release()
         raise
     return Opened(manifests, wal, stored, on_disk, segments)
+
+
+def refuse_if_gone(store: Store) -> None:
+    """Refuse a collection that was made and of which no manifest is left.
+
+    Nothing would tell what else is missing: it would open with what the log has, or empty.
+
+    Raises
+    ------
+    CorruptFileError
+    """
+    if not manifest_numbers(store.within("manifest")):
+        raise CorruptFileError(
+            f"{store.location()} has no manifest, which every collection has from the moment that "
+            "it is there: restore its files from a backup, or drop the collection"
+        )
 
 
 def read_stored(store: Store, manifests: ManifestLog) -> StoredCollection:

@@ -134,6 +134,10 @@ class _Check:
     def _collection(self, folder: str, name: str) -> None:
         manifests = self._manifests(f"{folder}/{MANIFEST}")
         applied: object = 0
+        if manifests is not None and manifests.latest is None:
+            where = self._store.location(folder)
+            advice = "restore its files from a backup, or drop the collection"
+            self._damage(f"{folder}/{MANIFEST}", f"{where}, {name}, has no manifest: {advice}")
         if manifests is not None and manifests.latest is not None:
             body = manifests.latest.body
             applied = body.get("applied_seq", 0)
