@@ -22,7 +22,6 @@ from vecdb.errors import (
     DiskFullError,
     FailedPreconditionError,
     InvalidNameError,
-    StorageAccessError,
     StoredFileNotFoundError,
     VecdbError,
 )
@@ -122,15 +121,12 @@ def refuse_half_restored(data: Store, catalog: Catalog) -> None:
 @contextmanager
 def _kept_as_it_is(backups: Store) -> Iterator[None]:
     """Keep others from pruning the backups, where anybody could."""
-    try:
-        held = backups.lock()
-    except StorageAccessError:  # a medium or a folder that cannot be written to
-        yield
-        return
+    held = backups.lock_for_reading()
     try:
         yield
     finally:
-        held.release()
+        if held is not None:
+            held.release()
 
 
 def _checked(directory: BackupDirectory, backup: StoredBackup) -> dict[str, CollectionSettings]:

@@ -288,7 +288,7 @@ class SimulatedDisk(SystemCalls):
     def free_bytes(self, path: Path) -> int:
         return 0 if self._is_full() else 1 << 40
 
-    def lock(self, directory: Path) -> HeldLock:
+    def lock(self, directory: Path, *, read_only: bool = False) -> HeldLock:
         if directory in self._locked:
             raise DirectoryLockedError(f"{directory} is in use")
         self._locked.add(directory)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from tests.storage.faulty import ROOT, SimulatedDisk
 from tests.storage.make_fixtures import make
 from vecdb.database import Database
-from vecdb.errors import DirectoryLockedError
-from vecdb.storage import ManifestLog, PosixStore, Severity, Wal, check_directory
+from vecdb.errors import DirectoryLockedError, StorageAccessError, StorageIOError
+from vecdb.storage import HeldLock, ManifestLog, PosixStore, Severity, Wal, check_directory
+from vecdb.storage.system_calls import SystemCalls
 
 CATALOG = "catalog/0000000001"
 MANIFEST = "c000001/manifest/0000000001"
@@ -211,6 +215,49 @@ def test_an_open_directory_is_not_checked(store: PosixStore) -> None:
         check_directory(store)
     held.release()
     assert check_directory(store).ok
+
+
+class ReadOnlyCalls(SystemCalls):
+    """A file system on which nothing can be made or opened for writing, not even by root."""
+
+    def create(self, path: Path) -> int:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    def lock(self, directory: Path, *, read_only: bool = False) -> HeldLock:
+        if not read_only:
+            raise StorageAccessError("read-only file system")
+        return super().lock(directory, read_only=True)
+
+
+def test_what_cannot_be_written_to_is_checked_all_the_same(store: PosixStore) -> None:
+    mounted = PosixStore(Path(store.location()), calls=ReadOnlyCalls())
+    report = check_directory(mounted)
+    assert [f.severity for f in report.findings] == [Severity.NOTE]
+    assert "could not be locked" in str(report)
+    store.lock().release()  # now there is a lock file
+    assert not check_directory(mounted).findings
+    held = store.lock()
+    with pytest.raises(DirectoryLockedError):
+        check_directory(mounted)
+    held.release()
+    with pytest.raises(StorageAccessError):
+        check_directory(mounted, repair=True)
+
+
+@pytest.mark.parametrize("flags", [0, os.ST_RDONLY])
+def test_directories_that_cannot_be_synced_may_be_read_only(
+    store: PosixStore, monkeypatch: pytest.MonkeyPatch, flags: int
+) -> None:
+    def refuse(_: int) -> None:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr("os.fsync", refuse)
+    monkeypatch.setattr("os.fstatvfs", lambda _: SimpleNamespace(f_flag=flags))
+    if flags:
+        assert check_directory(store).ok
+    else:
+        with pytest.raises(StorageIOError):
+            check_directory(store)
 
 
 @pytest.mark.parametrize("files", [[], ["notes.txt", "photos/1.jpeg"]])

@@ -191,6 +191,20 @@ class Store(Protocol):
             If another process, or this one, has it; the message names the owner.
         """
 
+    def lock_for_reading(self) -> HeldLock | None:
+        """Take sole ownership as `lock` does, but where nothing can be written, do without writing.
+
+        Returns
+        -------
+        HeldLock or None
+            None where there is nothing to lock by: then nobody may write here meanwhile.
+
+        Raises
+        ------
+        DirectoryLockedError
+            As `lock`.
+        """
+
     def within(self, folder: str) -> Store:
         """Return this store seen from `folder`."""
 

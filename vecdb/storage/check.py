@@ -52,7 +52,8 @@ def check_directory(store: Store, *, repair: bool = False, cut_wal: bool = False
     Parameters
     ----------
     store
-        The data directory; no other process may have it open.
+        The data directory; no other process may have it open. Without `repair` nothing is written
+        to it, but a name in its lock file where that is possible.
     repair
         Also repair: write a manifest's second file again, cut off what a crash left at the end of
         a log, drop a damaged index (it is built again), and take damaged segments out of their
@@ -67,13 +68,17 @@ def check_directory(store: Store, *, repair: bool = False, cut_wal: bool = False
     DirectoryLockedError
         If another process has the directory open.
     """
-    held = store.lock()
+    held = store.lock() if repair else store.lock_for_reading()
     try:
         report = CheckReport(store.location())
         _Check(store, report, repair=repair, cut_wal=cut_wal).run()
+        if held is None:
+            told = "could not be locked, so this is right only if nobody wrote to it meanwhile"
+            report.add(Severity.NOTE, "", f"{store.location()} {told}")
         return report
     finally:
-        held.release()
+        if held is not None:
+            held.release()
 
 
 class _Check:

@@ -46,11 +46,18 @@ class DirectoryLock:
         _held.add(self)
 
     @classmethod
-    def acquire(cls, directory: Path) -> DirectoryLock:
+    def acquire(cls, directory: Path, *, read_only: bool = False) -> DirectoryLock:
         """Become the owner of an existing `directory`.
+
+        Parameters
+        ----------
+        read_only
+            Only by the lock file that is there, and without writing a name into it.
 
         Raises
         ------
+        StoredFileNotFoundError
+            If there is no lock file, and with `read_only` none may be made.
         DirectoryLockedError
             If it has an owner, named by process id, host, start and command.
         StorageAccessError
@@ -61,9 +68,10 @@ class DirectoryLock:
             If it cannot be written to.
         """
         path = directory / LOCK_NAME
+        flags = os.O_RDONLY if read_only else os.O_RDWR | os.O_CREAT
         try:
             with reported("open the lock file", path):
-                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+                descriptor = os.open(path, flags | os.O_CLOEXEC, 0o666)
         except StorageIOError as error:  # a folder of that name, say: no data is lost
             raise StorageAccessError(str(error)) from error
         try:
@@ -79,6 +87,8 @@ class DirectoryLock:
             os.close(descriptor)
             raise StorageAccessError(f"cannot lock {path}: {error}") from error
         held = cls(path, descriptor)
+        if read_only:
+            return held
         try:
             # Without its name the lock holds as well, and a full disk can be opened.
             with suppress(DiskFullError), reported("write", path):

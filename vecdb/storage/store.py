@@ -23,6 +23,7 @@ from vecdb.errors import (
     InvalidNameError,
     InvalidParameterError,
     StorageAccessError,
+    StoredFileNotFoundError,
     shown,
 )
 from vecdb.storage.base import AppendFile, Buffer, HeldLock, Writer
@@ -313,6 +314,17 @@ class PosixStore:
         held = self._calls.lock(self._root)
         self._locks[:] = [held]
         return held
+
+    def lock_for_reading(self) -> HeldLock | None:
+        """See `Store.lock_for_reading`."""
+        try:
+            return self.lock()
+        except StorageAccessError:
+            pass
+        try:
+            return self._calls.lock(self._root, read_only=True)
+        except (StorageAccessError, StoredFileNotFoundError):
+            return None
 
     def within(self, folder: str) -> PosixStore:
         """See `Store.within`."""

@@ -67,6 +67,10 @@ class SystemCalls:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(descriptor)
+        except OSError as error:  # some file systems that are only read have no such call
+            read_only = os.fstatvfs(descriptor).f_flag & os.ST_RDONLY
+            if error.errno != errno.EINVAL or not read_only:
+                raise
         finally:
             os.close(descriptor)
 
@@ -142,6 +146,6 @@ class SystemCalls:
         status = os.statvfs(path)
         return status.f_bavail * status.f_frsize
 
-    def lock(self, directory: Path) -> HeldLock:
+    def lock(self, directory: Path, *, read_only: bool = False) -> HeldLock:
         """Take ownership of a directory."""
-        return DirectoryLock.acquire(directory)
+        return DirectoryLock.acquire(directory, read_only=read_only)
