@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -27,6 +27,13 @@ Payload = dict[str, Any]
 
 Filter = Mapping[str, Any]
 """Conditions on payload fields, as described in `vecdb.payload.filter`."""
+
+
+def is_single(value: object) -> bool:
+    """Return whether this is one value where several are due: a str is one, and no sequence."""
+    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+        return True
+    return isinstance(value, np.ndarray) and value.ndim == 0
 
 
 class Metric(StrEnum):

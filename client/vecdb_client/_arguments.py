@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, SupportsFloat, TypeVar
 
 import numpy as np
@@ -21,7 +21,16 @@ from vecdb.errors import (
 )
 from vecdb.payload.encoding import encode_payload
 from vecdb.payload.json_value import NotJsonError, check_json
-from vecdb.types import Filter, LongText, Matrix, MatrixLike, Metric, Payload, VectorLike
+from vecdb.types import (
+    Filter,
+    LongText,
+    Matrix,
+    MatrixLike,
+    Metric,
+    Payload,
+    VectorLike,
+    is_single,
+)
 from vecdb_proto import codec
 from vecdb_proto.v1 import vecdb_pb2 as pb
 
@@ -88,7 +97,7 @@ def texts_message(texts: Sequence[str | None]) -> pb.Texts:
 
 def queries_message(queries: Sequence[str]) -> pb.Texts:
     """Return query texts as a message."""
-    if isinstance(queries, str | bytes) or not isinstance(queries, Iterable):
+    if is_single(queries):
         raise InvalidTextError(f"queries is a {type(queries).__name__}: must be a sequence of str")
     return pb.Texts(values=[text(each, f"queries[{row}]") for row, each in enumerate(queries)])
 
@@ -103,7 +112,7 @@ def payloads_message(payloads: Sequence[Payload | None]) -> pb.Payloads:
 
 
 def _entries(values: Sequence[Any], name: str) -> Sequence[Any]:
-    if isinstance(values, str | bytes | dict) or not isinstance(values, Iterable):
+    if isinstance(values, dict) or is_single(values):
         raise LengthMismatchError(
             f"{name} is a {type(values).__name__}: must be a sequence with one entry for each id"
         )

@@ -31,6 +31,7 @@ from vecdb.types import (
     Record,
     Source,
     UpsertResult,
+    is_single,
 )
 from vecdb_proto.v1 import vecdb_pb2 as pb
 
@@ -118,7 +119,7 @@ def ids_message(ids: Iterable[PointId]) -> pb.PointIds:
     InvalidIdError
         If one of them is neither an int in [0, 2**64) nor a str.
     """
-    if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
+    if is_single(ids):
         raise InvalidIdError(f"ids={shown(ids)}: must be a sequence of ids, not a single one")
     message = pb.PointIds()
     _write_ids(list(ids), message)

@@ -20,7 +20,7 @@ from vecdb.errors import (
     shown,
 )
 from vecdb.payload import encode_payload
-from vecdb.types import Matrix, Payload, PointId
+from vecdb.types import Matrix, Payload, PointId, is_single
 
 _ID_LIMIT = 1 << 64
 
@@ -83,7 +83,7 @@ def listed_ids(ids: Any, *, what: str = "ids") -> list[Any]:
     InvalidIdError
         If there is no telling them apart.
     """
-    if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
+    if is_single(ids):
         raise InvalidIdError(f"{what}={shown(ids)}: must be a sequence of ids, not a single one")
     return ids.tolist() if isinstance(ids, np.ndarray) and ids.ndim == 1 else list(ids)
 
@@ -181,7 +181,7 @@ def listed(values: Any, count: int, name: str) -> list[Any]:
     ------
     LengthMismatchError
     """
-    if isinstance(values, str | bytes | dict) or not isinstance(values, Iterable):
+    if isinstance(values, dict) or is_single(values):
         raise LengthMismatchError(
             f"{name} is a {type(values).__name__}: must be a sequence with one entry for each id"
         )

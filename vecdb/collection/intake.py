@@ -25,7 +25,7 @@ from vecdb.errors import (
 )
 from vecdb.index import as_matrix
 from vecdb.models import Models
-from vecdb.types import LongText, Matrix, MatrixLike, Payload, PointId, VectorLike
+from vecdb.types import LongText, Matrix, MatrixLike, Payload, PointId, VectorLike, is_single
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -168,7 +168,7 @@ class Intake:
         if texts is None:
             matrix = self._matrix(vectors, "vectors")
         else:
-            if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
+            if is_single(texts):
                 raise InvalidTextError(
                     f"queries is a {type(texts).__name__}: must be a sequence of str"
                 )
