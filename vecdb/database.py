@@ -166,7 +166,7 @@ class Database:
         dim
             The dimension of its vectors; with an encoder, that of the encoder.
         metric
-            cosine, dot or l2.
+            cosine, dot or l2; see `vecdb.types.Metric`.
         encoder
             The name of the model that makes vectors of texts; without one the collection takes
             vectors only.

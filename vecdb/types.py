@@ -46,6 +46,9 @@ class Metric(StrEnum):
     dot      inner product                the highest
     l2       Euclidean distance           the lowest
     ======== ============================ ==============
+
+    Products and squared differences are float32: under dot and l2, those below about 1e-38 lose
+    digits and are hardly told apart. So vectors with coordinates below 1e-18 are to be scaled up.
     """
 
     COSINE = "cosine"
