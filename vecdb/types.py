@@ -284,7 +284,7 @@ class AnswerStream(Protocol):
     def __iter__(self) -> Iterator[str | AnswerEnd]: ...
     def __next__(self) -> str | AnswerEnd: ...
     def close(self) -> None:
-        """Stop the generation."""
+        """Stop the generation; any thread may call it, also while another waits for a piece."""
 
 
 class Answer:

@@ -20,6 +20,7 @@ from vecdb.errors import (
     InvalidVectorError,
 )
 from vecdb.payload import encode_payload, parse_filter
+from vecdb.rag.pipeline import AnswerEvents
 from vecdb.types import (
     Answer,
     AnswerEnd,
@@ -111,7 +112,8 @@ class FakeCollection:
         if self._database.silent:
             self._database.pieces += 1
             return Answer(SilentStream(self._database))
-        return Answer(self._events(question, max_tokens))
+        over = self._database.answers_over
+        return Answer(AnswerEvents(self._events(question, max_tokens), over.set))
 
     def _events(self, question, max_tokens) -> Iterator[str | AnswerEnd]:
         try:
