@@ -7,7 +7,7 @@ import pytest
 
 from tests.index.samples import recall
 from vecdb.index import FlatIndex, HnswIndex, IvfIndex
-from vecdb.index.drift import Landmarks
+from vecdb.index.drift import Landmarks, usual_distance
 from vecdb.kernels.jit import COMPILED
 
 Make = Callable[[int], HnswIndex | IvfIndex]
@@ -65,3 +65,11 @@ def test_strays_are_those_far_from_every_landmark() -> None:
 
 def test_of_one_landmark_nothing_can_be_told() -> None:
     assert Landmarks(np.zeros((1, 3), np.float32), 2.0).count_strays(np.ones((4, 3), "f4")) == 0
+
+
+def test_what_is_usual_is_told_by_nearly_all_points() -> None:
+    points = np.arange(300, dtype=np.float32)[:, None] * np.ones((1, 4), np.float32)
+    assert usual_distance(points) == pytest.approx(4)
+    points[-1] = 1e4
+    assert usual_distance(points) == pytest.approx(4)
+    assert usual_distance(points[:1]) == np.inf

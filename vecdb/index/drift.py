@@ -1,7 +1,8 @@
 """Rows that are unlike those an index was made of: its centroids, codes and links do not suit them.
 
 An index that is built counts the strays among the rows that are added later, and is made anew when
-they are many: a new cluster, another model, data that come in an order.
+they are many: a new cluster, another model, data that come in an order. A stray is far from every
+row of a sample, or from every centroid, beside how far these are from each other.
 """
 
 from __future__ import annotations
@@ -17,37 +18,46 @@ _SAMPLE = 256
 _QUANTILE = 0.99
 
 
+def usual_distance(points: Floats) -> float:
+    """Return the squared distance within which nearly each point has another; infinity for one.
+
+    Parameters
+    ----------
+    points
+        float32 (n, dim).
+    """
+    if len(points) < 2:
+        return np.inf
+    sample = points[:: -(-len(points) // _SAMPLE)]
+    nearest_other = np.partition(_squares(sample, points), 1, axis=1)[:, 1]
+    return float(np.quantile(nearest_other, _QUANTILE))
+
+
 class Landmarks:
-    """Some points among an index's rows, or centroids of them, which tell a stray.
+    """Some of an index's rows, which tell a stray.
 
     Parameters
     ----------
     points
         float32 (n, dim).
     times
-        How many times as far a stray is from the nearest of them, squared, as nearly each of them
-        is from the next.
+        How many times as far a stray is from the nearest of them, squared, as is usual among them.
     """
 
     def __init__(self, points: Floats, times: float) -> None:
         self._points = points
-        self._half_norms = _half_norms(points)
-        self._limit = np.inf
-        if len(points) > 1:
-            sample = points[:: -(-len(points) // _SAMPLE)]
-            apart = np.partition(self._squares(sample), 1, axis=1)[:, 1]
-            self._limit = times * float(np.quantile(apart, _QUANTILE))
+        self._far = times * usual_distance(points)
 
     def count_strays(self, vectors: Floats) -> int:
         """Return how many of the vectors (n, dim) are strays."""
-        if self._limit == np.inf or not len(vectors):
-            return 0
-        return int(np.count_nonzero(self._squares(vectors).min(axis=1) > self._limit))
+        nearest = _squares(vectors, self._points).min(axis=1)
+        return int(np.count_nonzero(nearest > self._far))
 
-    def _squares(self, vectors: Floats) -> Distances:
-        """Return the squared distances (n, points)."""
-        halves = _half_norms(vectors)[:, None] + self._half_norms - vectors @ self._points.T
-        return np.asarray(2 * halves, np.float32)
+
+def _squares(vectors: Floats, points: Floats) -> Distances:
+    """Return the squared distances (n, points), to the rounding of their norms."""
+    halves = _half_norms(vectors)[:, None] + _half_norms(points) - vectors @ points.T
+    return np.asarray(2 * halves, np.float32)
 
 
 def _half_norms(vectors: Floats) -> Floats:

@@ -17,7 +17,7 @@ from vecdb.index.base import (
     over_parts,
     over_threads,
 )
-from vecdb.index.drift import Landmarks
+from vecdb.index.drift import usual_distance
 from vecdb.index.flat import scan
 from vecdb.index.ivf_lists import Numbers, Request, close_gaps, sample_rows, slots_for
 from vecdb.index.layout import Expected, check_arrays, rows_in
@@ -93,9 +93,9 @@ class InvertedCodes:
         every = max(1, int(len(centroids) ** 0.5))
         self._landmarks = np.ascontiguousarray(centroids[every // 2 :: every])
         self._read: ivf_coarse.CodedLists | None = None
-        # Of the rows put into the lists after the first; found by the centroids.
+        # Of the rows put into the lists after the first.
         self.strays = 0
-        self._drift: Landmarks | None = None
+        self._far: float | None = None
 
     def _coarse_codes(self) -> ivf_codes.CodeBlocks:
         """Return codes of the centroids, as of vectors in one list around the mean."""
@@ -147,8 +147,7 @@ class InvertedCodes:
             chunk = rotated(a, min(a + _CHUNK, count))
             parts.append(assign(chunk, self.centroids))
             if self.row_count and self.keeps_vectors:  # without, new codes would be no better
-                self._drift = self._drift or Landmarks(self.centroids, _STRAY)
-                self.strays += self._drift.count_strays(chunk)
+                self.strays += self._count_strays(chunk, parts[-1])
         assigned = np.concatenate(parts)
         added = np.bincount(assigned, minlength=len(self))
         self._make_room(added)
@@ -160,6 +159,13 @@ class InvertedCodes:
             self._encode(rotated(a, part.stop), rows[part], assigned[part], slots[part], threads)
         self.length = self.length + added
         self.row_count = last
+
+    def _count_strays(self, rotated: Matrix, assigned: Numbers) -> int:
+        """Return how many vectors are far from the centroids that are nearest to them."""
+        if self._far is None:
+            self._far = _STRAY * usual_distance(self.centroids)
+        apart = rotated - self.centroids[assigned]
+        return int(np.count_nonzero(np.einsum("ij,ij->i", apart, apart) > self._far))
 
     def take_out(self, rows: Ids) -> None:
         """Give up the places that some rows have in the lists."""
