@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from vecdb.caller import check_caller
 from vecdb.collection import Collection
 from vecdb.collection.holds import StoppedError
 from vecdb.collection.snapshot import described
@@ -25,7 +26,6 @@ from vecdb.errors import (
     NotFoundError,
     StoredFileNotFoundError,
 )
-from vecdb.interrupts import interruption
 from vecdb.storage import FileRef, PosixStore, Store
 from vecdb.storage.backup import (
     BackupDirectory,
@@ -110,10 +110,8 @@ def _copy(
                 "`vecdb check --repair`: a backup has all collections or none"
             )
 
-        go_on = interruption()
-
         def checked(copied: int) -> None:
-            go_on()
+            check_caller()
             held.check()
             step(copied)
 

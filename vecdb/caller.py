@@ -1,7 +1,8 @@
 """Whether anybody still waits for the work that a thread does.
 
-A server sets the check around a call; work that takes long asks it now and then, and is given up
-by what it raises. Where nobody set one, as in the embedded engine, the caller cannot go away.
+A server sets the check around a call, and `vecdb.interrupts` around what the main thread waits for;
+work that takes long asks it now and then, and is given up by what it raises. Where nobody set one
+the caller cannot go away.
 """
 
 from __future__ import annotations
@@ -10,7 +11,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-_CHECK: ContextVar[Callable[[], None] | None] = ContextVar("vecdb_caller_check", default=None)
+
+def _nobody_can_go() -> None:
+    """Go on."""
+
+
+_CHECK: ContextVar[Callable[[], None]] = ContextVar("vecdb_caller_check", default=_nobody_can_go)
 
 
 @contextmanager
@@ -23,8 +29,11 @@ def checking_caller(check: Callable[[], None]) -> Iterator[None]:
         _CHECK.reset(token)
 
 
+def caller_check() -> Callable[[], None]:
+    """Return the check of this thread, for others that do a part of its work."""
+    return _CHECK.get()
+
+
 def check_caller() -> None:
-    """Raise what the server's check raises, once nobody waits for this thread's work."""
-    check = _CHECK.get()
-    if check is not None:
-        check()
+    """Raise what the check raises, once nobody waits for this thread's work."""
+    caller_check()()

@@ -17,6 +17,8 @@ from contextlib import suppress
 from functools import wraps
 from typing import Any, Generic, ParamSpec, TypeVar
 
+from vecdb.caller import checking_caller
+
 T = TypeVar("T")
 P = ParamSpec("P")
 
@@ -38,21 +40,11 @@ def whole(function: Callable[P, T]) -> Callable[P, T]:
 
 
 def unless_interrupted(work: Callable[[], T]) -> T:
-    """Do what may take long; an interrupt is raised at once, and the work given up soon after."""
-    return _let_helper(work, patient=False) if _can_be_interrupted() else work()
+    """Do what may take long; an interrupt is raised at once, and the work given up soon after.
 
-
-def interruption() -> Callable[[], None]:
-    """Return what long work calls, from any thread, where it can be given up.
-
-    It raises `GivenUpError` once whoever waits for the work of the present thread was interrupted.
+    The work gives up where it asks `vecdb.caller.check_caller`.
     """
-    errand: _Errand[Any] | None = getattr(_present, "errand", None)
-    return _go_on if errand is None else errand.give_up_if_interrupted
-
-
-def _go_on() -> None:
-    """Nobody waits for this thread."""
+    return _let_helper(work, patient=False) if _can_be_interrupted() else work()
 
 
 def _can_be_interrupted() -> bool:
@@ -96,7 +88,7 @@ class _Errand(Generic[T]):
         self._finished.release()
 
     def give_up_if_interrupted(self) -> None:
-        """See `interruption`."""
+        """Raise once the one who waits was interrupted."""
         if self._interrupted:
             raise GivenUpError
 
@@ -146,15 +138,13 @@ class _Helper(threading.Thread):
             self._called.acquire()
             errand, self.errand = self.errand, None
             if errand is not None:
-                _present.errand = errand
-                errand.run()
-                _present.errand = None
+                with checking_caller(errand.give_up_if_interrupted):
+                    errand.run()
                 _idle.append(self)  # before the main thread looks for one again
                 errand.done()
             del errand
 
 
 _idle: list[_Helper] = []  # taken from by the main thread only
-_present = threading.local()
 
 os.register_at_fork(after_in_child=_idle.clear)  # threads are not inherited

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import grpc
 from google.protobuf.message import Message
 
-from vecdb.caller import check_caller, checking_caller
+from vecdb.caller import checking_caller
 from vecdb.errors import (
     FailedPreconditionError,
     InvalidFilterError,
@@ -216,9 +216,7 @@ class VecdbService:
     def Backup(self, request: pb.BackupRequest) -> pb.BackupResponse:
         """Add a backup to a directory below the operator's; given up when the caller goes away."""
         store = PosixStore(backup_directory(self._backup_dir, request.name))
-        taken = self._database.backup_to(
-            store, step=lambda _: check_caller(), **_given(request, "keep")
-        )
+        taken = self._database.backup_to(store, **_given(request, "keep"))
         return pb.BackupResponse(backup=admin_codec.backup_message(taken))
 
     @_gated(CallClass.ADMIN)

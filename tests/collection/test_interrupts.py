@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
 from typing import Any, Self
@@ -14,9 +15,11 @@ import numpy as np
 import pytest
 
 from vecdb import connect
+from vecdb.caller import check_caller, checking_caller
 from vecdb.collection import Collection
 from vecdb.collection.maintenance import Maintenance
-from vecdb.interrupts import GivenUpError, interruption, unless_interrupted, whole
+from vecdb.errors import CancelledError
+from vecdb.interrupts import GivenUpError, unless_interrupted, whole
 from vecdb.storage import PosixStore
 
 VECTORS = np.eye(2, dtype=np.float32)
@@ -162,11 +165,10 @@ def test_long_work_is_given_up_when_the_one_who_waits_was_interrupted(
     begun, given_up = threading.Event(), threading.Event()
 
     def long_work(_: Maintenance) -> None:
-        go_on = interruption()
         begun.set()
         try:
             while True:
-                go_on()
+                check_caller()
         except GivenUpError:
             given_up.set()
             raise
@@ -197,3 +199,28 @@ def test_an_error_of_whole_work_is_raised_to_the_caller_and_kept_by_nobody() -> 
             fail("as it was")
     with pytest.raises(ValueError, match="here, too"):
         unless_interrupted(lambda: fail("here, too"))
+
+
+def test_a_flush_whose_caller_has_gone_is_given_up_and_done_by_the_next(tmp_path: Path) -> None:
+    """As in a server, whose calls run in threads and may lose their callers."""
+    calls = 0
+
+    def gone_at_the_second_look() -> None:
+        nonlocal calls
+        calls += 1
+        if calls > 1:
+            raise CancelledError("the caller went away")
+
+    with connect(tmp_path, durability="os") as database:
+        points = database.create_collection("points", dim=2)
+        points.upsert(["a", "b"], vectors=VECTORS)
+
+        def flush_for_somebody() -> None:
+            with checking_caller(gone_at_the_second_look):
+                points.flush()
+
+        with ThreadPoolExecutor(1) as pool, pytest.raises(CancelledError):
+            pool.submit(flush_for_somebody).result()
+        assert points.count() == 2
+        points.flush()
+        assert [segment.rows for segment in points.info().closed_segments] == [2]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from vecdb.caller import check_caller
 from vecdb.config import DIM, K
 from vecdb.errors import (
     CollectionExistsError,
@@ -193,11 +194,11 @@ class FakeDatabase:
         self.collection(name)
         del self._collections[name]
 
-    def backup_to(self, store, *, keep=None, step=None):
+    def backup_to(self, store, *, keep=None):
         try:
             while True:  # for as long as anybody wants it
                 self.pieces += 1
-                step(1)
+                check_caller()
                 time.sleep(0.005)
         finally:
             self.backup_over.set()

@@ -18,6 +18,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from vecdb.caller import caller_check
 from vecdb.collection.draft import Draft
 from vecdb.collection.holds import Holds, StoppedError
 from vecdb.collection.recovery import quarantine_of
@@ -27,7 +28,6 @@ from vecdb.collection.settings import CollectionSettings
 from vecdb.collection.snapshot import Mask, described
 from vecdb.collection.stored import StoredCollection, StoredSegment
 from vecdb.errors import CorruptFileError, ReadOnlyError, ResourceExhaustedError, VecdbError
-from vecdb.interrupts import interruption
 from vecdb.storage import ManifestLog, SegmentFile, Step, Store, Wal
 from vecdb.types import SegmentInfo
 
@@ -119,10 +119,10 @@ class Versions:
 
     def step(self, *, gently: bool) -> Step:
         """Return what is called between two pieces of work; `gently`, it rests there."""
-        go_on = interruption()
+        check = caller_check()
 
         def step() -> None:
-            go_on()
+            check()
             self.check_running()
             if gently:
                 time.sleep(_REST_SECONDS)
