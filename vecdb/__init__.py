@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vecdb import errors, types
+from vecdb.answer import Answer
 from vecdb.types import (
-    Answer,
     BackupInfo,
     Citation,
     CollectionInfo,

@@ -17,11 +17,12 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
+from vecdb.answer import Answer
 from vecdb.config import DEFAULT_DECODER, DEFAULT_ENCODER
 from vecdb.errors import CollectionNotFoundError, UnavailableError
 from vecdb.ingest import IngestReport, ingest
 from vecdb.rag.sentences import sentence_spans
-from vecdb.types import Answer, Hit, Matrix, PointId
+from vecdb.types import Hit, Matrix, PointId
 from vecdb_client import Client, Collection
 
 CORPUS = Path(__file__).parent / "demo_corpus" / "peps"

@@ -9,8 +9,9 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import grpc
 
+from vecdb.answer import Answer
 from vecdb.errors import ClosedError
-from vecdb.types import Answer, AnswerEnd
+from vecdb.types import AnswerEnd
 from vecdb_client import _calls
 from vecdb_client._calls import Call
 from vecdb_client._channel import ClientBase, Options, wire_of

@@ -15,10 +15,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vecdb.answer import Answer
 from vecdb.demo import CORPUS, _recall, running_server, show_answer
 from vecdb.errors import UnavailableError
 from vecdb.ingest import read_document
-from vecdb.types import Answer, AnswerEnd, Citation, FinishReason, Hit, Source
+from vecdb.types import AnswerEnd, Citation, FinishReason, Hit, Source
 from vecdb_client import Client
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from vecdb.answer import Answer
 from vecdb.errors import (
     CancelledError,
     DecoderError,
@@ -19,7 +20,7 @@ from vecdb.errors import (
 from vecdb.rag import NO_ANSWER, AnswerOptions, Relevance, answer
 from vecdb.rag.prompt import Message, messages_for
 from vecdb.rag.retrieve import CollectionRetriever, relevant_hits, similarity
-from vecdb.types import Answer, AnswerEnd, Filter, FinishReason, Hit, Metric
+from vecdb.types import AnswerEnd, Filter, FinishReason, Hit, Metric
 
 INDENT = Hit(
     "pep-0008.rst#0003",

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from vecdb.answer import Answer
 from vecdb.caller import check_caller
 from vecdb.config import DIM, K
 from vecdb.errors import (
@@ -23,7 +24,6 @@ from vecdb.errors import (
 from vecdb.payload import encode_payload, parse_filter
 from vecdb.rag.pipeline import AnswerEvents
 from vecdb.types import (
-    Answer,
     AnswerEnd,
     Citation,
     CollectionInfo,

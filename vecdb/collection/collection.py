@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
+from vecdb.answer import Answer
 from vecdb.collection.batch import Batch, check_ids, check_text
 from vecdb.collection.budget import Budget, Usage, unlimited
 from vecdb.collection.bulk import BulkLoad
@@ -44,7 +45,6 @@ from vecdb.storage import (
     encode_operation,
 )
 from vecdb.types import (
-    Answer,
     CollectionInfo,
     Filter,
     Hit,
