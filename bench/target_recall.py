@@ -28,6 +28,17 @@ INDEXES: dict[str, Any] = {
 }
 
 
+ADDED_AT_ONCE = 400
+
+
+def fill(index: Any, vectors: np.ndarray, first: int | None, threads: int) -> None:
+    """Build an index of the first rows, and add the others, some at a time, as they stand."""
+    first = len(vectors) if first is None else first
+    index.build(vectors[:first], threads=threads)
+    for start in range(first, len(vectors), ADDED_AT_ONCE):
+        index.add(vectors[start : start + ADDED_AT_ONCE], threads=threads)
+
+
 def numbers(text: str, kind: type) -> list[Any]:
     return [kind(part) for part in text.split(",")]
 
@@ -37,6 +48,7 @@ def numbers(text: str, kind: type) -> list[Any]:
 @click.option("--queries", type=click.Path(exists=True, path_type=Path))
 @click.option("--metric", default="cosine", show_default=True)
 @click.option("--rows", default=100_000, show_default=True, help="Of the base, at most.")
+@click.option("--first", type=int, help="Build with as many rows, and add the others later.")
 @click.option("--indexes", default=",".join(INDEXES), show_default=True)
 @click.option("--k", "ks", default="1,10,100", show_default=True)
 @click.option("--targets", default="0.9,0.95,0.98,0.99", show_default=True)
@@ -44,8 +56,8 @@ def numbers(text: str, kind: type) -> list[Any]:
 @click.option("--threads", default=2, show_default=True, help="For building.")
 @click.option("--out", type=click.Path(path_type=Path))
 def main(
-    base: Path, queries: Path | None, metric: str, rows: int, indexes: str, ks: str, targets: str,
-    shares: str, threads: int, out: Path | None,
+    base: Path, queries: Path | None, metric: str, rows: int, first: int | None, indexes: str,
+    ks: str, targets: str, shares: str, threads: int, out: Path | None,
 ) -> None:  # fmt: skip
     vectors, asked, metric = load(base, queries, metric)
     vectors = vectors[:rows]
@@ -55,7 +67,7 @@ def main(
         if name not in INDEXES:
             raise click.UsageError(f"unknown index {name!r}: {', '.join(INDEXES)}")
         built[name] = INDEXES[name](vectors.shape[1], metric)
-        built[name].build(vectors, threads=threads)
+        fill(built[name], vectors, first, threads)
         built[name].search(asked, 1, target_recall=0.9, filter=None)  # loads the kernels
     rng = np.random.default_rng(0)
     for share in numbers(shares, float):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from bench.target_recall import INDEXES, main
+from bench.target_recall import INDEXES, fill, main
 from vecdb.index import FlatIndex
 
 
@@ -45,3 +45,22 @@ def test_what_is_found_is_counted_among_the_allowed(
     assert wrong.exit_code == 2
     assert "unknown index 'nothing': graph-rabitq" in wrong.output
     assert min(recalls["graph-rabitq", 1], recalls["graph-rabitq", 0.5]) > 0.99
+
+
+def test_rows_after_the_first_are_added_as_they_stand() -> None:
+    class Noted:
+        def __init__(self) -> None:
+            self.parts: list[np.ndarray] = []
+
+        def build(self, vectors: np.ndarray, threads: int) -> None:
+            self.parts = [vectors]
+
+        def add(self, vectors: np.ndarray, threads: int) -> None:
+            self.parts.append(vectors)
+
+    vectors = np.arange(1_000, dtype=np.float32)[:, None]
+    for first, lengths in ((None, [1_000]), (150, [150, 400, 400, 50])):
+        index = Noted()
+        fill(index, vectors, first, 1)
+        assert list(map(len, index.parts)) == lengths
+        np.testing.assert_array_equal(np.concatenate(index.parts), vectors)

@@ -34,7 +34,7 @@ _DEAD_SHARE = 0.1
 """Above it, an addition builds the graph anew without the removed rows."""
 _INSERTED_SHARE = 0.5
 """How many rows may be inserted one by one, for each that the graph was built of."""
-_STRAY_SHARE = 0.25
+_STRAY_SHARE = 0.15
 """How many of them may be unlike those that it was built of."""
 _LEAST_LINKED = 128
 _LANDMARKS = 256

@@ -117,6 +117,8 @@ def measure(
 ) -> RecallTable:
     """Measure what searches find at ascending efforts, until they find everything.
 
+    Where recall jumps from one to the next, an effort between the two is measured, too.
+
     Parameters
     ----------
     rows
