@@ -16,6 +16,7 @@ from vecdb.errors import (
     UnauthenticatedError,
     UnavailableError,
     VecdbError,
+    readable,
 )
 from vecdb.registry.extras import needs_extra
 
@@ -142,8 +143,7 @@ def _reason(response: httpx.Response) -> str:
     error = body.get("error") if isinstance(body, dict) else None
     if isinstance(error, dict):
         error = error.get("message")
-    said = str(error or response.text or response.reason_phrase)[:_QUOTED_CHARS]
-    return said.encode(errors="backslashreplace").decode()  # JSON may name what is not Unicode
+    return readable(str(error or response.text or response.reason_phrase), _QUOTED_CHARS)
 
 
 def _retry_after(response: httpx.Response) -> float:

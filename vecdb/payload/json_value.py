@@ -88,7 +88,7 @@ def _children(
         if not isinstance(key, str):
             raise NotJsonError(f"{place} has the key {shown(key)}: keys must be str")
         _check_text(key, f"a key of {place}")
-        children.append((child, f"{place}[{_short(key)}]", depth))
+        children.append((child, f"{place}[{shown(key, 40)}]", depth))
     return children
 
 
@@ -102,10 +102,6 @@ def _check_text(text: str, place: str) -> None:
             f"{place} is not Unicode text: it holds the lone surrogate "
             f"{text[error.start]!r} at character {error.start}"
         ) from None
-
-
-def _short(key: str) -> str:
-    return shown(key, 40)
 
 
 def _refuse_constant(name: str) -> NoReturn:
