@@ -55,6 +55,12 @@ def giant(rng: np.random.Generator, rows: int) -> np.ndarray:
     return rng.standard_normal((rows, 32)) * lengths[:, None]
 
 
+def dense(rng: np.random.Generator, rows: int) -> np.ndarray:
+    """16 coordinates, nine rows in ten in one narrow place among the others; l2."""
+    drawn = rng.standard_normal((rows, 16))
+    return np.where(rng.random((rows, 1)) < 0.9, 3 + 0.01 * drawn, 3 * drawn)
+
+
 def moved(rng: np.random.Generator, rows: int) -> np.ndarray:
     """32 coordinates, the last third in one narrow place far from the others; l2."""
     late = (np.arange(rows) >= rows * 2 // 3)[:, None]
@@ -70,7 +76,7 @@ def parade(rng: np.random.Generator, rows: int) -> np.ndarray:
 
 KINDS: dict[str, Draw] = {
     draw.__name__: draw
-    for draw in (uniform, circle, lopsided, bits, positive, pareto, giant, moved, parade)
+    for draw in (uniform, circle, lopsided, bits, positive, pareto, giant, dense, moved, parade)
 }
 _QUERIES_FROM = {"moved": 2 / 3}
 """Where among the rows queries are drawn; for others, anywhere."""
