@@ -188,12 +188,13 @@ def test_more_is_measured_until_everything_is_found() -> None:
 
     table = measure(500, true, search, [1, 10, 50, 100, 1000], 50)
     measured = table.to_arrays()["calibration"]
-    np.testing.assert_allclose(measured[0], [1, 3, 10, 50, 71, 100])
+    np.testing.assert_allclose(measured[0], [1, 3, 5, 7, 10, 50, 71, 84, 92, 100])
     all_250, all_200 = 1 - 0.5 / 250, 1 - 0.5 / 200
-    np.testing.assert_allclose(measured[1:, 1], [all_250, 0.3, 0.01])
-    np.testing.assert_allclose(measured[1:, 2], [all_250, all_250, 0.1])
-    np.testing.assert_allclose(measured[1:, 4], [all_250, all_250, 0.71])
-    np.testing.assert_allclose(measured[1:, -1], [all_250, all_250, all_200])
+    recalls = dict(zip(measured[0].tolist(), measured[1:].T, strict=True))
+    np.testing.assert_allclose(recalls[3], [all_250, 0.3, 0.01])
+    np.testing.assert_allclose(recalls[10], [all_250, all_250, 0.1])
+    np.testing.assert_allclose(recalls[71], [all_250, all_250, 0.71])
+    np.testing.assert_allclose(recalls[100], [all_250, all_250, all_200])
     assert (10, 1, 250) not in asked, "one is always found"
     assert (1, 100, 250) in asked
     assert (100, 100, 200) in asked

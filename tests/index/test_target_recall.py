@@ -10,20 +10,27 @@ from vecdb.errors import CorruptFileError, InvalidParameterError
 from vecdb.index import FlatIndex, HnswIndex, calibration, coded_graph, placed_graph
 from vecdb.index.calibration import (
     LARGEST_EF,
-    TRUTH,
     Calibration,
     calibrate,
     draw_sample,
-    recall_less_error,
 )
+from vecdb.index.recall_curve import TRUTH, recall_less_error
 from vecdb.kernels.jit import COMPILED
 from vecdb.kernels.walk import Reach, ended_by_ef
 
+STOPS = np.linspace(0.8, 1.4, 25)
+
+
+def _curve(*values: float) -> np.ndarray:
+    """Return what lies between values for the stops .8, 1 and 1.4, by their logarithms."""
+    return np.exp(np.interp(STOPS, [0.8, 1.0, 1.4], np.log(values)))
+
+
 TABLE = np.array(
     [
-        [0.8, 1.0, 1.4],
-        *([5, 20, 100], [12, 40, 200], [100, 200, 600]),
-        *([0.6, 0.9, 0.999], [0.7, 0.95, 0.998], [0.8, 0.97, 0.99]),
+        STOPS,
+        *(_curve(5, 20, 100), _curve(12, 40, 200), _curve(100, 200, 600)),
+        *(1 - _curve(0.4, 0.1, 0.001), 1 - _curve(0.3, 0.05, 0.002), 1 - _curve(0.2, 0.03, 0.01)),
     ],
     np.float32,
 )
@@ -248,7 +255,7 @@ def test_a_search_expands_about_ef_nodes() -> None:
 
 def test_a_curve_that_hardly_grew_says_nothing_of_how_it_goes_on() -> None:
     grown = TABLE.copy()
-    grown[2] = [16, 16, 16.008]  # one query of many went a step further
+    grown[2] = np.where(STOPS > 1.3, 16.008, 16)  # one query of many went a step further
     table = Calibration(384, grown)
     for k in (1, 3, 10, 30, 100, 1000):
         plans = [table.for_ef(ef, k) for ef in (300, 10_000, 10**9)]
@@ -263,12 +270,15 @@ def test_codes_of_more_coordinates_need_less_that_is_compared_beside_them() -> N
 
 
 def test_a_stop_that_ends_no_search_says_nothing_of_other_ks() -> None:
-    """For 100 at least as many are expanded: up to the third stop it is no more than that."""
-    table = [[0.9, 0.95, 1.0, 1.1], *[[16, 18, 25, 60]] * 2, [101, 101, 102, 200]]
-    table += [*[[0.6, 0.8, 0.9, 0.99]] * 2, [0.9, 0.93, 0.96, 0.99]]
-    plans = Calibration(384, np.array(table, np.float32))
+    """For 100 at least as many are expanded: up to the stop of 1 it is no more than that."""
+    table = TABLE.copy()
+    table[1] = table[2] = _curve(16, 25, 60)
+    table[3] = np.where(STOPS > 1.001, _curve(101, 101, 200), 101)
+    table[4] = table[5] = 1 - _curve(0.4, 0.1, 0.01)
+    table[6] = 1 - _curve(0.1, 0.04, 0.01)
+    plans = Calibration(384, table)
     assert plans.for_target(0.9, 10).reach.stop == pytest.approx(1.0)
-    assert plans.for_target(0.9, 100).reach.stop == pytest.approx(0.9)
+    assert plans.for_target(0.9, 100).reach.stop == pytest.approx(0.8)
     assert plans.for_target(0.9, 30).reach.stop > 0.99
 
 
@@ -295,10 +305,10 @@ def test_a_stop_is_told_apart_by_what_is_found_where_it_costs_nothing_more() -> 
 
 def test_all_rows_are_compared_where_no_search_comes_near() -> None:
     table = TABLE.copy()
-    table[4] = [0.3, 0.31, 0.32]
+    table[4] = 1 - _curve(0.7, 0.69, 0.68)
     assert Calibration(8, table).for_target(0.9, 1).hops > 1e9
     assert Calibration(8, table).for_target(0.9, 10).hops < 100
-    table[4] = [0.6, 0.8, 0.89]  # near enough: the longest that was measured
+    table[4] = 1 - _curve(0.4, 0.2, 0.11)  # near enough: the longest that was measured
     assert Calibration(8, table).for_target(0.9, 1).hops == pytest.approx(100)
 
 

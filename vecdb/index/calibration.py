@@ -9,9 +9,9 @@ like others. `target_recall` is looked up here, and so is how far a search goes 
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
 from collections.abc import Callable
 from functools import lru_cache
+from itertools import pairwise
 from numbers import Real
 from typing import Any, NamedTuple
 
@@ -20,6 +20,16 @@ from numpy.typing import NDArray
 
 from vecdb.errors import CorruptFileError, InvalidParameterError, shown
 from vecdb.index.base import Arrays, Distances, Ids
+from vecdb.index.recall_curve import (
+    ENOUGH,
+    HALVINGS,
+    KS,
+    RecallCurve,
+    between_ks,
+    interpolated,
+    leaps,
+    recall_less_error,
+)
 from vecdb.kernels.walk import Reach, ended_by_ef
 
 Floats = NDArray[np.float32]
@@ -33,12 +43,8 @@ LARGEST_EF = 1_024
 """What a graph that is not calibrated is searched with to reach a target, but for larger k."""
 _MOST_HOPS = 4_096
 """Nodes expanded beyond which nothing is measured: comparing with all rows is soon faster."""
-TRUTH = 100
-"""Nearest rows that are found exactly for each query."""
-
-KS = (1, 10, TRUTH)
-"""For which searches are measured."""
-_LOG_KS = [math.log(k) for k in KS]
+_FOUND = 1 + len(KS)
+"""The row of a table where recalls begin."""
 _STEPS = (
     *(-0.6, -0.4, -0.3, -0.2, -0.15, -0.1, -0.05, 0.0, 0.05, 0.1, 0.15, 0.2),
     *(0.3, 0.4, 0.5, 0.65, 0.8, 1.0, 1.3, 1.7, 2.2, 3.0),
@@ -57,16 +63,13 @@ _LONG_SAMPLE = 100
 """Queries whose long searches are measured."""
 _LONG = 120
 """Expanded nodes of a search that is long."""
-ENOUGH = 0.9995
-"""Recall beyond which nothing is measured."""
-_LEAST_MISSES = 1e-4
 _LEAST_KNOWN = 0.1
 """Growth of the logarithm of the hops that says how it goes on: less is the luck of a query."""
 _MOST_LOG_HOPS = math.log(2**31)
 """There are no more rows."""
 _SHORT = 0.02
 """By how much the longest search may miss a target and still be the answer."""
-_ROOM, _ROOM_PER_HOP = 64, 3.0
+_ROOM, _ROOM_PER_HOP = 64, 4.5
 """No search expands more nodes than this, and this for each that is expected: as good as none is
 ended by that, neither when a graph is calibrated nor later."""
 _WIDER_BY, _WIDER_DIM = 0.05, 768
@@ -134,7 +137,7 @@ class Calibration:
     @classmethod
     def none(cls, dim: int) -> Calibration:
         """Make the calibration of a graph that has none."""
-        return cls(dim, np.empty((1 + 2 * len(KS), 0), np.float32))
+        return cls(dim, np.empty((_FOUND + len(KS), 0), np.float32))
 
     @classmethod
     def from_arrays(cls, dim: int, arrays: Arrays) -> Calibration:
@@ -148,13 +151,12 @@ class Calibration:
         table = arrays.get("calibration")
         if table is None or table.dtype != np.float32 or table.ndim != 2:
             raise CorruptFileError("array 'calibration' is missing or not a table of float32")
-        rows = 1 + 2 * len(KS)
         if (
-            len(table) != rows
+            len(table) != _FOUND + len(KS)
             or not np.isfinite(table).all()
             or (table < 0).any()
             or (table[0, 1:] <= table[0, :-1]).any()
-            or (table[rows - len(KS) :] > 1).any()
+            or (table[_FOUND:] > 1).any()
         ):
             raise CorruptFileError(
                 "array 'calibration' holds no ascending stops with what is expanded and found"
@@ -170,9 +172,9 @@ class Calibration:
         if not self._curves:
             ef = max(LARGEST_EF, math.ceil(k))
             return Plan(ended_by_ef(ef), ef)
-        if between_ks([curve.most_found for curve in self._curves], k) < target - _SHORT:
+        if between_ks([curve.recalls.greatest for curve in self._curves], k) < target - _SHORT:
             return Plan(ended_by_ef(max(LARGEST_EF, math.ceil(k))), math.exp(_MOST_LOG_HOPS))
-        stops = [curve.stop_for_misses(1 - target) for curve in self._curves]
+        stops = [curve.recalls.effort(target) for curve in self._curves]
         if k < KS[-1] and k not in KS:
             # Where a search for one k ends by its least number of nodes, the stop says nothing.
             stops = list(map(max, stops, [curve.idle_stop for curve in self._curves]))
@@ -215,14 +217,13 @@ class _Curve:
 
     def __init__(self, table: Floats, which: int) -> None:
         hops = np.maximum.accumulate(table[1 + which].astype(np.float64))
-        finds = np.maximum.accumulate(table[1 + len(KS) + which])
+        finds = np.maximum.accumulate(table[_FOUND + which])
         grown = np.flatnonzero((np.diff(hops, prepend=0) > 0) | (np.diff(finds, prepend=0) > 0))
         end = int(grown[-1]) + 1 if len(grown) else 1
         # Lists: a search looks up a few numbers, which takes an array several times as long.
         self._stops: list[float] = table[0, :end].tolist()
         self._log_hops: list[float] = np.log(np.maximum(hops[:end], 1)).tolist()
-        self._log_finds = neg_log_misses(table[1 + len(KS) + which, :end])
-        self.most_found = float(finds[-1])
+        self.recalls = RecallCurve(table[_FOUND + which, :end], self._stops)
         self.idle_stop = interpolated(self._log_hops[0] + _IDLE, self._log_hops, self._stops)
         """Up to here searches are ended by how many nodes they expand at least."""
         known = self._log_hops[-1] - self._log_hops[0]
@@ -230,10 +231,6 @@ class _Curve:
         self._slope = 1.0
         if known > _LEAST_KNOWN:
             self._slope = (self._stops[-1] - self._stops[0]) / known
-
-    def stop_for_misses(self, misses: float) -> float:
-        """Return the stop at which such a share of the nearest is missed."""
-        return interpolated(-math.log(misses), self._log_finds, self._stops)
 
     def stop_for_hops(self, hops: float) -> float:
         """Return the stop at which so many nodes are expanded."""
@@ -257,39 +254,6 @@ def _reach(dim: int, stop: float, hops: float, k: float) -> Reach:
     wider = min(max(math.log10(k) - 1, 0.0), 1.0) * min(1.0, _WIDER_DIM / dim)
     ef = math.ceil(max(_ROOM + _ROOM_PER_HOP * hops, k))
     return Reach(ef, _LEAST_HOPS, stop, 1 + _WIDER_BY * wider)
-
-
-def recall_less_error(hits: NDArray[np.bool_]) -> float:
-    """Return the recall of hits (queries, k), less one standard error of the sample.
-
-    It is no more than a sample of that size can show: that half a query was missed goes unnoticed.
-    """
-    recalls = hits.mean(axis=1)
-    shown = min(float(recalls.mean() - recalls.std() / len(recalls) ** 0.5), 1 - 0.5 / len(recalls))
-    return max(0.0, shown)
-
-
-def neg_log_misses(recalls: Floats) -> list[float]:
-    """Return minus the logarithms of what is missed at recalls, which are made to ascend."""
-    misses = 1 - np.maximum.accumulate(recalls.astype(np.float64))
-    logs: list[float] = (-np.log(np.maximum(misses, _LEAST_MISSES))).tolist()
-    return logs
-
-
-def between_ks(values: list[float], k: float) -> float:
-    """Return the number between two of those for `KS`, where the logarithm of k stands."""
-    return interpolated(math.log(k), _LOG_KS, values)
-
-
-def interpolated(x: float, xs: list[float], values: list[float]) -> float:
-    """Return the number that stands where `x` does among `xs`, which ascend."""
-    above = bisect_left(xs, x)
-    if above == 0:
-        return values[0]
-    if above == len(xs):
-        return values[-1]
-    share = (x - xs[above - 1]) / (xs[above] - xs[above - 1])
-    return values[above - 1] + share * (values[above] - values[above - 1])
 
 
 def draw_sample(live: Ids, seed: int, least: int | None = None, most: int = _LARGEST_SAMPLE) -> Ids:
@@ -328,20 +292,37 @@ def calibrate(dim: int, true: Distances, search: Search) -> Calibration:
     apart = float(np.median((far - near) / np.maximum(middle, 1e-30)))
     apart = min(max(apart, 3e-6), 2.0)
     limits = true + np.float32(1e-7) * np.abs(true)
+
+    def measure(column: list[float], which: int, hops: float) -> float:
+        """Fill in what searches at a column's stop expand, about `hops`, and find; return that."""
+        k = KS[which]
+        count = len(true) if hops <= _LONG else min(_LONG_SAMPLE, len(true))
+        reach = _reach(dim, column[0], min(hops, _MOST_HOPS), k)
+        distances, expanded = search(reach, k, count)
+        hits = distances <= limits[:count, k - 1 : k]
+        column[1 + which], column[_FOUND + which] = float(expanded.mean()), recall_less_error(hits)
+        return float(hits.mean())
+
     columns = [[1 + max(step * apart, -0.9), *[0.0] * (2 * len(KS))] for step in _STEPS]
     last = 0
     for which, k in enumerate(KS):
         hops = float(k)
         for number, column in enumerate(columns):
-            count = len(true) if hops <= _LONG else min(_LONG_SAMPLE, len(true))
-            reach = _reach(dim, column[0], min(1.5 * hops, _MOST_HOPS), k)
-            distances, expanded = search(reach, k, count)
-            hits = distances <= limits[:count, k - 1 : k]
-            recall, hops = recall_less_error(hits), float(expanded.mean())
-            column[1 + which], column[1 + len(KS) + which] = hops, recall
+            found = measure(column, which, hops)
+            hops = column[1 + which]
             last = max(last, number)
-            if hits.mean() >= ENOUGH or hops >= _MOST_HOPS:
+            if found >= ENOUGH or hops >= _MOST_HOPS:
                 for later in columns[number + 1 :]:
-                    later[1 + which], later[1 + len(KS) + which] = hops, recall
+                    later[1 + which], later[_FOUND + which] = hops, column[_FOUND + which]
                 break
-    return Calibration(dim, np.array(columns[: last + 1], np.float32).T.copy())
+    columns = columns[: last + 1]
+    for _ in range(HALVINGS):
+        for low, high in list(pairwise(columns)):
+            leaping = [w for w in range(len(KS)) if leaps(low[_FOUND + w], high[_FOUND + w])]
+            between = [(one + other) / 2 for one, other in zip(low, high, strict=True)]
+            if leaping and len({np.float32(column[0]) for column in (low, between, high)}) == 3:
+                for which in leaping:
+                    measure(between, which, high[1 + which])
+                columns.append(between)
+        columns.sort()
+    return Calibration(dim, np.array(columns, np.float32).T.copy())

@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.index.base import CORRECTIONS, Arrays, Distances, Ids, over_parts
-from vecdb.index.calibration import LARGEST_EF, TRUTH, draw_sample
+from vecdb.index.calibration import LARGEST_EF, draw_sample
 from vecdb.index.flat import scan
 from vecdb.index.hnsw_build import link_rows
 from vecdb.index.hnsw_state import HnswState, draw_levels, from_arrays
+from vecdb.index.recall_curve import TRUTH
 from vecdb.index.recall_table import RecallTable, measure, without_themselves
 from vecdb.index.rows import LiveRows, RowTable, frozen, prepared_queries
 from vecdb.index.scratch import thread_heap, thread_scratch

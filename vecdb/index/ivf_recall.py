@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from vecdb.index.base import Distances, Ids
-from vecdb.index.calibration import TRUTH
 from vecdb.index.ivf_codes import InvertedCodes
 from vecdb.index.ivf_lists import InvertedLists, Request
+from vecdb.index.recall_curve import TRUTH
 from vecdb.index.recall_table import RecallTable, measure, without_themselves
 
 _LONG = 100

@@ -9,18 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.index.base import METRIC_NUMBERS, Arrays, Distances, Ids
-from vecdb.index.calibration import (
-    LARGEST_CODED_SAMPLE,
-    TRUTH,
-    Calibration,
-    calibrate,
-    draw_sample,
-)
+from vecdb.index.calibration import LARGEST_CODED_SAMPLE, Calibration, calibrate, draw_sample
 from vecdb.index.coded_seeds import Seeds, draw_seeds
 from vecdb.index.coded_space import CodedSpace, Floats
 from vecdb.index.drift import Landmarks
 from vecdb.index.graph_bulk import BulkSettings, bulk_graph
 from vecdb.index.layout import check_arrays
+from vecdb.index.recall_curve import TRUTH
 from vecdb.index.rows import LiveRows, frozen, reserve
 from vecdb.index.workers import Workers, in_stretches
 from vecdb.kernels.bitset import Bits, pack_mask

@@ -15,13 +15,15 @@ from numpy.typing import NDArray
 
 from vecdb.errors import CorruptFileError
 from vecdb.index.base import Arrays, Distances, Ids
-from vecdb.index.calibration import (
+from vecdb.index.calibration import LEAST_ROWS
+from vecdb.index.recall_curve import (
     ENOUGH,
+    HALVINGS,
     KS,
-    LEAST_ROWS,
+    TRUTH,
+    RecallCurve,
     between_ks,
-    interpolated,
-    neg_log_misses,
+    leaps,
     recall_less_error,
 )
 
@@ -34,8 +36,6 @@ _LONG_SAMPLE = 200
 """Queries that are asked with a great effort."""
 _ASKED_FOR = 0.8
 """Where recalls up to this are found, it need not be known exactly."""
-_JUMP = 0.5
-"""What a doubled effort leaves of the misses at most, where the one between is measured, too."""
 _WITHIN = 1e-4
 """Distances that differ by less than this part of how far apart near rows are count as equal: they
 are computed in another order by a search than by a comparison with all rows."""
@@ -56,8 +56,8 @@ class RecallTable:
     def __init__(self, table: NDArray[np.float32], rows: int) -> None:
         self._table = table
         self._rows = rows
-        self._log_efforts: list[float] = np.log(table[0]).tolist()
-        self._finds = [neg_log_misses(recalls) for recalls in table[1:]]
+        log_efforts = np.log(table[0]).tolist()
+        self._curves = [RecallCurve(recalls, log_efforts) for recalls in table[1:] if table.size]
 
     @classmethod
     def none(cls, rows: int = 0) -> RecallTable:
@@ -104,10 +104,9 @@ class RecallTable:
 
         The greatest that was measured is the answer where none reaches the target.
         """
-        if not self._log_efforts:
+        if not self._curves:
             return None
-        wanted = -math.log(1 - target)
-        logs = [interpolated(wanted, found, self._log_efforts) for found in self._finds]
+        logs = [curve.effort(target) for curve in self._curves]
         # Beyond the largest k that was measured, in proportion.
         return math.ceil(math.exp(between_ks(logs, k)) * max(1.0, k / KS[-1]) - 1e-6)
 
@@ -132,7 +131,8 @@ def measure(
     long
         The greatest effort that all queries are asked with.
     """
-    apart = true[:, -1:] - true[:, :1]
+    quarter = TRUTH // 4  # a few rows that are far ahead of all others are not what is usual
+    apart = 2 * (true[:, -quarter, None] - true[:, quarter, None])
     limits = true + np.maximum(np.float32(1e-6) * np.abs(true), np.float32(_WITHIN) * apart)
 
     def found(effort: int, asked: Iterable[int]) -> dict[int, NDArray[np.bool_]]:
@@ -152,20 +152,24 @@ def measure(
         columns.append([effort, *recalls])
         if min(raw) >= ENOUGH:
             break
-    for below, above in list(itertools.pairwise(columns)):
-        between = round((below[0] * above[0]) ** 0.5)
-        jumps = [which for which in range(len(KS)) if _jumps(below[1 + which], above[1 + which])]
-        if jumps and below[0] < between < above[0]:
-            column = [float(between), *below[1:]]
-            for which, hits in found(between, jumps).items():
-                column[1 + which] = min(recall_less_error(hits), above[1 + which])
-            columns.append(column)
-    return RecallTable(np.array(sorted(columns), np.float32).T.copy(), rows)
+    for _ in range(HALVINGS):
+        for below, above in list(itertools.pairwise(columns)):
+            between = round((below[0] * above[0]) ** 0.5)
+            jumps = [
+                which for which in range(len(KS)) if _jumps(below[1 + which], above[1 + which])
+            ]
+            if jumps and below[0] < between < above[0]:
+                column = [float(between), *below[1:]]
+                for which, hits in found(between, jumps).items():
+                    column[1 + which] = min(recall_less_error(hits), above[1 + which])
+                columns.append(column)
+        columns.sort()
+    return RecallTable(np.array(columns, np.float32).T.copy(), rows)
 
 
 def _jumps(below: float, above: float) -> bool:
-    """Tell whether too much lies between two recalls to say what an effort between finds."""
-    return above > _ASKED_FOR and 1 - above < _JUMP * (1 - below)
+    """Tell whether what an effort between two finds is worth knowing."""
+    return above > _ASKED_FOR and leaps(below, above)
 
 
 def without_themselves(sample: Ids, rows: Ids, distances: Distances) -> Distances:
