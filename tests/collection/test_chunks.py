@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shutil
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,9 @@ import numpy as np
 import pytest
 
 from tests.words import DIM, WordEncoder
+from vecdb.collection.commit import CommitQueue, Write
 from vecdb.database import Database
+from vecdb.encode import Encoded
 from vecdb.errors import DuplicateIdError, InvalidIdError
 
 
@@ -90,3 +94,78 @@ def test_chunks_are_deleted_by_what_they_are_chunks_of(docs: Any) -> None:
     before = docs.count()
     assert docs.delete(["cut"]) == 0
     assert docs.delete(filter={"chunk.of": "cut"}) == before // 2 == docs.count()
+
+
+def ids_of(docs: Any) -> list[str]:
+    return sorted(hit.id for hit in docs.search("w", k=1_000))
+
+
+def test_what_is_written_while_a_text_is_embedded_is_replaced_too(
+    docs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode = WordEncoder.encode
+    late = iter([words(9), words(7)])
+
+    def slow(self: WordEncoder, texts: Sequence[str]) -> Encoded:
+        monkeypatch.undo()
+        docs.upsert(["d"], texts=[next(late)], long_text="chunk")
+        return encode(self, texts)
+
+    for how, left in (("truncate", ["d"]), ("chunk", ["d#0"])):
+        docs.upsert(["d"], texts=[words(3)], long_text="chunk")
+        monkeypatch.setattr(WordEncoder, "encode", slow)
+        docs.upsert(["d"], texts=["short"], long_text=how)
+        assert ids_of(docs) == left
+
+
+def test_texts_written_at_once_leave_one_of_them_whole(docs: Any) -> None:
+    shapes = {
+        1: ["d#0"], 5: [f"d#{n}" for n in range(5)], 3: [f"d#{n}" for n in range(3)], 0: ["d"],
+    }  # fmt: skip
+    for _ in range(40):
+        together = threading.Barrier(len(shapes))
+
+        def write(count: int, together: threading.Barrier = together) -> None:
+            together.wait()
+            how = "chunk" if count else "truncate"
+            docs.upsert(["d"], texts=[words(count) or "x"], long_text=how)
+
+        threads = [threading.Thread(target=write, args=(count,)) for count in shapes]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert ids_of(docs) in shapes.values()
+
+
+def test_a_point_written_where_a_chunk_was_is_not_deleted_for_it(
+    docs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docs.upsert(["d"], texts=[words(4)], long_text="chunk")
+    run = CommitQueue.run
+
+    def late(self: CommitQueue, write: Write) -> int:
+        monkeypatch.undo()
+        docs.upsert(["d#2"], vectors=np.ones((1, DIM), np.float32))
+        return run(self, write)
+
+    monkeypatch.setattr(CommitQueue, "run", late)
+    docs.upsert(["d"], texts=["short"], long_text="chunk")
+    assert ids_of(docs) == ["d#0", "d#2"]
+
+
+def test_a_crash_leaves_the_earlier_text_or_the_later_one(docs: Any, tmp_path: Path) -> None:
+    docs.upsert(["d", "e"], texts=[words(4), "one"], long_text="chunk")
+    (log,) = (tmp_path / "data").glob("c*/wal/*.wal")
+    before = log.stat().st_size
+    docs.upsert(["d", "e"], texts=[words(2), "two"], long_text="truncate")
+    after = log.stat().st_size
+    for length in (before, before + 1, *range(before + 32, after, 7), after - 1, after):
+        shutil.copytree(tmp_path / "data", tmp_path / "crashed")
+        with (tmp_path / "crashed" / log.relative_to(tmp_path / "data")).open("r+b") as file:
+            file.truncate(length)
+        with Database(tmp_path / "crashed", durability="os") as db:
+            left = ids_of(db.collection("docs"))
+        shutil.rmtree(tmp_path / "crashed")
+        whole = ["d", "e"] if length == after else ["d#0", "d#1", "d#2", "d#3", "e#0"]
+        assert left == whole

@@ -29,6 +29,7 @@ OPERATIONS = [
     Upsert([7, "é"], VECTORS[:2], ["hi", None], [None, b'{"n":1}']),
     Upsert([1, 2, 3], VECTORS),
     Delete([7, "x"]),
+    Upsert([3], VECTORS[:1], deleted=[1, "é"]),
 ]
 BODY = {
     "next_segment": 2,

@@ -100,7 +100,7 @@ def signed_wal(data: bytes) -> None:
 
 def operation(data: bytes) -> None:
     """Decode the body of a record; what is accepted has one form."""
-    kind = 1 + data[0] % 3 if data else 1
+    kind = 1 + data[0] % 4 if data else 1
     decoded = decode_operation(kind, data[1:], "here")
     assert encode_operation(decoded) == (kind, data[1:])
 

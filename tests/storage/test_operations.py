@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -51,7 +53,28 @@ def test_a_delete_comes_back(ids: list[PointId]) -> None:
     assert decode_operation(*encode_operation(Delete(ids)), "here") == Delete(ids)
 
 
-@pytest.mark.parametrize("operation", [UPSERT, Delete([1, "zwei", 3])])
+@settings(deadline=None)
+@given(upserts(), st.lists(IDS, min_size=1, max_size=9))
+def test_a_replacement_comes_back(upsert: Upsert, deleted: list[PointId]) -> None:
+    replacement = replace(upsert, deleted=deleted)
+    kind, body = encode_operation(replacement)
+    assert kind == 3
+    assert body.startswith(encode_operation(upsert)[1])
+    found = decode_operation(kind, body, "here")
+    assert isinstance(found, Upsert)
+    assert (found.ids, found.deleted) == (upsert.ids, deleted)
+    assert encode_operation(found) == (kind, body)
+
+
+def test_a_replacement_that_deletes_nothing_is_damage() -> None:
+    body = encode_operation(UPSERT)[1] + encode_operation(Delete([]))[1]
+    with pytest.raises(CorruptFileError, match="names none"):
+        decode_operation(3, body, "here")
+
+
+@pytest.mark.parametrize(
+    "operation", [UPSERT, Delete([1, "zwei", 3]), replace(UPSERT, deleted=["x", 5])]
+)
 def test_every_truncation_and_extension_is_damage(operation: Upsert | Delete) -> None:
     kind, body = encode_operation(operation)
     for length in range(len(body)):
@@ -62,7 +85,7 @@ def test_every_truncation_and_extension_is_damage(operation: Upsert | Delete) ->
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.sampled_from([1, 2]), st.binary(max_size=200))
+@given(st.sampled_from([1, 2, 3]), st.binary(max_size=200))
 def test_any_bytes_are_read_without_harm(kind: int, body: bytes) -> None:
     try:
         found = decode_operation(kind, body, "here")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from vecdb.collection.segments import Segments
 from vecdb.config import STR_ID_BYTES
@@ -91,8 +91,7 @@ def stale_points(
         while searched:
             block = [chunk_id(point_id, number) for point_id in searched for number in numbers]
             there = segments.present(block)
-            records = segments.get([i for i in there if i not in kept])
-            stale.extend(record.id for record in records if _chunked(record) in searched)
+            stale.extend(_chunks_of(searched, segments, [i for i in there if i not in kept]))
             going_on = {str(i).rpartition("#")[0] for i in there}
             searched = [point_id for point_id in searched if str(point_id) in going_on]
             numbers = range(numbers.stop, 2 * numbers.stop)
@@ -104,6 +103,22 @@ def chunked_ids(segments: Segments, ids: Sequence[PointId]) -> list[PointId]:
     first_chunks = [chunk_id(point_id, 0) for point_id in ids]
     there = set(segments.present(first_chunks))
     return [i for i, first in zip(ids, first_chunks, strict=True) if first in there]
+
+
+def still_stale(
+    segments: Segments, ids: Sequence[PointId], found: Sequence[PointId]
+) -> list[PointId]:
+    """Return those that `stale_points` has `found` and that are not other points by now."""
+    own = set(ids)
+    there = segments.present(found)
+    chunks = [point_id for point_id in there if point_id not in own]
+    return [i for i in there if i in own] + _chunks_of(own, segments, chunks)
+
+
+def _chunks_of(
+    ids: Collection[PointId], segments: Segments, points: Sequence[PointId]
+) -> list[PointId]:
+    return [record.id for record in segments.get(points) if _chunked(record) in ids]
 
 
 def _chunked(record: Record) -> PointId | None:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 from vecdb.answer import Answer
 from vecdb.collection.batch import Batch, check_ids, check_text
 from vecdb.collection.budget import Budget, Usage, unlimited
 from vecdb.collection.bulk import BulkLoad
+from vecdb.collection.chunks import still_stale
+from vecdb.collection.claims import Claims
 from vecdb.collection.commit import CommitQueue, Write
 from vecdb.collection.draft import Draft
 from vecdb.collection.growing import ROW_BYTES
 from vecdb.collection.holds import StoppedError
 from vecdb.collection.inherited import Inherited
-from vecdb.collection.intake import Intake
+from vecdb.collection.intake import Intake, Prepared
 from vecdb.collection.maintenance import Maintenance
 from vecdb.collection.recovery import open_collection
 from vecdb.collection.scrub import Scrub, ScrubReport, Throttle
@@ -96,6 +99,7 @@ class Collection:
         self._segments, self._wal = opened.segments, opened.wal
         turns = Turns()
         self._commits = CommitQueue(self._wal, turns)
+        self._claims = Claims()
         versions = Versions(
             store, opened.manifests, self._wal, self._segments, opened.stored, opened.on_disk,
             settings,
@@ -195,30 +199,45 @@ class Collection:
             If the disk failed, now or earlier.
         """
         prepared = self._intake.prepare(ids, texts, vectors, payloads, long_text)
-        result = self._write(prepared.batch, prepared.truncated)
-        if prepared.stale:
-            self._delete(prepared.stale)
-        return result
+        return self._write_texts(prepared) if prepared.embedded else self._write(prepared)
 
     @whole
-    def _write(self, batch: Batch, truncated: list[PointId]) -> UpsertResult:
+    def _write_texts(self, prepared: Prepared) -> UpsertResult:
+        with self._claims.on(prepared.embedded):
+            return self._write(prepared, self._intake.stale(prepared))
+
+    @whole
+    def _write(self, prepared: Prepared, stale: Sequence[PointId] = ()) -> UpsertResult:
+        """Write a batch and delete `stale` points, in one step."""
+        batch = prepared.batch
         texts = batch.texts if batch.has_texts else None
         payloads = batch.payloads if batch.has_payloads else None
-        record = encode_operation(Upsert(batch.ids, batch.vectors, texts, payloads))
+        upsert = Upsert(batch.ids, batch.vectors, texts, payloads, stale)
+        record = encode_operation(upsert)
         if len(record[1]) > RECORD_BYTES_LIMIT:  # alone, not with the group it would be written in
             raise MessageTooLargeError(
                 f"the batch takes {len(record[1])} bytes in the log, at most {RECORD_BYTES_LIMIT} "
                 "are possible: split it"
             )
 
+        def encode() -> tuple[int, bytes]:
+            nonlocal stale
+            if not stale:
+                return record
+            # Runs when no other write can come between this look and the deletion.
+            found, stale = stale, still_stale(self._segments, prepared.embedded, stale)
+            if len(stale) == len(found):
+                return record
+            return encode_operation(replace(upsert, deleted=stale))
+
         def apply(sequence: int) -> int:
-            self._segments.upsert(batch, sequence)
+            self._segments.upsert(batch, sequence, stale)
             return len(batch.ids)
 
         size = len(record[1])
         with self._budget.growth(Usage(size, size + ROW_BYTES * len(batch.ids))):
-            self._commit(Write(lambda: record, apply))
-        return UpsertResult(batch.ids, truncated)
+            self._commit(Write(encode, apply, alone=bool(stale)))
+        return UpsertResult(batch.ids, prepared.truncated)
 
     def bulk(self) -> BulkLoad:
         """Begin to load many points at once, without the log: faster, and all or nothing.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -38,13 +38,17 @@ class Prepared:
         What is written.
     truncated
         The ids of texts of which only the first tokens were embedded.
-    stale
-        The ids of points to be deleted afterwards: what earlier texts of the same ids left.
+    embedded
+        The ids under which texts were given to be embedded: what earlier texts left under them has
+        to go.
+    chunked
+        Whether these were written as chunks.
     """
 
     batch: Batch
-    truncated: list[PointId]
-    stale: list[PointId]
+    truncated: list[PointId] = field(default_factory=list)
+    embedded: list[PointId] = field(default_factory=list)
+    chunked: bool = False
 
 
 class Intake:
@@ -106,7 +110,7 @@ class Intake:
         if vectors is not None:
             kept_texts = check_texts(texts, len(checked), required=False)
             matrix = self._vectors(vectors, len(checked))
-            return Prepared(Batch(checked, matrix, kept_texts, encoded), [], [])
+            return Prepared(Batch(checked, matrix, kept_texts, encoded))
         required = _required(texts, len(checked))
         return self._prepare_texts(checked, required, encoded, chosen)
 
@@ -119,12 +123,9 @@ class Intake:
     ) -> Prepared:
         encoder = self.encoder()
         self._budget.check()
-        if long_text is LongText.CHUNK:
-            whole = ids
+        embedded, chunked = ids, long_text is LongText.CHUNK
+        if chunked:
             ids, texts, payloads = chunk_batch(ids, texts, payloads, encoder.split)
-        else:
-            whole = chunked_ids(self._segments, ids)
-        stale = stale_points(self._segments, whole, ids)
         encoded = encoder.encode(texts)
         truncated = [ids[i] for i in np.flatnonzero(encoded.truncated).tolist()]
         if truncated and long_text is LongText.ERROR:
@@ -132,7 +133,15 @@ class Intake:
                 f"the text of id {truncated[0]!r:.100} is longer than the {encoder.max_tokens} "
                 "tokens of the encoder: shorten it, or pass long_text='truncate' or 'chunk'"
             )
-        return Prepared(Batch(ids, encoded.vectors, list(texts), payloads), truncated, stale)
+        batch = Batch(ids, encoded.vectors, list(texts), payloads)
+        return Prepared(batch, truncated, embedded, chunked)
+
+    def stale(self, prepared: Prepared) -> list[PointId]:
+        """Return the ids of points that earlier texts left and that are not written again."""
+        ids = prepared.embedded
+        if not prepared.chunked:
+            ids = chunked_ids(self._segments, ids)
+        return stale_points(self._segments, ids, prepared.batch.ids)
 
     # Queries
 

@@ -227,7 +227,7 @@ def replay(wal: Wal, segments: Segments, after: int, dim: int) -> None:
     for record in wal.replay(after):
         operation = decode_operation(record.kind, record.body, record.where)
         match operation:
-            case Upsert(ids, vectors, texts, payloads):
+            case Upsert(ids, vectors, texts, payloads, deleted):
                 if vectors.shape[1] != dim:
                     raise CorruptFileError(
                         f"{record.where} has vectors of dimension {vectors.shape[1]}; those of "
@@ -235,6 +235,6 @@ def replay(wal: Wal, segments: Segments, after: int, dim: int) -> None:
                     )
                 nothing = [None] * len(ids)
                 batch = Batch(list(ids), vectors, list(texts or nothing), list(payloads or nothing))
-                segments.upsert(batch, record.seq)
+                segments.upsert(batch, record.seq, deleted)
             case Delete(ids):
                 segments.delete(ids, record.seq)

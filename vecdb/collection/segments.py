@@ -108,10 +108,10 @@ class Segments:
         alive = self._growing_alive
         return len(alive) - int(np.count_nonzero(alive))
 
-    def upsert(self, batch: Batch, sequence: int) -> None:
-        """Write points, in place of those of the same ids."""
+    def upsert(self, batch: Batch, sequence: int, deleted: Sequence[PointId] = ()) -> None:
+        """Write points, in place of those of the same ids and of those `deleted`."""
         with self._lock:
-            self._bury(batch.ids)
+            self._bury([*batch.ids, *deleted] if deleted else batch.ids)
             self._growing.append(batch)
             self._growing_alive = np.concatenate(
                 [self._growing_alive, np.ones(len(batch.ids), np.bool_)]

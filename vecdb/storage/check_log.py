@@ -221,7 +221,9 @@ def _lost(
                 with suppress(CorruptFileError):
                     operation = decode_operation(record.kind, record.body, record.where)
                     ids.update(dict.fromkeys(operation.ids))
-                    points += len(operation.ids) if isinstance(operation, Upsert) else 0
+                    if isinstance(operation, Upsert):
+                        ids.update(dict.fromkeys(operation.deleted))
+                        points += len(operation.ids)
                     writes += 1
     return list(ids), points, writes, last
 

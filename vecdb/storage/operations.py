@@ -1,4 +1,4 @@
-"""What the bodies of write-ahead log records say: points written, points deleted.
+"""What the bodies of write-ahead log records say: points written, points deleted, or both.
 
 The layouts are those of ``FORMAT.md``, "Operations". One record holds one batch, so a batch is
 there as a whole or not at all.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from vecdb.types import Matrix, PointId
 
 KIND_UPSERT = 1
 KIND_DELETE = 2
+KIND_REPLACE = 3
 
 _HEADER = struct.Struct("<IIII")  # rows, dim, flags, zero
 _TEXTS = 1
@@ -29,12 +30,16 @@ _ABSENT = 0xFFFFFFFF
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Upsert:
-    """Points to write, in parallel; the payloads as the UTF-8 of JSON objects."""
+    """Points to write, in parallel; the payloads as the UTF-8 of JSON objects.
+
+    Those `deleted` go in the same step; one that is in `ids` too is written.
+    """
 
     ids: Sequence[PointId]
     vectors: Matrix
     texts: Sequence[str | None] | None = None
     payloads: Sequence[bytes | None] | None = None
+    deleted: Sequence[PointId] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +62,10 @@ def encode_operation(operation: Operation) -> tuple[int, bytes]:
     InvalidIdError
         If an id is neither an int in [0, 2**64) nor a str.
     """
+    if isinstance(operation, Delete):
+        return KIND_DELETE, b"".join(_encode_delete(operation.ids))
     keys, is_str, strings = _encode_ids(operation.ids)
     rows = len(operation.ids)
-    if isinstance(operation, Delete):
-        return KIND_DELETE, b"".join([_HEADER.pack(rows, 0, 0, 0), keys, is_str, strings])
     vectors = np.ascontiguousarray(operation.vectors, np.dtype("<f4"))
     if vectors.ndim != 2 or len(vectors) != rows:
         raise LengthMismatchError(f"{rows} ids with vectors of shape {vectors.shape}")
@@ -80,7 +85,9 @@ def encode_operation(operation: Operation) -> tuple[int, bytes]:
         blobs.extend(item for item in column if item is not None)
     header = _HEADER.pack(rows, vectors.shape[1], flags, 0)
     raw = vectors.reshape(-1).view(np.uint8).data
-    return KIND_UPSERT, b"".join([header, keys, raw, *lengths, is_str, strings, *blobs])
+    deleted = _encode_delete(operation.deleted) if operation.deleted else []
+    kind = KIND_REPLACE if deleted else KIND_UPSERT
+    return kind, b"".join([header, keys, raw, *lengths, is_str, strings, *blobs, *deleted])
 
 
 def decode_operation(kind: int, body: bytes, where: str) -> Operation:
@@ -95,20 +102,30 @@ def decode_operation(kind: int, body: bytes, where: str) -> Operation:
     CorruptFileError
         If the body is not of the kind's layout, to the last byte.
     """
-    if kind not in {KIND_UPSERT, KIND_DELETE}:
+    if kind not in {KIND_UPSERT, KIND_DELETE, KIND_REPLACE}:
         raise NewerFormatError(
             f"{where} holds an operation of kind {kind}, which this vecdb does not know: open it "
             "with the version that wrote it, or a later one"
         )
     reader = _Reader(body, where)
+    if kind == KIND_DELETE:
+        deleted = _decode_delete(reader)
+        reader.finish()
+        return Delete(deleted)
+    upsert = _decode_upsert(reader)
+    if kind == KIND_REPLACE:
+        upsert = replace(upsert, deleted=_decode_delete(reader))
+        if not upsert.deleted:
+            raise reader.damage("it should delete points and names none")
+    reader.finish()
+    return upsert
+
+
+def _decode_upsert(reader: _Reader) -> Upsert:
     rows, dim, flags, zero = _HEADER.unpack(reader.take(_HEADER.size))
-    if zero or flags & ~(_TEXTS | _PAYLOADS) or (kind == KIND_DELETE and (dim or flags)):
+    if zero or flags & ~(_TEXTS | _PAYLOADS):
         raise reader.damage("its header has bits that mean nothing")
     keys = reader.array("<u8", rows)
-    if kind == KIND_DELETE:
-        ids = _decode_ids(reader, keys)
-        reader.finish()
-        return Delete(ids)
     vectors = reader.array("<f4", rows * dim).reshape(rows, dim)
     text_lengths = reader.array("<u4", rows) if flags & _TEXTS else None
     payload_lengths = reader.array("<u4", rows) if flags & _PAYLOADS else None
@@ -120,8 +137,18 @@ def decode_operation(kind: int, body: bytes, where: str) -> Operation:
     payloads = None
     if payload_lengths is not None:
         payloads = [reader.item(length) for length in payload_lengths.tolist()]
-    reader.finish()
     return Upsert(ids, vectors, texts, payloads)
+
+
+def _encode_delete(ids: Sequence[PointId]) -> list[bytes]:
+    return [_HEADER.pack(len(ids), 0, 0, 0), *_encode_ids(ids)]
+
+
+def _decode_delete(reader: _Reader) -> list[PointId]:
+    rows, *zeros = _HEADER.unpack(reader.take(_HEADER.size))
+    if any(zeros):
+        raise reader.damage("its header has bits that mean nothing")
+    return _decode_ids(reader, reader.array("<u8", rows))
 
 
 def _encode_ids(ids: Sequence[PointId]) -> tuple[bytes, bytes, bytes]:
