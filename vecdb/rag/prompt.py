@@ -8,8 +8,9 @@ is defused first (`neutralised`). Only the copy in the prompt is changed, never 
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from vecdb.errors import InvalidTextError
@@ -67,8 +68,9 @@ class Prompt:
 def pack(question: str, hits: Sequence[Hit], counter: TokenCounter, budget: int) -> Prompt:
     """Put as many of the `hits` as fit before the question, the most relevant first.
 
-    Repetitions of a better hit are left out. The first hit that does not fit is trimmed to whole
-    sentences, and dropped with all that follow when too little of it would be left.
+    Repetitions of a better hit are left out; a hit that holds a better one and more takes its
+    place. The first hit that does not fit is trimmed to whole sentences, and dropped with all that
+    follow when too little of it would be left.
 
     Parameters
     ----------
@@ -94,12 +96,18 @@ def pack(question: str, hits: Sequence[Hit], counter: TokenCounter, budget: int)
         )
     sources: list[Source] = []
     tokens = least
-    for hit in _distinct(hits):
+    waiting = deque(_distinct(hits))
+    while waiting:
+        candidate = waiting.popleft()
+        hit = candidate.hit
         source = Source(len(sources) + 1, hit.id, hit.score, hit.text or "", hit.payload)
         counted = counter.count(messages_for(question, [*sources, source]))
         if counted <= budget:
             sources.append(source)
             tokens = counted
+            continue
+        if candidate.held:  # its beginning need not hold them
+            waiting.extendleft([replace(candidate, held=[]), *reversed(candidate.held)])
             continue
         trimmed = _trim(question, sources, source, counter, budget)
         if trimmed is not None:
@@ -195,23 +203,39 @@ def _longest_prefix(
     return best
 
 
-def _distinct(hits: Sequence[Hit]) -> list[Hit]:
-    """Leave out each hit whose text is nearly all contained in a better one's, or contains it."""
-    kept: list[Hit] = []
-    kept_shingles: list[frozenset[tuple[str, ...]]] = []
+@dataclass(frozen=True, slots=True, eq=False)
+class _Candidate:
+    """A hit, and the better ones whose place it takes because it holds all of them."""
+
+    hit: Hit
+    shingles: frozenset[tuple[str, ...]]
+    held: list[_Candidate] = field(default_factory=list)
+
+
+def _distinct(hits: Sequence[Hit]) -> list[_Candidate]:
+    """Leave out each hit whose text is nearly all contained in a better one's.
+
+    One that contains better ones takes the place of the best of them: they may be but a title, or
+    the question to which it has the answer, too.
+    """
+    kept: list[_Candidate] = []
     for hit in hits:
         shingles = _shingles(hit.text or "")
-        if not any(_overlap(shingles, other) >= _SAME_TEXT for other in kept_shingles):
-            kept.append(hit)
-            kept_shingles.append(shingles)
+        held = [other for other in kept if other.shingles < shingles]
+        if held:
+            kept[kept.index(held[0])] = _Candidate(hit, shingles, held)
+            kept = [other for other in kept if other not in held]
+        elif not any(_share(shingles, other.shingles) >= _SAME_TEXT for other in kept):
+            kept.append(_Candidate(hit, shingles))
     return kept
 
 
 def _shingles(text: str) -> frozenset[tuple[str, ...]]:
-    words = [word.stem for word in content_words(text)]
+    """Return the runs of content words of a text; one that has none is a run by itself."""
+    words = [word.stem for word in content_words(text)] or [" ".join(text.split())]
     last = max(1, len(words) - _SHINGLE + 1)
     return frozenset(tuple(words[i : i + _SHINGLE]) for i in range(last))
 
 
-def _overlap(left: frozenset[tuple[str, ...]], right: frozenset[tuple[str, ...]]) -> float:
-    return len(left & right) / min(len(left), len(right))
+def _share(part: frozenset[tuple[str, ...]], whole: frozenset[tuple[str, ...]]) -> float:
+    return len(part & whole) / len(part)
