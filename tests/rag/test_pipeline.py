@@ -175,7 +175,7 @@ def test_limits_are_refused_at_once() -> None:
     with pytest.raises(InvalidParameterError, match="k=0"):
         ask(ScriptedChat("x"), k=0)
     room = ScriptedChat("x").count(messages_for(QUESTION, [])) + 3
-    with pytest.raises(InvalidTextError, match="no room for a source"):
+    with pytest.raises(InvalidTextError, match=r"none of the sources fits.*'pep-0008.rst#0003'"):
         ask(ScriptedChat("x"), prompt_tokens=room)
 
 

@@ -106,6 +106,16 @@ def test_texts_without_content_words_are_compared_as_they_are() -> None:
     assert [s.id for s in pack("Who?", hits, Counter(words), 10_000).sources] == ["doc#0", "doc#1"]
 
 
+@pytest.mark.parametrize("better", [0, 1])
+def test_a_source_that_cannot_be_trimmed_keeps_no_other_out(better: int) -> None:
+    blob = "The fox\n\n" + "x " * 9_000
+    hits = [hit(n, prose(f"animal{n}", 2)) for n in range(better)]
+    hits += [hit(7, blob), hit(8, prose("dog", 2))]
+    assert [s.id for s in pack("Who?", hits, Counter(words), 500).sources] == [
+        *(f"doc#{n}" for n in range(better)), "doc#8",
+    ]  # fmt: skip
+
+
 def test_a_question_that_does_not_fit_alone_is_refused() -> None:
     with pytest.raises(InvalidTextError, match="shorten the question"):
         pack("why " * 200, [hit(1, "text")], Counter(words), 150)

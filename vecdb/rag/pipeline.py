@@ -162,8 +162,9 @@ def answer(
     prompt = pack(question, relevant, chat, budget)
     if not prompt.sources:
         raise InvalidTextError(
-            f"the question leaves no room for a source in a prompt of {budget} tokens: "
-            "shorten the question, or ask for a shorter answer (max_tokens)"
+            f"none of the sources fits beside the question into a prompt of {budget} tokens, not "
+            f"even the beginning of {shown(relevant[0].id)}: shorten the question, or ask for a "
+            "shorter answer (max_tokens)"
         )
     stream = chat.stream(prompt.messages, params)
     return AnswerEvents(_generate(question, prompt, stream, options.min_support), stream.close)

@@ -69,8 +69,8 @@ def pack(question: str, hits: Sequence[Hit], counter: TokenCounter, budget: int)
     """Put as many of the `hits` as fit before the question, the most relevant first.
 
     Repetitions of a better hit are left out; a hit that holds a better one and more takes its
-    place. The first hit that does not fit is trimmed to whole sentences, and dropped with all that
-    follow when too little of it would be left.
+    place. The first hit that does not fit is trimmed to whole sentences, and what follows is
+    dropped; it is passed over instead when too little of it would be left.
 
     Parameters
     ----------
@@ -113,7 +113,7 @@ def pack(question: str, hits: Sequence[Hit], counter: TokenCounter, budget: int)
         if trimmed is not None:
             sources.append(trimmed[0])
             tokens = trimmed[1]
-        break
+            break
     return Prompt(messages_for(question, sources), sources, tokens)
 
 
