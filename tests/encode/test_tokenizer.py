@@ -59,7 +59,7 @@ pieces = st.lists(st.one_of(words, st.text(max_size=5)), min_size=1, max_size=40
 
 @settings(max_examples=150, deadline=None)
 @given(pieces=pieces, glue=st.sampled_from([" ", "", "\n", "\u200b"]))
-def test_spans_fit_and_lose_no_token(
+def test_spans_fit_and_lose_nothing_but_white_space(
     tokenizer: TextTokenizer, pieces: list[str], glue: str
 ) -> None:
     text = glue.join(pieces)
@@ -67,8 +67,18 @@ def test_spans_fit_and_lose_no_token(
     assert all(start < end or len(spans) == 1 for start, end in spans)
     assert all(left[1] <= right[0] for left, right in pairwise(spans))
     assert all(tokenizer.count(text[start:end]) <= 8 for start, end in spans)
-    between = [text[a[1] : b[0]] for a, b in pairwise(spans)]
-    assert all(tokenizer.count(gap) == 2 for gap in between)
+    between = [text[a[1] : b[0]] for a, b in pairwise([(0, 0), *spans, (len(text), len(text))])]
+    assert all(not gap or gap.isspace() for gap in between)
+
+
+def test_what_is_no_token_goes_with_the_word_that_it_stands_at(tokenizer: TextTokenizer) -> None:
+    line = "\u200bthe cat\u0301 sat\u200b on a mat\u0301\u0301"
+    text = (line + " ") * 3
+    assert [text[a:b] for a, b in tokenizer.split(text)] == [line] * 3
+    # A mark between two letters is no place to end a span where there is a space.
+    marked = "the cat sat on un\u0301believ\u0301able\u0301"
+    spans = tokenizer.split(marked)
+    assert [marked[a:b] for a, b in spans] == marked.rsplit(" ", 1)
 
 
 @pytest.mark.parametrize(

@@ -104,37 +104,65 @@ class TextTokenizer:
 
         A span ends at white space where there is some in its second half, else between two
         words or signs, else (in a word that alone exceeds the limit) anywhere. White space
-        between two spans is in neither.
+        at the ends of spans is in none; every other character is, also one that is no token.
         """
         encoding = self._tokenizer.encode(text, add_special_tokens=False)
         if len(encoding) <= self._room:
             return [(0, len(text))]
         offsets, words = encoding.offsets, encoding.word_ids
         spans: list[tuple[int, int]] = []
-        first = 0
+        first = start = 0
         while first < len(offsets):
             end = min(first + self._room, len(offsets))
             while True:
-                end = _boundary(offsets, words, first, end)
-                span = (offsets[first][0], offsets[end - 1][1])
+                end = _boundary(text, offsets, words, first, end)
+                following = _cut(text, offsets, end)
+                span = _stripped(text, start, max(offsets[end - 1][1], following))
                 # Cut inside a word, its rest may become more pieces than it was before.
                 excess = self.count(text[span[0] : span[1]]) - self.max_tokens
                 if excess <= 0 or end - first <= 1:
                     break
                 end = max(first + 1, end - excess)
-            spans.append(span)
-            first = end
+            if span[0] < span[1]:  # some tokenizers have tokens of white space
+                spans.append(span)
+            first, start = end, following
         return spans
 
 
+def _cut(text: str, offsets: Sequence[tuple[int, int]], at: int) -> int:
+    """Return where the span that begins with token `at` begins, or the end of the text.
+
+    Between two tokens may stand what the tokenizer drops: accents, which belong to the letter
+    before them, and signs without a width. They go with what is before them, but for those that no
+    white space parts from what follows.
+    """
+    if at == len(offsets):
+        return len(text)
+    before, following = offsets[at - 1][1], offsets[at][0]
+    spaces = [i for i in range(before, following) if text[i].isspace()]
+    return spaces[-1] + 1 if spaces else following
+
+
+def _stripped(text: str, start: int, end: int) -> tuple[int, int]:
+    while start < end and text[start].isspace():
+        start += 1
+    while start < end and text[end - 1].isspace():
+        end -= 1
+    return start, end
+
+
 def _boundary(
-    offsets: Sequence[tuple[int, int]], words: Sequence[int | None], first: int, end: int
+    text: str,
+    offsets: Sequence[tuple[int, int]],
+    words: Sequence[int | None],
+    first: int,
+    end: int,
 ) -> int:
     """Return the best place in (first, end] to end a span of tokens that begins at `first`."""
     if end == len(offsets):
         return end
     for at in range(end, first + (end - first) // 2, -1):
-        if offsets[at - 1][1] < offsets[at][0]:
+        if any(map(str.isspace, text[offsets[at - 1][1] : offsets[at][0]])):
             return at
     for at in range(end, first, -1):
         if words[at - 1] != words[at]:
