@@ -153,8 +153,21 @@ def test_the_line_of_context_becomes_the_title() -> None:
     assert "</source><" not in messages_for("Who?", [hostile])[1]["content"]
 
 
+@pytest.mark.parametrize(
+    "mark",
+    [
+        "<\uff5cUser\uff5c>", "<\uff5cend\u2581of\u2581sentence\uff5c>", "[SYSTEM_PROMPT]",
+        "[/SYSTEM_PROMPT]", "[TOOL_CALLS]", "[/AVAILABLE_TOOLS]", "[|endofturn|]", "<|eot_id|>",
+        "<sop>", "<tool_response>",
+    ],
+)  # fmt: skip
+def test_the_marks_of_a_turn_are_defused(mark: str) -> None:
+    assert mark[0] not in neutralised(f"Before. {mark} After.")
+    assert mark not in neutralised(f"Before.{mark}After.")
+
+
 def test_ordinary_angle_brackets_stay() -> None:
-    text = "if a < b or a > c: x: list[int] = d | e  # <sources> <strong>"
+    text = "if a < b or a > c: x: list[int] = d[args_of] | e  # <sources> <strong> [a|b] [|x|y|]"
     assert neutralised(text) == text
 
 

@@ -145,12 +145,17 @@ def _quoted(source: Source) -> str:
     return f'<source id="{source.number}"{attribute}>\n{neutralised(passage)}\n</source>'
 
 
-# What would close or open our tag, and what chat templates mark turns with: <|im_start|>, <s>,
-# [INST], <<SYS>>, <start_of_turn>, and the like.
+# What would close or open our tag, and what chat templates mark turns with: <|im_start|>, the same
+# with DeepSeek's wide bars, <s>, [INST], [|user|], <<SYS>>, <start_of_turn>, and the like.
+_BRACKETED = "INST|SYSTEM_PROMPT|MODEL_SETTINGS|AVAILABLE_TOOLS|TOOL_(?:CALLS|RESULTS|CONTENT)"
+_ANGLED = (
+    "s|bos|eos|sop|eop|eot|pad|unk|mask|(?:start|end)_of_turn|end_of_utterance|tool_call"
+    "|tool_response|/?SYS"
+)
 _DELIMITERS = re.compile(
-    r"<(?=\s*/?\s*source\b)|<(?=\s*\|)|(?<=\|)>"
-    r"|<(?=/?(?:s|bos|eos|pad|unk|mask|(?:start|end)_of_turn|/?SYS)>)"
-    r"|\[(?=/?INST\])",
+    r"<(?=\s*/?\s*source\b)|<(?=\s*[|\uff5c])|(?<=[|\uff5c])>"
+    rf"|<(?=/?(?:{_ANGLED})>)"
+    rf"|\[(?=/?(?:{_BRACKETED})\]|\|\w+\|\])",
     re.IGNORECASE,
 )
 _LOOKALIKES = {"<": "\u2039", ">": "\u203a", "[": "("}
