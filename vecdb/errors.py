@@ -113,7 +113,7 @@ class InvalidParameterError(InvalidArgumentError):
 
 
 class InvalidPayloadError(InvalidArgumentError):
-    """A payload is not a JSON object, or is too large."""
+    """A payload is not a JSON object, is too large, or has a field that vecdb writes itself."""
 
 
 class InvalidFilterError(InvalidArgumentError):

@@ -223,8 +223,9 @@ def upsert(
         One JSON object, or None, for each id.
     long_text
         What to do with a text over the encoder's limit: ``"truncate"``, ``"chunk"`` (each text is
-        written as points ``"<id>#<n>"``) or ``"error"``. An embedded text takes the place of the
-        earlier one of its id, whether that is one point or chunks.
+        written as points ``"<id>#<n>"``; no payload may have a field ``chunk`` then) or
+        ``"error"``. An embedded text takes the place of the earlier one of its id, whether that
+        is one point or chunks.
     timeout
         Seconds until `vecdb.errors.DeadlineExceededError`.
 

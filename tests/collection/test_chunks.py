@@ -15,7 +15,7 @@ from tests.words import DIM, WordEncoder
 from vecdb.collection.commit import CommitQueue, Write
 from vecdb.database import Database
 from vecdb.encode import Encoded
-from vecdb.errors import DuplicateIdError, InvalidIdError
+from vecdb.errors import DuplicateIdError, InvalidIdError, InvalidPayloadError
 
 
 @pytest.fixture
@@ -46,6 +46,15 @@ def test_an_id_without_room_for_its_chunks_is_refused(docs: Any, size: int, text
     assert docs.count() == 0
     result = docs.upsert(["short", "x" * (size - 1)], texts=["a", text], long_text="chunk")
     assert [record.id for record in docs.get(result.ids)] == result.ids
+
+
+def test_a_field_that_chunks_would_replace_is_refused(docs: Any) -> None:
+    payloads = [{"a": 1}, {"chunk": None}]
+    with pytest.raises(InvalidPayloadError, match="payload of id 'e' has a field 'chunk'"):
+        docs.upsert(["d", "e"], texts=["one", "two"], payloads=payloads, long_text="chunk")
+    assert docs.count() == 0
+    docs.upsert(["d", "e"], texts=["one", "two"], payloads=payloads)
+    assert docs.get(["e"])[0].payload == {"chunk": None}
 
 
 @pytest.mark.parametrize("flushed", [False, True])

@@ -6,10 +6,11 @@ from collections.abc import Callable, Collection, Sequence
 
 from vecdb.collection.segments import Segments
 from vecdb.config import STR_ID_BYTES
-from vecdb.errors import DuplicateIdError, InvalidIdError
+from vecdb.errors import DuplicateIdError, InvalidIdError, InvalidPayloadError
 from vecdb.payload import decode_payload, encode_payload
 from vecdb.types import PointId, Record
 
+_FIELD = "chunk"
 _FIRST_BLOCK = 256
 _IDS_AT_ONCE = 16  # thousands of look-ups, while writers wait
 
@@ -38,25 +39,32 @@ def chunk_batch(
         If two of `ids` give one chunk the same id, as 1 and "1" do.
     InvalidIdError
         If an id leaves no room for its chunks' numbers.
+    InvalidPayloadError
+        If a payload has a field ``chunk`` of its own.
     """
     new_ids: list[PointId] = []
     new_texts: list[str] = []
     new_payloads: list[bytes | None] = []
+    fields = [{} if payload is None else decode_payload(payload) for payload in payloads]
     spelt: dict[str, PointId] = {}
-    for point_id in ids:
+    for point_id, own in zip(ids, fields, strict=True):
+        if _FIELD in own:
+            raise InvalidPayloadError(
+                f"payload of id {point_id!r:.100} has a field {_FIELD!r}, where long_text='chunk' "
+                "writes what a point is a chunk of: rename it"
+            )
         other = spelt.setdefault(str(point_id), point_id)
         if other is not point_id:
             raise DuplicateIdError(
                 f"ids {other!r:.100} and {point_id!r:.100} would both have chunks named "
                 f"{chunk_id(point_id, 0)!r:.100}: rename one of them"
             )
-    for point_id, text, payload in zip(ids, texts, payloads, strict=True):
+    for point_id, text, own in zip(ids, texts, fields, strict=True):
         for number, (start, end) in enumerate(split(text)):
             chunk = {"of": point_id, "number": number, "start": start, "end": end}
-            fields = {} if payload is None else decode_payload(payload)
             new_ids.append(_valid_chunk_id(point_id, number))
             new_texts.append(text[start:end])
-            new_payloads.append(encode_payload({**fields, "chunk": chunk}))
+            new_payloads.append(encode_payload({**own, _FIELD: chunk}))
     return new_ids, new_texts, new_payloads
 
 

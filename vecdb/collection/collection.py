@@ -178,9 +178,10 @@ class Collection:
         long_text
             What to do with a text over the encoder's token limit: ``truncate`` (the default)
             embeds what fits and names the id in the result; ``chunk`` writes each text as one or
-            more points ``"<id>#<n>"``, whose payload tells in ``chunk`` where it was cut; ``error``
-            refuses the batch. An embedded text takes the place of the earlier one of its id,
-            whether that is one point or chunks; points with `vectors` leave chunks alone.
+            more points ``"<id>#<n>"``, whose payload tells in ``chunk`` where it was cut, a field
+            that `payloads` must not have then; ``error`` refuses the batch. An embedded text takes
+            the place of the earlier one of its id, whether that is one point or chunks; points
+            with `vectors` leave chunks alone.
 
         Returns
         -------
