@@ -163,6 +163,24 @@ def test_the_prompt_keeps_room_for_the_answer() -> None:
     assert chat.count(chat.messages) <= 200
 
 
+def test_no_more_of_a_text_is_looked_at_than_could_fit() -> None:
+    class Recording(ScriptedChat):
+        longest = 0
+
+        def count(self, messages: Sequence[Message]) -> int:
+            self.longest = max(self.longest, *(len(message["content"]) for message in messages))
+            return super().count(messages)
+
+    text = "Use 4 spaces per indentation level. " + "The rest is of no use at all. " * 30_000
+    chat = Recording("Use 4 spaces.", context_tokens=400)
+    given = ask(chat, [Hit("long", 0.9, text)])
+    assert given.text.strip() == "Use 4 spaces."
+    assert chat.longest < 10 * 400
+    (citation,) = given.citations
+    assert text.startswith(given.sources[0].text)
+    assert text[citation.chunk_start : citation.chunk_end] == "Use 4 spaces per indentation level."
+
+
 @pytest.mark.parametrize("question", ["", "  \n", None, 7])
 def test_an_empty_question_is_refused_at_once(question: object) -> None:
     with pytest.raises(InvalidTextError, match="must be a str"):

@@ -15,6 +15,10 @@ from vecdb.rag.prompt import NO_ANSWER, Message, Prompt, pack
 from vecdb.rag.retrieve import Relevance, Retriever, relevant_hits
 from vecdb.types import AnswerEnd, Citation, Filter, FinishReason
 
+_CHARS_OF_A_TOKEN = 8
+"""About twice what text has in the mean. What is longer than a prompt of such tokens will be
+trimmed anyway, and to look at all of a megabyte takes seconds."""
+
 
 class GenerationLimit(Protocol):
     """What answering needs to know of a chat model's parameters."""
@@ -155,7 +159,9 @@ def answer(
     if not isinstance(question, str) or not question.strip():
         raise InvalidTextError(f"question={shown(question)}: must be a str that is not empty")
     budget = _prompt_budget(chat.context_tokens, params.max_tokens, options.prompt_tokens)
-    hits = retriever.retrieve(question, K.check(options.k), options.filter)
+    found = retriever.retrieve(question, K.check(options.k), options.filter)
+    most = _CHARS_OF_A_TOKEN * budget
+    hits = [hit._replace(text=hit.text and hit.text[:most]) for hit in found]
     relevant = relevant_hits(question, hits, retriever.metric, options.relevance)
     if not relevant:
         return AnswerEvents(_no_answer(), lambda: None)
