@@ -166,6 +166,19 @@ def test_what_a_newer_vecdb_wrote_is_not_given_up() -> None:
     assert store.exists(LOGS[1])
 
 
+def test_what_a_lost_replacement_deleted_is_named_too() -> None:
+    disk, store = simulated()
+    wal = Wal.open(store.within("c000001/wal"), after_seq=4)
+    replacement = Upsert([20], np.ones((1, 2), np.float32), deleted=["gone", 21])
+    wal.append([encode_operation(replacement)])
+    wal.close()
+    assert check_directory(store).ok
+    disk.corrupt(ROOT / LOGS[0], flip)
+    report = check_directory(store, repair=True, cut_wal=True)
+    assert "6 writes of 5 points in it can be read" in str(report)
+    assert ids_in(store, "log-5.ids") == [10, 11, "s1", 12, "s2", 20, "gone", 21]
+
+
 @pytest.mark.parametrize(
     ("name", "change", "left", "lost"),
     [
