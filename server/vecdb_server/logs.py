@@ -35,6 +35,8 @@ def log_to_stderr(level: int = logging.INFO) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(KeyValueFormatter())
     logging.basicConfig(level=level, handlers=[handler])
+    # It names every URL that is asked, and the decoder's may hold a password or a key.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
 def _value(value: object) -> str:

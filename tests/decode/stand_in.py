@@ -17,6 +17,7 @@ class StandIn:
         self.models = [{"id": "stand-in"}] if models is None else models
         self.responses: list[Respond] = []
         self.requests: list[dict[str, object]] = []
+        self.authorizations: list[str | None] = []
         self.api_key: str | None = None
         self.hung_up = threading.Event()
         stand_in = self
@@ -57,6 +58,7 @@ class StandIn:
         self._server.server_close()
 
     def _refused(self, handler: BaseHTTPRequestHandler) -> bool:
+        self.authorizations.append(handler.headers["authorization"])
         wanted = f"Bearer {self.api_key}"
         if self.api_key is None or handler.headers["authorization"] == wanted:
             return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 import json
 import socket
@@ -96,6 +97,31 @@ def test_key(server):
     with pytest.raises(UnauthenticatedError, match=r"401: bad key.*API key") as raised:
         load_chat_model(server.url, api_key="wr0ng")
     assert "wr0ng" not in str(raised.value)
+
+
+def test_a_password_in_the_url_is_sent_and_shown_nowhere(server):
+    url = server.url.replace("//", "//bob:s3cr%20et@")
+    chat = load_chat_model(url + "#stand-in")
+    server.responses = [status(500)]
+    with pytest.raises(DecoderError, match="500: not now") as failed:
+        list(chat.stream(MESSAGES))
+    basic = "Basic " + base64.b64encode(b"bob:s3cr et").decode()
+    assert server.authorizations == [basic, basic]
+    assert (chat.name, chat.provider) == ("stand-in", server.url)
+    with pytest.raises(ModelNotFoundError, match="no model 'else'") as unknown:
+        load_chat_model(url + "#else")
+    with pytest.raises(InvalidParameterError, match="api_key: the URL has a user") as both:
+        load_chat_model(url, api_key="k3y")
+    for raised in (failed, unknown, both):
+        assert "s3cr" not in str(raised.value)
+    assert "s3cr" not in repr(chat._endpoint)
+
+
+@pytest.mark.parametrize("url", ["http://bob:s3cr/et@h/v1", "HTTP://b:s3cr@[h/v1", "http://s3cr@"])
+def test_a_password_in_a_bad_url_is_not_shown(url):
+    with pytest.raises(InvalidParameterError, match="http://host:port/v1#model") as raised:
+        load_chat_model(url)
+    assert "s3cr" not in str(raised.value)
 
 
 def test_choosing_a_model(server):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -192,3 +194,15 @@ def test_an_unauthenticated_stream_of_requests_is_refused(start):
         with pytest.raises(grpc.RpcError) as caught:
             next(call(iter(())))
         assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+def test_the_log_does_not_name_the_urls_that_the_server_asks():
+    script = (
+        "import logging, vecdb_server.logs as logs; logs.log_to_stderr()\n"
+        "for name in 'httpx', 'vecdb': logging.getLogger(name).info('POST http://b:pw@h/v1')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stderr.count("\n") == 1
+    assert "logger=vecdb " in done.stderr

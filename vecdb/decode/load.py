@@ -70,7 +70,7 @@ def load_chat_model(
             f"activations={shown(activations)}: must be one of {get_args(ActivationType)}"
         )
     threads = None if threads is None else THREADS.check(threads)
-    if name_or_url.startswith(("http://", "https://")):
+    if name_or_url.lower().startswith(("http://", "https://")):
         from vecdb.decode.openai import OpenAIChatModel
 
         return OpenAIChatModel(

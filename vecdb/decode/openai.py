@@ -8,13 +8,13 @@ import threading
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from typing import Any
-from urllib.parse import urldefrag, urlsplit
 
 from vecdb.config import CONTEXT_TOKENS
 from vecdb.decode.base import GenerationParams, Message
 from vecdb.decode.chat_template import check_messages
 from vecdb.decode.openai_connection import Heard, OpenConnection
 from vecdb.decode.openai_http import parse_object, read_json, send, transport_errors
+from vecdb.decode.openai_url import Endpoint
 from vecdb.errors import (
     ClosedError,
     DecoderError,
@@ -63,9 +63,10 @@ class OpenAIChatModel:
     ----------
     url
         Base URL, such as ``http://127.0.0.1:11434/v1``; a fragment names the model. Without a
-        path, ``/v1`` is assumed.
+        path, ``/v1`` is assumed. A user and password in it are sent by basic authentication, and
+        shown nowhere.
     api_key
-        Sent as a bearer token.
+        Sent as a bearer token; not beside a user and password.
     model
         The model's name at the server; None takes the URL's fragment, or the only model there is.
     context_tokens
@@ -77,7 +78,7 @@ class OpenAIChatModel:
     ------
     InvalidParameterError
         If the URL is not one, or names no model and the server has several, or the key cannot be
-        sent.
+        sent, or there is a password as well.
     ModelNotFoundError
         If the server does not have the model.
     UnauthenticatedError, OverloadedError, UnavailableError, DeadlineExceededError, DecoderError
@@ -93,17 +94,23 @@ class OpenAIChatModel:
         context_tokens: int | None = None,
         timeout: float = 60.0,
     ) -> None:
-        self._url, fragment = _parse_url(url)
+        self._endpoint = Endpoint.parse(url)
         if api_key and not (api_key.isascii() and api_key.isprintable()):
             raise InvalidParameterError("api_key: must be printable ASCII characters")
+        if api_key and self._endpoint.auth:
+            raise InvalidParameterError(
+                "api_key: the URL has a user or password, and only one of the two can be sent: "
+                "leave one out"
+            )
         self._http = httpx.Client(
+            auth=self._endpoint.auth,
             headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
             timeout=httpx.Timeout(timeout, connect=min(timeout, 10.0)),
             # Only where a connection is made can a stream learn which one is its own.
             limits=httpx.Limits(max_keepalive_connections=0),
         )
         try:
-            self._name, told = self._choose(model or fragment or None)
+            self._name, told = self._choose(model or self._endpoint.model or None)
             given = told if context_tokens is None else context_tokens
             self._context_tokens = CONTEXT_TOKENS.check(given)
         except VecdbError:
@@ -122,8 +129,8 @@ class OpenAIChatModel:
 
     @property
     def provider(self) -> str:
-        """The server's URL."""
-        return self._url
+        """The server's URL, without user and password."""
+        return self._endpoint.base
 
     def count(self, messages: Sequence[Message]) -> int:
         """Return an estimate of the prompt's tokens that is rarely too low.
@@ -160,7 +167,7 @@ class OpenAIChatModel:
                 f"{self._context_tokens} tokens, answer included: shorten the messages"
             )
         body = _request_body(self._name, messages, params, min(params.max_tokens, room))
-        request = self._http.build_request("POST", f"{self._url}/chat/completions", json=body)
+        request = self._http.build_request("POST", self._endpoint.at("chat/completions"), json=body)
         return RemoteStream(self._http, request, prompt)
 
     def close(self) -> None:
@@ -169,7 +176,7 @@ class OpenAIChatModel:
 
     def _choose(self, wanted: str | None) -> tuple[str, int | None]:
         """Return the model's name and, if the server tells it, the size of its context."""
-        request = self._http.build_request("GET", f"{self._url}/models")
+        request = self._http.build_request("GET", self._endpoint.at("models"))
         try:
             models = read_json(send(self._http, request)).get("data")
         except ModelNotFoundError:
@@ -183,30 +190,16 @@ class OpenAIChatModel:
         if wanted is None:
             if len(by_name) != 1:
                 raise InvalidParameterError(
-                    f"{self._url} has {len(by_name)} models ({known}): "
+                    f"{self.provider} has {len(by_name)} models ({known}): "
                     "name one of them after a '#' in the URL"
                 )
             wanted = next(iter(by_name))
         # Ollama lists as "name:latest" what may be asked for as "name".
         entry = by_name.get(wanted) or by_name.get(f"{wanted}:latest")
         if entry is None:
-            raise ModelNotFoundError(f"{self._url} has no model {wanted!r}; it has: {known}")
+            raise ModelNotFoundError(f"{self.provider} has no model {wanted!r}; it has: {known}")
         told = (entry.get(field) for field in _CONTEXT_FIELDS)
         return wanted, next((size for size in told if isinstance(size, int)), None)
-
-
-def _parse_url(url: str) -> tuple[str, str]:
-    """Return the base URL, with its path, and the name of the model."""
-    form = f"url={url!r}: must be like http://host:port/v1#model"
-    try:
-        base, model = urldefrag(url)
-        parts = urlsplit(base)
-        httpx.URL(base).host.encode("idna")  # as it is looked up
-    except (ValueError, httpx.InvalidURL) as error:
-        raise InvalidParameterError(f"{form} ({error})") from None
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise InvalidParameterError(form)
-    return base.rstrip("/") + ("" if parts.path.strip("/") else "/v1"), model
 
 
 def _request_body(
