@@ -245,7 +245,7 @@ class CancelledError(VecdbError):
 
 
 class ClosedError(VecdbError):
-    """The database was closed before this call."""
+    """The database was closed before this call, or the client under it."""
 
 
 class DecoderError(VecdbError):

@@ -41,9 +41,26 @@ class AsyncConnection:
                 timeout=self._settings.deadline(call),
                 metadata=self._settings.metadata,
             )
-        except grpc.aio.AioRpcError as error:
-            raise error_of(error) from None
+        except (grpc.aio.AioRpcError, asyncio.CancelledError) as error:
+            raise self.failure(call.rpc, error) from None
         return call.parse(response)
+
+    def failure(
+        self, rpc: str, error: grpc.aio.AioRpcError | asyncio.CancelledError
+    ) -> BaseException:
+        """Return what to raise for a call that ended with `error`.
+
+        grpc raises `asyncio.CancelledError` also in tasks that nobody has cancelled, when the
+        channel is closed under them; that would end a TaskGroup as if all had gone well.
+        """
+        broken_off = ClosedError(f"{rpc} was broken off by close()")
+        if isinstance(error, asyncio.CancelledError):
+            task = asyncio.current_task()
+            ours = self._closed and not (task is not None and task.cancelling())
+            return broken_off if ours else error
+        if self._closed and error.code() is grpc.StatusCode.CANCELLED:
+            return broken_off
+        return error_of(error)
 
     def stream(self, call: Call[str | AnswerEnd]) -> AsyncAnswer:
         """Send a call that is answered by several messages."""
@@ -55,6 +72,7 @@ class AsyncConnection:
                 metadata=self._settings.metadata,
             ),
             call.parse,
+            functools.partial(self.failure, call.rpc),
         )
 
     async def close(self) -> None:
@@ -99,9 +117,15 @@ class AsyncAnswer:
     there once the iteration has ended, or after ``await answer.finish()``.
     """
 
-    def __init__(self, call: Any, parse: Callable[[Any], str | AnswerEnd]) -> None:
+    def __init__(
+        self,
+        call: Any,
+        parse: Callable[[Any], str | AnswerEnd],
+        failure: Callable[[Any], BaseException],
+    ) -> None:
         self._call = call
         self._parse = parse
+        self._failure = failure
         self._pieces: list[str] = []
         self._end: AnswerEnd | None = None
 
@@ -120,12 +144,12 @@ class AsyncAnswer:
                     self._pieces.append(event)
                     yield event
         except grpc.aio.AioRpcError as error:
-            raise error_of(error) from None
-        except asyncio.CancelledError:
+            raise self._failure(error) from None
+        except asyncio.CancelledError as error:
             # grpc raises this where another task has cancelled the call; this task then goes on.
             task = asyncio.current_task()
             if self._end is None or (task is not None and task.cancelling()):
-                raise
+                raise self._failure(error) from None
 
     async def _raise_for_status(self) -> None:
         if await self._call.code() is grpc.StatusCode.OK:

@@ -10,7 +10,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 import grpc
 
 from vecdb.answer import Answer
-from vecdb.errors import ClosedError
+from vecdb.errors import ClosedError, VecdbError
 from vecdb.types import AnswerEnd
 from vecdb_client import _calls
 from vecdb_client._calls import Call
@@ -37,33 +37,40 @@ class Connection:
 
     def run(self, call: Call[T]) -> T:
         """Send a call and wait for its result."""
-        packed = self._settings.packed(call)
         try:
-            response = self._sender(call.rpc)(
-                packed,
-                timeout=self._settings.deadline(call),
-                metadata=self._settings.metadata,
-            )
+            response = self._send(call)
         except grpc.RpcError as error:
-            raise error_of(error) from None
+            raise self.failure(call.rpc, error) from None
         return call.parse(response)
 
     def stream(self, call: Call[str | AnswerEnd]) -> AnswerEvents:
         """Send a call that is answered by several messages."""
-        packed = self._settings.packed(call)
-        return AnswerEvents(
-            self._sender(call.rpc)(
-                packed,
-                timeout=self._settings.deadline(call),
-                metadata=self._settings.metadata,
-            ),
-            call.parse,
-        )
+        return AnswerEvents(self._send(call), call.parse, functools.partial(self.failure, call.rpc))
+
+    def failure(self, rpc: str, error: Any) -> VecdbError:
+        """Return what to raise for a call that ended with grpc's `error`."""
+        if self._closed and error.code() is grpc.StatusCode.CANCELLED:
+            return ClosedError(f"{rpc} was broken off by close()")
+        return error_of(error)
 
     def close(self) -> None:
         """Break off what is running, and refuse every further call."""
         self._closed = True
         self._channel.close()
+
+    def _send(self, call: Call[Any]) -> Any:
+        packed = self._settings.packed(call)
+        sender = self._sender(call.rpc)
+        try:
+            return sender(
+                packed,
+                timeout=self._settings.deadline(call),
+                metadata=self._settings.metadata,
+            )
+        except ValueError:  # grpc's word for a channel that another thread has closed since
+            if not self._closed:
+                raise
+            raise ClosedError(f"{call.rpc} was called while close() ran") from None
 
     def _sender(self, rpc: str) -> Callable[..., Any]:
         if self._closed:
@@ -80,9 +87,15 @@ class Connection:
 class AnswerEvents:
     """The pieces of an answer as they come, then its end."""
 
-    def __init__(self, call: Any, parse: Callable[[Any], str | AnswerEnd]) -> None:
+    def __init__(
+        self,
+        call: Any,
+        parse: Callable[[Any], str | AnswerEnd],
+        failure: Callable[[Any], VecdbError],
+    ) -> None:
         self._call = call
         self._parse = parse
+        self._failure = failure
 
     def __iter__(self) -> Iterator[str | AnswerEnd]:
         return self
@@ -93,7 +106,7 @@ class AnswerEvents:
             if isinstance(event, AnswerEnd):
                 next(self._call, None)  # reads the status, so that the call ends as done
         except grpc.RpcError as error:
-            raise error_of(error) from None
+            raise self._failure(error) from None
         return event
 
     def close(self) -> None:

@@ -195,7 +195,7 @@ class TestAsk:
         next(iter(answer))
         client.close()
         assert engine.answers_over.wait(5)
-        with pytest.raises(errors.CancelledError):
+        with pytest.raises(errors.ClosedError):
             _ = answer.text
         with pytest.raises(errors.ClosedError):
             client.ping()
