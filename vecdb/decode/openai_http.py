@@ -82,7 +82,7 @@ def transport_errors(url: httpx.URL) -> Generator[None]:
         raise DeadlineExceededError(f"{url}: nothing came within the timeout") from error
     except SSEError as error:
         raise DecoderError(f"{url}: {error}") from error
-    except httpx.TransportError as error:
+    except (httpx.TransportError, UnicodeError) as error:  # the latter of a proxy's odd name
         raise UnavailableError(f"{url}: {error or type(error).__name__}") from error
 
 

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from vecdb.errors import UnavailableError
+from vecdb.errors import FailedPreconditionError, UnavailableError
 from vecdb.registry.extras import needs_extra
+from vecdb.registry.http_client import open_client
 
 with needs_extra():
     import httpx
@@ -58,10 +59,15 @@ class HubSource:
         url = f"{endpoint}/{self.repo}/resolve/{self.revision}/{self.path}"
         timeout = httpx.Timeout(_READ_SECONDS, connect=_CONNECT_SECONDS)
         try:
-            with httpx.stream("GET", url, follow_redirects=True, timeout=timeout) as response:
+            with (
+                open_client(follow_redirects=True, timeout=timeout) as http,
+                http.stream("GET", url) as response,
+            ):
                 response.raise_for_status()
                 yield from response.iter_bytes(_CHUNK_BYTES)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except FailedPreconditionError as error:
+            raise UnavailableError(str(error)) from error
+        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:  # a host's odd name
             raise UnavailableError(f"{url}: {error or type(error).__name__}") from error
 
 
