@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,7 @@ from vecdb.config import (
     SCRUB_SECONDS,
     K,
 )
-from vecdb.errors import CollectionNotFoundError, InvalidFilterError
+from vecdb.errors import CollectionNotFoundError, InvalidFilterError, MissingDependencyError
 from vecdb.version import VERSION
 
 if TYPE_CHECKING:
@@ -174,13 +175,25 @@ def list_models() -> None:
 @click.argument("names", nargs=-1)
 @reported
 def pull(names: tuple[str, ...]) -> None:
-    """Fetch models by name, or all of them; each file's SHA-256 is checked."""
+    """Fetch models by name, or all of them; each file's SHA-256 is checked.
+
+    Their graphs are made as well, so that the cache may be read-only from then on.
+    """
+    from vecdb.models import Models
     from vecdb.registry.models import fetch_all, find_model
     from vecdb.registry.models import list_models as known
 
     for model in [find_model(name) for name in names] or known():
         for name, path in fetch_all(model).items():
             say(f"{model.name}: {name} is in {path.parent}")
+        with closing(Models(decoder=model.name)) as loaded:
+            try:
+                if model.role == "encoder":
+                    loaded.encoder(model.name)
+                else:
+                    loaded.chat()
+            except MissingDependencyError as error:
+                say(f"{model.name}: fetched only: {error}")
 
 
 @main.command()

@@ -121,3 +121,18 @@ def test_an_output_that_cannot_be_written_is_one_line() -> None:
         )  # fmt: skip
     assert done.returncode == 1
     assert done.stderr == "Error: cannot write the output: No space left on device\n"
+
+
+def test_pulling_makes_the_graphs_as_well(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    made: list[str] = []
+
+    def load(name: str, **_: object) -> WordEncoder:
+        made.append(name)
+        return WordEncoder()
+
+    monkeypatch.setattr("vecdb.registry.models.fetch_all", lambda _: {"f": tmp_path / "f"})
+    monkeypatch.setattr("vecdb.models.load_encoder", load)
+    monkeypatch.setattr("vecdb.models.load_chat_model", load)
+    done = CliRunner().invoke(main, ["models", "pull"])
+    assert done.exit_code == 0, done.output
+    assert made == ["all-MiniLM-L6-v2", "SmolLM2-135M-Instruct"]

@@ -12,7 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from vecdb.errors import DiskFullError, ModelDigestError, ModelNotFoundError
+from vecdb.errors import (
+    DiskFullError,
+    ModelDigestError,
+    ModelNotFoundError,
+    StorageAccessError,
+)
 from vecdb.registry import cache as cache_module
 from vecdb.registry.cache import ModelCache, sha256_of
 from vecdb.registry.models import (
@@ -288,6 +293,49 @@ def test_full_disk(tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(cache_module.os, "fsync", full)
     with pytest.raises(DiskFullError, match=r"weights\.bin"):
         fetch(entry(), tmp_path / "cache", progress=False)
+
+
+@pytest.fixture
+def no_folder(tmp_path: Path) -> Path:
+    """A path below which nothing can be written, not even by root."""
+    (tmp_path / "file").write_bytes(b"")
+    return tmp_path / "file" / "cache"
+
+
+def test_cache_that_cannot_be_written(hub: Hub, no_folder: Path) -> None:
+    hub.files[URL] = CONTENT
+    with pytest.raises(StorageAccessError, match=f"cannot write {no_folder}"):
+        fetch(entry(), no_folder, progress=False)
+    assert not is_cached(entry(), no_folder)
+
+
+def test_cache_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = ModelCache(tmp_path)
+    path = cache.put(entry().sha256, "weights.bin", len(CONTENT), [CONTENT], "test")
+
+    def refuses(_: Path) -> str:
+        raise PermissionError(cache_module.errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(cache_module, "sha256_of", refuses)
+    with pytest.raises(StorageAccessError, match=f"cannot read {path}: Permission denied"):
+        fetch(entry(), tmp_path, progress=False)
+
+
+def test_derived_file_where_the_cache_cannot_be_written(
+    no_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    built: list[Path] = []
+
+    def build(path: Path) -> None:
+        built.append(path)
+        path.write_bytes(b"graph")
+
+    path = ModelCache(no_folder).derive("cd" * 32, "graph-1.onnx", build)
+    assert path.read_bytes() == b"graph"
+    assert path.parents[1].stat().st_mode & 0o077 == 0
+    assert f"cannot write {no_folder}" in caplog.text
+    assert ModelCache(no_folder).derive("cd" * 32, "graph-1.onnx", build) == path
+    assert len(built) == 1
 
 
 def test_derived_file_is_built_once_and_again_when_damaged(tmp_path: Path) -> None:

@@ -13,14 +13,31 @@ for 90 MB buy that a damaged disk never turns into wrong vectors.
 
 from __future__ import annotations
 
+import atexit
 import errno
+import functools
 import hashlib
+import logging
 import os
+import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from vecdb.errors import DiskFullError, ModelDigestError
+from vecdb.errors import DiskFullError, ModelDigestError, StorageAccessError, StorageIOError
+
+_log = logging.getLogger(__name__)
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_DENIED = {
+    errno.EACCES, errno.EPERM, errno.EROFS,
+    errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG,
+}  # fmt: skip
+"""Nothing can be written there; the second line, because something else is in the way."""
+
+_private_root_lock = threading.Lock()  # two threads make one folder
 
 
 def default_root() -> Path:
@@ -48,6 +65,12 @@ class ModelCache:
         """Return where the file of that digest and name lies once it is there."""
         return self.root / sha256 / name
 
+    def holds(self, sha256: str, name: str, size: int) -> bool:
+        """Tell whether the file lies there with its right size; the digest is not read."""
+        path = self.path(sha256, name)
+        with _reported("read", path):
+            return path.exists() and path.stat().st_size == size
+
     def find(self, sha256: str, name: str) -> Path | None:
         """Return the verified file, or None when it is not in the cache.
 
@@ -55,11 +78,14 @@ class ModelCache:
         ------
         ModelDigestError
             If a file lies there with other contents.
+        StorageAccessError, StorageIOError
+            If it cannot be read.
         """
         path = self.path(sha256, name)
-        if not path.exists():
-            return None
-        found = sha256_of(path)
+        with _reported("read", path):
+            if not path.exists():
+                return None
+            found = sha256_of(path)
         if found != sha256:
             raise ModelDigestError(
                 f"{path}: SHA-256 is {found}, but must be {sha256}; "
@@ -76,6 +102,8 @@ class ModelCache:
             If the contents are not those of the digest, or longer than `size` bytes.
         DiskFullError
             If the disk has no room for them.
+        StorageAccessError, StorageIOError
+            If the directory cannot be written.
         """
         digest = hashlib.sha256()
         total = 0
@@ -101,17 +129,35 @@ class ModelCache:
         """Return the file `name` made from the weights of digest `sha256`, building it if needed.
 
         `name` must contain the version of whatever builds it. A derived file that is damaged
-        is built again.
+        is built again. Where the cache cannot be written, it is built for this process only.
 
         Parameters
         ----------
         build
             Writes the file to the path it is given.
+
+        Raises
+        ------
+        DiskFullError
+            If the disk has no room for it.
+        StorageAccessError, StorageIOError
+            If it can be written nowhere.
         """
+        try:
+            return self._derive(sha256, name, build)
+        except StorageAccessError as error:
+            with _private_root_lock, _reported("write", Path(tempfile.gettempdir())):
+                private = ModelCache(_private_root())
+            _log.warning("%s: %s is made in %s until this process ends", error, name, private.root)
+            return private._derive(sha256, name, build)
+
+    def _derive(self, sha256: str, name: str, build: Callable[[Path], None]) -> Path:
         path = self.path(sha256, name)
         recorded = path.with_name(f"{name}.sha256")
-        if path.exists() and recorded.exists() and recorded.read_text().strip() == sha256_of(path):
-            return path
+        with _reported("read", path):
+            there = path.exists() and recorded.exists()
+            if there and recorded.read_text().strip() == sha256_of(path):
+                return path
 
         built = ""
 
@@ -126,7 +172,7 @@ class ModelCache:
 
     def _publish(self, path: Path, write: Callable[[Path], None]) -> Path:
         """Let `write` fill a temporary file, make it durable and rename it to `path`."""
-        try:
+        with _reported("write", path):
             path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix=".partial-", dir=path.parent) as folder:
                 temporary = Path(folder) / path.name
@@ -134,12 +180,30 @@ class ModelCache:
                 with temporary.open("rb+") as file:
                     os.fsync(file.fileno())
                 temporary.replace(path)
-        except OSError as error:
-            if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-                raise DiskFullError(f"no room for {path}: {error.strerror}") from error
-            raise
         return path
 
 
 def _write_text(path: Path, text: str) -> None:
     path.write_text(text)
+
+
+@contextmanager
+def _reported(action: str, path: Path) -> Iterator[None]:
+    """Turn an OSError into the vecdb error that says what it means for the cache."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise DiskFullError(f"no room for {path}: {error.strerror}") from error
+        reason = f"cannot {action} {path}: {error.strerror or error}"
+        if error.errno in _DENIED:
+            raise StorageAccessError(reason) from error
+        raise StorageIOError(reason) from error
+
+
+@functools.cache
+def _private_root() -> Path:
+    """Return a folder that only this user can read, and that goes when this process ends."""
+    root = Path(tempfile.mkdtemp(prefix="vecdb-models-"))
+    atexit.register(shutil.rmtree, root, ignore_errors=True)
+    return root

@@ -148,8 +148,7 @@ def find_model(name: str, role: Literal["encoder", "decoder"] | None = None) -> 
 
 def is_cached(file: ModelFile, cache_dir: Path | str | None = None) -> bool:
     """Tell whether the file lies in the cache with its right size (the digest is not read)."""
-    path = ModelCache(cache_dir).path(file.sha256, file.name)
-    return path.exists() and path.stat().st_size == file.size
+    return ModelCache(cache_dir).holds(file.sha256, file.name, file.size)
 
 
 def fetch(file: ModelFile, cache_dir: Path | str | None = None, *, progress: bool = True) -> Path:
@@ -168,6 +167,8 @@ def fetch(file: ModelFile, cache_dir: Path | str | None = None, *, progress: boo
         If the file in the cache, or every one that could be had, has another SHA-256.
     ModelNotFoundError
         If no source could deliver the file; the message says what each answered.
+    DiskFullError, StorageAccessError, StorageIOError
+        If the cache has no room for it, or cannot be written or read.
     """
     return _fetch([file], cache_dir, progress)[0]
 
