@@ -15,7 +15,7 @@ from tests.decode import stand_in as server_side
 from tests.decode.make_golden import QUESTIONS
 from tests.decode.stand_in import StandIn, chunk, says, sends, status
 from vecdb.decode import GenerationParams, load_chat_model, openai_http
-from vecdb.decode.openai import estimated_tokens
+from vecdb.decode.estimate import estimated_tokens
 from vecdb.errors import (
     ClosedError,
     DeadlineExceededError,

@@ -1,0 +1,123 @@
+"""An answer as an OpenAI-compatible server streams it."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from typing import Any
+
+from vecdb.config import CONTEXT_TOKENS
+from vecdb.decode.openai_connection import Heard, OpenConnection
+from vecdb.decode.openai_http import parse_object, send, transport_errors
+from vecdb.errors import DecoderError, VecdbError
+from vecdb.registry.extras import needs_extra
+from vecdb.types import FinishReason
+
+with needs_extra():
+    import httpx
+    from httpx_sse import EventSource
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+"""Half of a pair, which JSON may name and no encoding has."""
+
+
+class RemoteStream:
+    """An answer as a server sends it. Any thread may close it."""
+
+    def __init__(self, http: httpx.Client, request: httpx.Request, prompt_tokens: int) -> None:
+        self.prompt_tokens = prompt_tokens
+        self.completion_tokens = 0
+        """Pieces received, which most servers send token by token; exact if the server tells."""
+        self.finish_reason: FinishReason | None = None
+        self._request = request
+        self._connection = OpenConnection(request)
+        self._closed = threading.Event()
+        self._pieces = self._text(http)
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        return next(self._pieces)
+
+    def close(self) -> None:
+        """End the connection, at which servers stop generating; who waits for text gets the end."""
+        self._closed.set()
+        if self.finish_reason is None:
+            self.finish_reason = FinishReason.CANCELLED
+        self._connection.hang_up()
+
+    def _text(self, http: httpx.Client) -> Generator[str]:
+        if self._closed.is_set():
+            return
+        try:
+            with closing(send(http, self._request, self._closed)) as response:
+                heard = Heard(response, http.timeout.read)
+                with transport_errors(self._request.url):
+                    yield from self._events(EventSource(response), heard)
+        except (httpx.StreamError, VecdbError):
+            # Hanging up under a thread that reads makes the read fail.
+            if not self._closed.is_set():
+                raise
+
+    def _events(self, source: EventSource, heard: Heard) -> Generator[str]:
+        reason: str | None = None
+        for event in source.iter_sse():
+            if self._closed.is_set():
+                return
+            if event.data == "[DONE]":
+                break
+            chunk = parse_object(event.data, self._request.url)
+            piece, ended = self._delta(chunk)
+            reason = ended or reason
+            if piece:
+                yield piece
+            heard.now()
+        else:
+            if reason is None and not self._closed.is_set():
+                raise DecoderError(f"{self._request.url}: the stream broke off before its end")
+        if not self._closed.is_set():
+            if reason == "content_filter":
+                raise DecoderError(f"{self._request.url}: a content filter cut the answer off")
+            length = reason == "length"
+            self.finish_reason = FinishReason.LENGTH if length else FinishReason.STOP
+
+    def _delta(self, chunk: dict[str, Any]) -> tuple[str, str | None]:
+        """Return the text of a chunk and why the answer ended with it, if it did."""
+        url = self._request.url
+        if "error" in chunk:
+            raise DecoderError(f"{url}: the server failed: {chunk['error']!r:.300}")
+        usage = chunk.get("usage")
+        choices = chunk.get("choices")
+        if not isinstance(choices, list):
+            raise DecoderError(f"{url}: a chunk has no list 'choices': {str(chunk)[:300]}")
+        piece, reason = "", None
+        if choices:  # a chunk that only tells the usage has none
+            try:
+                piece = choices[0]["delta"].get("content") or ""
+                reason = choices[0].get("finish_reason")
+            except (KeyError, TypeError, AttributeError) as error:
+                raise DecoderError(f"{url}: unexpected chunk {str(chunk)[:300]}") from error
+            if not isinstance(piece, str):
+                raise DecoderError(f"{url}: the content of a chunk is not a string: {piece!r}")
+            if not piece.isascii() and _SURROGATE.search(piece):
+                raise DecoderError(f"{url}: the content of a chunk is not Unicode: {piece!r:.300}")
+            self.completion_tokens += bool(piece)
+        if isinstance(usage, dict):
+            self.prompt_tokens = self._told(usage, "prompt_tokens", self.prompt_tokens)
+            self.completion_tokens = self._told(usage, "completion_tokens", self.completion_tokens)
+        return piece, reason
+
+    def _told(self, usage: dict[str, Any], name: str, otherwise: int) -> int:
+        """Return a count that the server told, or `otherwise` where it told none."""
+        count = usage.get(name)
+        if count is None:
+            return otherwise
+        if type(count) is not int or not 0 <= count <= CONTEXT_TOKENS.greatest:
+            raise DecoderError(
+                f"{self._request.url}: {name} of the usage is {count!r:.100}: must be an integer "
+                f"from 0 to {CONTEXT_TOKENS.greatest}"
+            )
+        return count
