@@ -90,6 +90,10 @@ def test_length_and_usage(server, chat):
     assert "".join(stream) == "x"
     assert stream.finish_reason is FinishReason.LENGTH
     assert (stream.prompt_tokens, stream.completion_tokens) == (11, 5)
+    server.responses = [says("x", reason="model_length")]
+    stream = chat.stream(MESSAGES)
+    list(stream)
+    assert stream.finish_reason is FinishReason.LENGTH
 
 
 def test_key(server):
@@ -239,6 +243,8 @@ def test_error_that_is_not_json(server, chat):
         (['{"error": {"message": "out of memory"}}'], "out of memory"),
         ([chunk("half an ans")], "broke off"),
         ([chunk("half", "content_filter"), "[DONE]"], "content filter"),
+        ([chunk("half"), chunk(reason="error"), "[DONE]"], "server failed within the answer"),
+        ([chunk("half"), chunk(reason="abort"), "[DONE]"], "server broke the answer off"),
         ([chunk("a \ud800 b")], "not Unicode"),
         (['{"choices":' + "[" * 100_000 + "]" * 100_000 + "}"], "not JSON"),
         (['{"choices":' + "9" * 5_000 + "}"], "not JSON"),
@@ -255,6 +261,38 @@ def test_malformed_answers(server, chat, events, message):
     with pytest.raises(DecoderError, match=message):
         list(chat.stream(MESSAGES))
     assert len(server.requests) == 1
+
+
+OTHER_CHOICE = json.dumps({"choices": [{"index": 1, "delta": {"content": "B"}}]})
+NO_CHOICES = json.dumps({"choices": None, "usage": {"prompt_tokens": 5}})
+NO_DELTA = json.dumps({"choices": [{"delta": None, "finish_reason": "stop"}]})
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [json.dumps({"error": None, **json.loads(chunk("é"))}), chunk(reason="stop"), "[DONE]"],
+        [chunk("é"), chunk(reason="stop"), NO_CHOICES, "[DONE]"],
+        [chunk("é"), NO_DELTA],
+        [chunk("é"), chunk(reason="stop"), "[DONE] "],
+        [OTHER_CHOICE, chunk("é"), chunk(reason="stop"), "[DONE]"],
+        [chunk("é"), '\nid: 1\n\nretry: 3000\n\ndata: {"choices": []}', chunk(reason="eos")],
+    ],
+)
+def test_answers_of_many_kinds_of_server(server, chat, events):
+    server.responses = [sends(*events)]
+    stream = chat.stream(MESSAGES)
+    assert list(stream) == ["é"]
+    assert stream.finish_reason is FinishReason.STOP
+    assert stream.completion_tokens == 1
+
+
+def test_a_stream_is_utf_8_whatever_its_headers_say(server, chat):
+    text = f"\ufeffdata: {chunk('first ')}\n\ndata: {chunk('Bücher')}\n\ndata: [DONE]\n\n"
+    text = text.replace("\\u00fc", "ü")
+    kind = "text/event-stream; charset=iso-8859-1"
+    server.responses = [lambda handler: server_side.send_text(handler, 200, text, kind)]
+    assert list(chat.stream(MESSAGES)) == ["first ", "Bücher"]
 
 
 def test_an_answer_that_is_no_stream(server, chat):

@@ -22,6 +22,15 @@ with needs_extra():
 _SURROGATE = re.compile("[\ud800-\udfff]")
 """Half of a pair, which JSON may name and no encoding has."""
 
+_ENDED_BY_LENGTH = {"length", "max_tokens", "model_length"}
+_FAILED = {
+    "content_filter": "a content filter cut the answer off",
+    "error": "the server failed within the answer",
+    "abort": "the server broke the answer off",
+    "insufficient_system_resource": "the server had no room to go on with the answer",
+}
+"""Why an answer ended that is none; every other word is a whole answer's."""
+
 
 class RemoteStream:
     """An answer as a server sends it. Any thread may close it."""
@@ -55,6 +64,8 @@ class RemoteStream:
         try:
             with closing(send(http, self._request, self._closed)) as response:
                 heard = Heard(response, http.timeout.read)
+                # Streams of events are UTF-8 whatever a header says, and may begin with its mark.
+                response.encoding = "utf-8-sig"
                 with transport_errors(self._request.url):
                     yield from self._events(EventSource(response), heard)
         except (httpx.StreamError, VecdbError):
@@ -67,11 +78,14 @@ class RemoteStream:
         for event in source.iter_sse():
             if self._closed.is_set():
                 return
-            if event.data == "[DONE]":
+            data = event.data.strip()
+            if data == "[DONE]":
                 break
-            chunk = parse_object(event.data, self._request.url)
+            if not data:  # it names an id or a time to wait, and is no event
+                continue
+            chunk = parse_object(data, self._request.url)
             piece, ended = self._delta(chunk)
-            reason = ended or reason
+            reason = str(ended) if ended else reason
             if piece:
                 yield piece
             heard.now()
@@ -79,27 +93,30 @@ class RemoteStream:
             if reason is None and not self._closed.is_set():
                 raise DecoderError(f"{self._request.url}: the stream broke off before its end")
         if not self._closed.is_set():
-            if reason == "content_filter":
-                raise DecoderError(f"{self._request.url}: a content filter cut the answer off")
-            length = reason == "length"
+            if reason in _FAILED:
+                raise DecoderError(f"{self._request.url}: {_FAILED[reason]}")
+            length = reason in _ENDED_BY_LENGTH
             self.finish_reason = FinishReason.LENGTH if length else FinishReason.STOP
 
-    def _delta(self, chunk: dict[str, Any]) -> tuple[str, str | None]:
+    def _delta(self, chunk: dict[str, Any]) -> tuple[str, Any]:
         """Return the text of a chunk and why the answer ended with it, if it did."""
         url = self._request.url
-        if "error" in chunk:
+        if chunk.get("error"):
             raise DecoderError(f"{url}: the server failed: {chunk['error']!r:.300}")
         usage = chunk.get("usage")
-        choices = chunk.get("choices")
-        if not isinstance(choices, list):
+        choices = chunk.get("choices", ())
+        if not isinstance(choices, list | None):
             raise DecoderError(f"{url}: a chunk has no list 'choices': {str(chunk)[:300]}")
         piece, reason = "", None
-        if choices:  # a chunk that only tells the usage has none
-            try:
-                piece = choices[0]["delta"].get("content") or ""
-                reason = choices[0].get("finish_reason")
-            except (KeyError, TypeError, AttributeError) as error:
-                raise DecoderError(f"{url}: unexpected chunk {str(chunk)[:300]}") from error
+        try:
+            # A chunk that only tells the usage has none; one that was not asked for is left out.
+            for choice in choices or ():
+                if not choice.get("index"):
+                    piece = (choice["delta"] or {}).get("content") or ""
+                    reason = choice.get("finish_reason")
+        except (KeyError, TypeError, AttributeError) as error:
+            raise DecoderError(f"{url}: unexpected chunk {str(chunk)[:300]}") from error
+        if piece:
             if not isinstance(piece, str):
                 raise DecoderError(f"{url}: the content of a chunk is not a string: {piece!r}")
             if not piece.isascii() and _SURROGATE.search(piece):
