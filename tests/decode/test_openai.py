@@ -405,13 +405,14 @@ def test_closing_wakes_a_thread_that_waits(server, chat, respond):
     assert len(server.requests) == 1
 
 
-def test_signs_of_life_are_no_answer(server):
+@pytest.mark.parametrize("sign", [": ping", f"data: {chunk('')}"])
+def test_signs_of_life_are_no_answer(server, sign):
     from vecdb.decode.openai import OpenAIChatModel
 
     def pings(handler):
         sends(chunk("Wait"))(handler)
-        while True:
-            handler.wfile.write(b": ping\n\n")
+        for _ in range(500):
+            handler.wfile.write(f"{sign}\n\n".encode())
             time.sleep(0.01)
 
     chat = OpenAIChatModel(server.url, timeout=0.2)
@@ -420,6 +421,55 @@ def test_signs_of_life_are_no_answer(server):
     assert next(stream) == "Wait"
     with pytest.raises(DeadlineExceededError, match="signs of life"):
         next(stream)
+
+
+def test_a_model_that_thinks_is_not_silent(server):
+    from vecdb.decode.openai import OpenAIChatModel
+
+    def thinks(handler):
+        sends()(handler)
+        thought = json.dumps({"choices": [{"delta": {"content": "", "reasoning_content": "hm"}}]})
+        for _ in range(30):
+            handler.wfile.write(f"data: {thought}\n\n".encode())
+            time.sleep(0.02)
+        handler.wfile.write(f"data: {chunk('Yes')}\n\ndata: [DONE]\n\n".encode())
+
+    chat = OpenAIChatModel(server.url, timeout=0.3)
+    server.responses = [thinks]
+    assert list(chat.stream(MESSAGES)) == ["Yes"]
+
+
+def test_an_event_without_an_end(server, chat):
+    def endless_event(handler):
+        sends()(handler)
+        handler.wfile.write(b"data: ")
+        for _ in range(100):
+            handler.wfile.write(b"x" * 1_000_000)
+
+    server.responses = [endless_event]
+    with pytest.raises(DecoderError, match="bytes came that say nothing"):
+        list(chat.stream(MESSAGES))
+    assert server.hung_up.wait(5)
+
+
+def test_a_server_that_does_not_heed_max_tokens(server, chat):
+    server.responses = [endless]
+    stream = chat.stream(MESSAGES, GenerationParams(max_tokens=8))
+    assert 8 < len(list(stream)) < 1_000
+    assert stream.finish_reason is FinishReason.LENGTH
+    assert server.hung_up.wait(5)
+
+
+@pytest.mark.parametrize("size", [1, 4, 400])
+def test_what_a_server_that_heeds_it_may_send(server, chat, size):
+    text = (
+        "The answer, in fifty tokens: " + "=" * 80 + "\n" + "1234567890" * 9 + " extraordinary" * 20
+    )
+    pieces = [text[at : at + size] for at in range(0, len(text), size)]
+    server.responses = [says(*pieces)]
+    stream = chat.stream(MESSAGES, GenerationParams(max_tokens=50))
+    assert "".join(stream) == text
+    assert stream.finish_reason is FinishReason.STOP
 
 
 def test_prompt_over_the_context(server):

@@ -15,7 +15,12 @@ def estimated_tokens(text: str) -> int:
     other blanks, one per three (English words take one token per four or five); other characters,
     two per three bytes of UTF-8 (a Chinese character has three, and takes one to three tokens).
     """
+    return math.ceil(token_estimate(text))
+
+
+def token_estimate(text: str) -> float:
+    """Return the same, not rounded: what the pieces of a text add up to is about right for it."""
     alone = len(_ALONE.findall(text))
     characters = sum(character < "\x80" for character in text)
     others = len(text.encode("utf-8", "replace")) - characters
-    return alone + math.ceil((characters - alone + 2 * others) / 3)
+    return alone + (characters - alone + 2 * others) / 3

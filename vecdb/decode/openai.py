@@ -52,7 +52,8 @@ class OpenAIChatModel:
     context_tokens
         The size of its context; None takes what the server says, else 4,096.
     timeout
-        Seconds to wait for each next piece of an answer, and, at most 10, for a connection.
+        Seconds to wait for each next piece of an answer, or of what the model thinks before it,
+        and, at most 10, for a connection.
 
     Raises
     ------
@@ -129,7 +130,8 @@ class OpenAIChatModel:
         """Answer `messages`; the request is made when the result is first iterated.
 
         ``top_k``, ``min_p`` and ``repetition_penalty`` are sent only when they are set, since
-        OpenAI's own endpoint refuses them; ``stop_token_ids`` is not sent.
+        OpenAI's own endpoint refuses them; ``stop_token_ids`` is not sent. An answer that goes on
+        far beyond ``max_tokens`` is cut off.
 
         Raises
         ------
@@ -148,9 +150,10 @@ class OpenAIChatModel:
                 f"the prompt has about {prompt} tokens, but the context of {self._name} is "
                 f"{self._context_tokens} tokens, answer included: shorten the messages"
             )
-        body = _request_body(self._name, messages, params, min(params.max_tokens, room))
+        most = min(params.max_tokens, room)
+        body = _request_body(self._name, messages, params, most)
         request = self._http.build_request("POST", self._endpoint.at("chat/completions"), json=body)
-        return RemoteStream(self._http, request, prompt)
+        return RemoteStream(self._http, request, prompt, most)
 
     def close(self) -> None:
         """Close the connections."""

@@ -9,11 +9,13 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from vecdb.errors import DeadlineExceededError
+from vecdb.errors import DeadlineExceededError, DecoderError
 from vecdb.registry.extras import needs_extra
 
 with needs_extra():
     import httpx
+
+_MOST_BYTES = 4 << 20
 
 
 class OpenConnection:
@@ -53,8 +55,8 @@ class OpenConnection:
 class Heard:
     """Ends a response that goes on without saying anything.
 
-    Comments keep a connection alive and are no part of an answer, so a limit on each read, which
-    they satisfy, does not end it.
+    Comments and empty pieces keep a connection alive and are no part of an answer, so a limit on
+    each read, which they satisfy, does not end it.
     """
 
     def __init__(self, response: httpx.Response, seconds: float | None) -> None:
@@ -66,15 +68,21 @@ class Heard:
     def now(self) -> None:
         """Take note that something was said."""
         self._last = time.monotonic()
+        self._bytes = 0
 
-    def check(self) -> None:
-        """Look at the clock.
+    def check(self, size: int) -> None:
+        """Look at the clock, when `size` bytes more have come.
 
         Raises
         ------
         DeadlineExceededError
             If nothing was said for too long.
+        DecoderError
+            If nothing was said in too many bytes, which an event without an end keeps in memory.
         """
+        self._bytes += size
+        if self._bytes > _MOST_BYTES:
+            raise DecoderError(f"{self._url}: {self._bytes} bytes came that say nothing")
         if self._seconds is not None and time.monotonic() - self._last > self._seconds:
             raise DeadlineExceededError(
                 f"{self._url}: nothing but signs of life came within the timeout"
@@ -88,7 +96,7 @@ class _Watched(httpx.SyncByteStream):
 
     def __iter__(self) -> Iterator[bytes]:
         for part in self._stream:
-            self._heard.check()
+            self._heard.check(len(part))
             yield part
 
     def close(self) -> None:

@@ -6,9 +6,10 @@ import re
 import threading
 from collections.abc import Generator, Iterator
 from contextlib import closing
-from typing import Any
+from typing import Any, NamedTuple
 
 from vecdb.config import CONTEXT_TOKENS
+from vecdb.decode.estimate import token_estimate
 from vecdb.decode.openai_connection import Heard, OpenConnection
 from vecdb.decode.openai_http import parse_object, send, transport_errors
 from vecdb.errors import DecoderError, VecdbError
@@ -31,16 +32,35 @@ _FAILED = {
 }
 """Why an answer ended that is none; every other word is a whole answer's."""
 
+_MOST_TIMES = 4
+_MOST_BESIDE = 256
+"""An answer is cut at so many times as many tokens as were asked for, and these: no server that
+heeds the limit comes to that, however much the estimate of its tokens is above their number."""
+
+
+class _Delta(NamedTuple):
+    """What a chunk adds to the answer: text, and why the answer ended with it, if it did.
+
+    `says` is whether there is anything in it, which may also be what a model thinks.
+    """
+
+    text: str
+    reason: Any
+    says: bool
+
 
 class RemoteStream:
     """An answer as a server sends it. Any thread may close it."""
 
-    def __init__(self, http: httpx.Client, request: httpx.Request, prompt_tokens: int) -> None:
+    def __init__(
+        self, http: httpx.Client, request: httpx.Request, prompt_tokens: int, max_tokens: int
+    ) -> None:
         self.prompt_tokens = prompt_tokens
         self.completion_tokens = 0
         """Pieces received, which most servers send token by token; exact if the server tells."""
         self.finish_reason: FinishReason | None = None
         self._request = request
+        self._most_tokens = _MOST_TIMES * max_tokens + _MOST_BESIDE
         self._connection = OpenConnection(request)
         self._closed = threading.Event()
         self._pieces = self._text(http)
@@ -75,6 +95,7 @@ class RemoteStream:
 
     def _events(self, source: EventSource, heard: Heard) -> Generator[str]:
         reason: str | None = None
+        tokens = 0.0
         for event in source.iter_sse():
             if self._closed.is_set():
                 return
@@ -84,11 +105,16 @@ class RemoteStream:
             if not data:  # it names an id or a time to wait, and is no event
                 continue
             chunk = parse_object(data, self._request.url)
-            piece, ended = self._delta(chunk)
-            reason = str(ended) if ended else reason
-            if piece:
-                yield piece
-            heard.now()
+            delta = self._delta(chunk)
+            reason = str(delta.reason) if delta.reason else reason
+            if delta.text:
+                yield delta.text
+                tokens += token_estimate(delta.text)
+            if tokens > self._most_tokens:
+                reason = "length"
+                break
+            if delta.says:
+                heard.now()
         else:
             if reason is None and not self._closed.is_set():
                 raise DecoderError(f"{self._request.url}: the stream broke off before its end")
@@ -98,8 +124,7 @@ class RemoteStream:
             length = reason in _ENDED_BY_LENGTH
             self.finish_reason = FinishReason.LENGTH if length else FinishReason.STOP
 
-    def _delta(self, chunk: dict[str, Any]) -> tuple[str, Any]:
-        """Return the text of a chunk and why the answer ended with it, if it did."""
+    def _delta(self, chunk: dict[str, Any]) -> _Delta:
         url = self._request.url
         if chunk.get("error"):
             raise DecoderError(f"{url}: the server failed: {chunk['error']!r:.300}")
@@ -107,13 +132,15 @@ class RemoteStream:
         choices = chunk.get("choices", ())
         if not isinstance(choices, list | None):
             raise DecoderError(f"{url}: a chunk has no list 'choices': {str(chunk)[:300]}")
-        piece, reason = "", None
+        piece, reason, says = "", None, False
         try:
             # A chunk that only tells the usage has none; one that was not asked for is left out.
             for choice in choices or ():
                 if not choice.get("index"):
-                    piece = (choice["delta"] or {}).get("content") or ""
+                    delta = choice["delta"] or {}
+                    piece = delta.get("content") or ""
                     reason = choice.get("finish_reason")
+                    says = any(value for name, value in delta.items() if name != "role")
         except (KeyError, TypeError, AttributeError) as error:
             raise DecoderError(f"{url}: unexpected chunk {str(chunk)[:300]}") from error
         if piece:
@@ -125,7 +152,7 @@ class RemoteStream:
         if isinstance(usage, dict):
             self.prompt_tokens = self._told(usage, "prompt_tokens", self.prompt_tokens)
             self.completion_tokens = self._told(usage, "completion_tokens", self.completion_tokens)
-        return piece, reason
+        return _Delta(piece, reason, says)
 
     def _told(self, usage: dict[str, Any], name: str, otherwise: int) -> int:
         """Return a count that the server told, or `otherwise` where it told none."""
