@@ -232,6 +232,72 @@ def test_error_that_is_not_json(server, chat):
         list(chat.stream(MESSAGES))
 
 
+def begin(handler, code, kind="application/json", **headers):
+    handler.send_response(code)
+    handler.send_header("content-type", kind)
+    for name, value in headers.items():
+        handler.send_header(name.replace("_", "-"), value)
+    handler.end_headers()
+
+
+def test_an_error_that_comes_in_drops(server):
+    from vecdb.decode.openai import OpenAIChatModel
+
+    def drips(handler):
+        begin(handler, 500)
+        for _ in range(100):
+            handler.wfile.write(b"oh")
+            time.sleep(0.05)
+
+    chat = OpenAIChatModel(server.url, timeout=0.3)
+    server.responses = [drips]
+    began = time.monotonic()
+    with pytest.raises(DecoderError, match=r"answered 500: (oh)+$"):
+        list(chat.stream(MESSAGES))
+    assert time.monotonic() - began < 3
+    assert server.hung_up.wait(5)
+
+
+def test_an_error_without_an_end(server, chat):
+    def endless_error(handler):
+        begin(handler, 500)
+        while True:
+            handler.wfile.write(b"oh" * 5_000)
+
+    server.responses = [endless_error]
+    with pytest.raises(DecoderError, match=r"answered 500: (oh)+"):
+        list(chat.stream(MESSAGES))
+    assert server.hung_up.wait(5)
+
+
+def test_an_error_that_breaks_off_is_still_that_error(server, chat):
+    def breaks_off(handler):
+        begin(handler, 401, content_length="100")
+        handler.wfile.write(b"bad k")
+        handler.connection.shutdown(socket.SHUT_RDWR)
+
+    server.responses = [breaks_off]
+    with pytest.raises(UnauthenticatedError, match="401: bad k"):
+        list(chat.stream(MESSAGES))
+
+
+def test_a_list_of_models_without_an_end(server):
+    server.models = [{"id": "m", "description": "x" * 9_000_000}]
+    with pytest.raises(DecoderError, match="more than 8388608 bytes"):
+        load_chat_model(server.url)
+
+
+@pytest.mark.parametrize("code", [200, 500])
+def test_a_body_that_is_not_compressed_as_it_says(server, chat, code):
+    def garbled(handler):
+        begin(handler, code, "text/event-stream", content_encoding="gzip")
+        handler.wfile.write(b"not gzip")
+
+    server.responses = [garbled]
+    with pytest.raises(DecoderError, match=r"incorrect header check|answered 500"):
+        list(chat.stream(MESSAGES))
+
+
 @pytest.mark.parametrize(
     ("events", "message"),
     [

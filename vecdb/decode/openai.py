@@ -163,7 +163,7 @@ class OpenAIChatModel:
         """Return the model's name and, if the server tells it, the size of its context."""
         request = self._http.build_request("GET", self._endpoint.at("models"))
         try:
-            models = read_json(send(self._http, request)).get("data")
+            models = read_json(send(self._http, request), self._http.timeout.read).get("data")
         except ModelNotFoundError:
             if wanted is None:
                 raise

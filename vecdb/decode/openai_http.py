@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Generator
-from contextlib import contextmanager
+import time
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager, suppress
 from typing import Any
 
 from vecdb.errors import (
@@ -29,6 +30,8 @@ _BACKOFF_SECONDS = 0.25
 _LONGEST_WAIT_SECONDS = 5.0
 _RETRIED = {429, 502, 503, 504}
 _QUOTED_CHARS = 300
+_MOST_ERROR_BYTES = 64 << 10
+_MOST_JSON_BYTES = 8 << 20
 
 
 def send(
@@ -56,15 +59,15 @@ def send(
         try:
             with transport_errors(request.url):
                 response = http.send(request, stream=True)
-                if response.status_code == 200:
-                    return response
-                response.read()
+            if response.status_code == 200:
+                return response
+            said = _error_body(response, http.timeout.read)
         except UnavailableError:
             if attempt == _ATTEMPTS:
                 raise
         else:
             if response.status_code not in _RETRIED or attempt == _ATTEMPTS:
-                raise status_error(response)
+                raise status_error(response, said)
             wait = max(wait, _retry_after(response))
         if cancelled.wait(min(wait, _LONGEST_WAIT_SECONDS)):
             break
@@ -84,12 +87,15 @@ def transport_errors(url: httpx.URL) -> Generator[None]:
         raise DecoderError(f"{url}: {error}") from error
     except (httpx.TransportError, UnicodeError) as error:  # the latter of a proxy's odd name
         raise UnavailableError(f"{url}: {error or type(error).__name__}") from error
+    except httpx.RequestError as error:  # of these, that the body is not compressed as it says
+        raise DecoderError(f"{url}: {error or type(error).__name__}") from error
 
 
-def status_error(response: httpx.Response) -> VecdbError:
-    """Return the exception for a response that is not a success; its body has been read."""
+def status_error(response: httpx.Response, said: str) -> VecdbError:
+    """Return the exception for a response that is not a success; `said` is its body."""
     status = response.status_code
-    text = f"{response.request.url} answered {status}: {_reason(response)}"
+    reason = _reason(said) or response.reason_phrase
+    text = f"{response.request.url} answered {status}: {readable(reason, _QUOTED_CHARS)}"
     if status in {401, 403}:
         return UnauthenticatedError(f"{text}; check the API key")
     if status == 404:
@@ -101,20 +107,47 @@ def status_error(response: httpx.Response) -> VecdbError:
     return DecoderError(text)
 
 
-def read_json(response: httpx.Response) -> dict[str, Any]:
-    """Return the JSON object that is the response's body, and close it.
+def read_json(response: httpx.Response, seconds: float | None) -> dict[str, Any]:
+    """Return the JSON object that the response's body is, and close the response.
 
     Raises
     ------
+    DeadlineExceededError
+        If the body takes longer than about `seconds`.
+    UnavailableError
+        If the connection breaks.
     DecoderError
-        If it is not one.
+        If it is not a JSON object, or has more than 8 MiB (lists of hundreds of models have one).
     """
-    try:
-        with transport_errors(response.request.url):
-            response.read()
-    finally:
-        response.close()
-    return parse_object(response.text, response.request.url)
+    url = response.request.url
+    body = bytearray()
+    with closing(response), transport_errors(url):
+        for part in _until(response, seconds):
+            body += part
+            if len(body) > _MOST_JSON_BYTES:
+                raise DecoderError(f"{url}: the answer has more than {_MOST_JSON_BYTES} bytes")
+    return parse_object(body.decode("utf-8", "replace"), url)
+
+
+def _error_body(response: httpx.Response, seconds: float | None) -> str:
+    """Return what a response that is not a success says, as far as it comes in time; close it."""
+    body = bytearray()
+    # Its status is what counts, also when the rest breaks off.
+    with closing(response), suppress(httpx.RequestError, DeadlineExceededError):
+        for part in _until(response, seconds):
+            body += part
+            if len(body) > _MOST_ERROR_BYTES:
+                break
+    return body.decode("utf-8", "replace")
+
+
+def _until(response: httpx.Response, seconds: float | None) -> Iterator[bytes]:
+    """Yield the body as it comes; a limit on each read does not end one that comes in drops."""
+    end = None if seconds is None else time.monotonic() + seconds
+    for part in response.iter_bytes():
+        yield part
+        if end is not None and time.monotonic() > end:
+            raise DeadlineExceededError(f"{response.request.url}: no whole answer in the timeout")
 
 
 def parse_object(text: str, url: httpx.URL) -> dict[str, Any]:
@@ -134,16 +167,16 @@ def parse_object(text: str, url: httpx.URL) -> dict[str, Any]:
     return value
 
 
-def _reason(response: httpx.Response) -> str:
-    """Return what the body says, which is ``{"error": {"message": ...}}`` where it is OpenAI's."""
+def _reason(said: str) -> str:
+    """Return what a body says, which is ``{"error": {"message": ...}}`` where it is OpenAI's."""
     try:
-        body = json.loads(response.text)
+        body = json.loads(said)
     except (ValueError, RecursionError):
         body = None
     error = body.get("error") if isinstance(body, dict) else None
     if isinstance(error, dict):
         error = error.get("message")
-    return readable(str(error or response.text or response.reason_phrase), _QUOTED_CHARS)
+    return str(error or said)
 
 
 def _retry_after(response: httpx.Response) -> float:
