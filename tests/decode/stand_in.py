@@ -17,6 +17,7 @@ class StandIn:
         self.models = [{"id": "stand-in"}] if models is None else models
         self.responses: list[Respond] = []
         self.requests: list[dict[str, object]] = []
+        self.paths: list[str] = []
         self.authorizations: list[str | None] = []
         self.api_key: str | None = None
         self.hung_up = threading.Event()
@@ -26,7 +27,7 @@ class StandIn:
             def do_GET(self) -> None:
                 if stand_in._refused(self):
                     return
-                if self.path == "/v1/models" and stand_in.models:
+                if self.path.startswith("/v1/models") and stand_in.models:
                     send_json(self, 200, {"object": "list", "data": stand_in.models})
                 else:
                     send_json(self, 404, {"error": {"message": "no such page"}})
@@ -58,6 +59,7 @@ class StandIn:
         self._server.server_close()
 
     def _refused(self, handler: BaseHTTPRequestHandler) -> bool:
+        self.paths.append(handler.path)
         self.authorizations.append(handler.headers["authorization"])
         wanted = f"Bearer {self.api_key}"
         if self.api_key is None or handler.headers["authorization"] == wanted:

@@ -122,11 +122,28 @@ def test_a_password_in_the_url_is_sent_and_shown_nowhere(server):
     assert "s3cr" not in repr(chat._endpoint)
 
 
-@pytest.mark.parametrize("url", ["http://bob:s3cr/et@h/v1", "HTTP://b:s3cr@[h/v1", "http://s3cr@"])
+@pytest.mark.parametrize(
+    "url", ["http://bob:s3cr/et@h/v1", "HTTP://b:s3cr@[h/v1", "http://s3cr@", "http://?s3cr"]
+)
 def test_a_password_in_a_bad_url_is_not_shown(url):
     with pytest.raises(InvalidParameterError, match="http://host:port/v1#model") as raised:
         load_chat_model(url)
     assert "s3cr" not in str(raised.value)
+
+
+def test_a_query_in_the_url_follows_every_path_and_is_not_shown(server):
+    chat = load_chat_model(server.url + "/?api-version=2024&key=s3cret#stand-in")
+    server.responses = [status(500)]
+    with pytest.raises(DecoderError, match=r"/v1/chat/completions answered 500") as raised:
+        list(chat.stream(MESSAGES))
+    asked = "?api-version=2024&key=s3cret"
+    assert server.paths == [f"/v1/models{asked}", f"/v1/chat/completions{asked}"]
+    server.responses = [sends("[1]")]
+    with pytest.raises(DecoderError, match="expected a JSON object") as malformed:
+        list(chat.stream(MESSAGES))
+    assert chat.provider == server.url
+    for each in (raised, malformed):
+        assert "s3cret" not in str(each.value)
 
 
 def test_choosing_a_model(server):
@@ -159,6 +176,8 @@ def test_url_without_a_path(server):
         "http://",
         "http://[bad/v1",
         "http://h:x/v1",
+        "http://h:99999/v1",
+        "http://h:0/v1",
         "http://a..b",
         f"http://{'a' * 70}",
         "http://\0",

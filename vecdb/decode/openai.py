@@ -11,7 +11,7 @@ from vecdb.decode.chat_template import check_messages
 from vecdb.decode.estimate import estimated_tokens
 from vecdb.decode.openai_http import read_json, send
 from vecdb.decode.openai_stream import RemoteStream
-from vecdb.decode.openai_url import Endpoint
+from vecdb.decode.openai_url import Endpoint, shown_url
 from vecdb.errors import (
     ClosedError,
     DecoderError,
@@ -44,7 +44,7 @@ class OpenAIChatModel:
     url
         Base URL, such as ``http://127.0.0.1:11434/v1``; a fragment names the model. Without a
         path, ``/v1`` is assumed. A user and password in it are sent by basic authentication, and
-        shown nowhere.
+        shown nowhere; a query is added to the URL of every request, and shown nowhere either.
     api_key
         Sent as a bearer token; not beside a user and password.
     model
@@ -112,7 +112,7 @@ class OpenAIChatModel:
 
     @property
     def provider(self) -> str:
-        """The server's URL, without user and password."""
+        """The server's URL, without user, password and query."""
         return self._endpoint.base
 
     def count(self, messages: Sequence[Message]) -> int:
@@ -169,7 +169,8 @@ class OpenAIChatModel:
                 raise
             return wanted, None  # the server lists no models; it will say whether it has this one
         if not isinstance(models, list) or not all(isinstance(entry, dict) for entry in models):
-            raise DecoderError(f"{request.url}: expected an object with a list of objects, 'data'")
+            url = shown_url(request)
+            raise DecoderError(f"{url}: expected an object with a list of objects, 'data'")
         by_name = {str(entry.get("id")): entry for entry in models}
         known = ", ".join(sorted(by_name)[:_NAMES_SHOWN]) or "none"
         if wanted is None:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from vecdb.decode.openai_url import shown_url
 from vecdb.errors import DeadlineExceededError, DecoderError
 from vecdb.registry.extras import needs_extra
 
@@ -60,7 +61,7 @@ class Heard:
     """
 
     def __init__(self, response: httpx.Response, seconds: float | None) -> None:
-        self._url = response.request.url
+        self._url = shown_url(response.request)
         self._seconds = seconds
         self.now()
         response.stream = _Watched(response.stream, self)  # type: ignore[arg-type]

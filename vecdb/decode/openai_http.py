@@ -9,6 +9,7 @@ from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager, suppress
 from typing import Any
 
+from vecdb.decode.openai_url import shown_url
 from vecdb.errors import (
     DeadlineExceededError,
     DecoderError,
@@ -57,7 +58,7 @@ def send(
     for attempt in range(1, _ATTEMPTS + 1):
         wait = _BACKOFF_SECONDS * 2 ** (attempt - 1)
         try:
-            with transport_errors(request.url):
+            with transport_errors(shown_url(request)):
                 response = http.send(request, stream=True)
             if response.status_code == 200:
                 return response
@@ -71,11 +72,13 @@ def send(
             wait = max(wait, _retry_after(response))
         if cancelled.wait(min(wait, _LONGEST_WAIT_SECONDS)):
             break
-    raise UnavailableError(f"{request.url}: given up, because the answer is no longer wanted")
+    raise UnavailableError(
+        f"{shown_url(request)}: given up, because the answer is no longer wanted"
+    )
 
 
 @contextmanager
-def transport_errors(url: httpx.URL) -> Generator[None]:
+def transport_errors(url: str) -> Generator[None]:
     """Map httpx's exceptions to vecdb's."""
     try:
         yield
@@ -95,7 +98,7 @@ def status_error(response: httpx.Response, said: str) -> VecdbError:
     """Return the exception for a response that is not a success; `said` is its body."""
     status = response.status_code
     reason = _reason(said) or response.reason_phrase
-    text = f"{response.request.url} answered {status}: {readable(reason, _QUOTED_CHARS)}"
+    text = f"{shown_url(response.request)} answered {status}: {readable(reason, _QUOTED_CHARS)}"
     if status in {401, 403}:
         return UnauthenticatedError(f"{text}; check the API key")
     if status == 404:
@@ -119,7 +122,7 @@ def read_json(response: httpx.Response, seconds: float | None) -> dict[str, Any]
     DecoderError
         If it is not a JSON object, or has more than 8 MiB (lists of hundreds of models have one).
     """
-    url = response.request.url
+    url = shown_url(response.request)
     body = bytearray()
     with closing(response), transport_errors(url):
         for part in _until(response, seconds):
@@ -147,10 +150,12 @@ def _until(response: httpx.Response, seconds: float | None) -> Iterator[bytes]:
     for part in response.iter_bytes():
         yield part
         if end is not None and time.monotonic() > end:
-            raise DeadlineExceededError(f"{response.request.url}: no whole answer in the timeout")
+            raise DeadlineExceededError(
+                f"{shown_url(response.request)}: no whole answer in the timeout"
+            )
 
 
-def parse_object(text: str, url: httpx.URL) -> dict[str, Any]:
+def parse_object(text: str, url: str) -> dict[str, Any]:
     """Return the JSON object that `text` is.
 
     Raises

@@ -12,6 +12,7 @@ from vecdb.config import CONTEXT_TOKENS
 from vecdb.decode.estimate import token_estimate
 from vecdb.decode.openai_connection import Heard, OpenConnection
 from vecdb.decode.openai_http import parse_object, send, transport_errors
+from vecdb.decode.openai_url import shown_url
 from vecdb.errors import DecoderError, VecdbError
 from vecdb.registry.extras import needs_extra
 from vecdb.types import FinishReason
@@ -60,6 +61,7 @@ class RemoteStream:
         """Pieces received, which most servers send token by token; exact if the server tells."""
         self.finish_reason: FinishReason | None = None
         self._request = request
+        self._url = shown_url(request)
         self._most_tokens = _MOST_TIMES * max_tokens + _MOST_BESIDE
         self._connection = OpenConnection(request)
         self._closed = threading.Event()
@@ -86,7 +88,7 @@ class RemoteStream:
                 heard = Heard(response, http.timeout.read)
                 # Streams of events are UTF-8 whatever a header says, and may begin with its mark.
                 response.encoding = "utf-8-sig"
-                with transport_errors(self._request.url):
+                with transport_errors(self._url):
                     yield from self._events(EventSource(response), heard)
         except (httpx.StreamError, VecdbError):
             # Hanging up under a thread that reads makes the read fail.
@@ -104,7 +106,7 @@ class RemoteStream:
                 break
             if not data:  # it names an id or a time to wait, and is no event
                 continue
-            chunk = parse_object(data, self._request.url)
+            chunk = parse_object(data, self._url)
             delta = self._delta(chunk)
             reason = str(delta.reason) if delta.reason else reason
             if delta.text:
@@ -117,15 +119,15 @@ class RemoteStream:
                 heard.now()
         else:
             if reason is None and not self._closed.is_set():
-                raise DecoderError(f"{self._request.url}: the stream broke off before its end")
+                raise DecoderError(f"{self._url}: the stream broke off before its end")
         if not self._closed.is_set():
             if reason in _FAILED:
-                raise DecoderError(f"{self._request.url}: {_FAILED[reason]}")
+                raise DecoderError(f"{self._url}: {_FAILED[reason]}")
             length = reason in _ENDED_BY_LENGTH
             self.finish_reason = FinishReason.LENGTH if length else FinishReason.STOP
 
     def _delta(self, chunk: dict[str, Any]) -> _Delta:
-        url = self._request.url
+        url = self._url
         if chunk.get("error"):
             raise DecoderError(f"{url}: the server failed: {chunk['error']!r:.300}")
         usage = chunk.get("usage")
@@ -161,7 +163,7 @@ class RemoteStream:
             return otherwise
         if type(count) is not int or not 0 <= count <= CONTEXT_TOKENS.greatest:
             raise DecoderError(
-                f"{self._request.url}: {name} of the usage is {count!r:.100}: must be an integer "
+                f"{self._url}: {name} of the usage is {count!r:.100}: must be an integer "
                 f"from 0 to {CONTEXT_TOKENS.greatest}"
             )
         return count
