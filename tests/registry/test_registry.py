@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
 import sys
 import threading
 import zipfile
@@ -262,6 +263,51 @@ def test_concurrent_fetches_agree(hub: Hub, tmp_path: Path) -> None:
     assert len(paths) == 8
     assert sha256_of(paths[0]) == entry().sha256
     assert list((tmp_path / "cache").rglob(".partial-*")) == []
+
+
+def test_what_killed_downloads_left_is_deleted(tmp_path: Path) -> None:
+    script = (
+        "import sys\n"
+        "from vecdb.registry.cache import ModelCache\n"
+        "def chunks():\n"
+        "    yield b'half'\n"
+        "    print('begun', flush=True)\n"
+        "    sys.stdin.read()\n"
+        "ModelCache(sys.argv[1]).put(sys.argv[2], 'weights.bin', 9, chunks(), 'test')\n"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path), entry().sha256]
+    folder = tmp_path / entry().sha256
+
+    def put() -> set[Path]:
+        ModelCache(tmp_path).put(entry().sha256, "weights.bin", len(CONTENT), [CONTENT], "test")
+        return set(folder.glob(".partial-*"))
+
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as writing:
+        assert writing.stdout is not None
+        assert writing.stdout.readline() == b"begun\n"
+        partial = set(folder.glob(".partial-*"))
+        assert len(partial) == 1
+        assert put() == partial, "what another process writes is left alone"
+        writing.kill()
+    assert put() == set()
+
+
+def test_a_folder_deleted_before_it_is_locked_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = cache_module._lock
+    locked: list[Path] = []
+
+    def late(folder: Path) -> int:
+        locked.append(folder)
+        if len(locked) == 1:
+            folder.rmdir()
+        return lock(folder)
+
+    monkeypatch.setattr(cache_module, "_lock", late)
+    ModelCache(tmp_path).put(entry().sha256, "weights.bin", len(CONTENT), [CONTENT], "test")
+    assert len(locked) == 2
+    assert sorted(path.name for path in tmp_path.glob("*/*")) == ["weights.bin"]
 
 
 def test_progress_is_one_line_without_a_terminal(

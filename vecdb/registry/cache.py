@@ -7,7 +7,8 @@
     <root>/<sha256 of the weights>/encoder-<version>.onnx.sha256
 
 A file appears under its name only whole and verified (written beside it, then renamed), so any
-number of processes may fetch the same model at once. Every use verifies the digest again: 60 ms
+number of processes may fetch the same model at once; what one that was killed has left is deleted
+by the next that writes there. Every use verifies the digest again: 60 ms
 for 90 MB buy that a damaged disk never turns into wrong vectors.
 """
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import atexit
 import errno
+import fcntl
 import functools
 import hashlib
 import logging
@@ -23,7 +25,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from vecdb.errors import DiskFullError, ModelDigestError, StorageAccessError, StorageIOError
@@ -36,6 +38,8 @@ _DENIED = {
     errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG,
 }  # fmt: skip
 """Nothing can be written there; the second line, because something else is in the way."""
+
+_PARTIAL = ".partial-"
 
 _private_root_lock = threading.Lock()  # two threads make one folder
 
@@ -174,8 +178,8 @@ class ModelCache:
         """Let `write` fill a temporary file, make it durable and rename it to `path`."""
         with _reported("write", path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=".partial-", dir=path.parent) as folder:
-                temporary = Path(folder) / path.name
+            with _partial_folder(path.parent) as folder:
+                temporary = folder / path.name
                 write(temporary)
                 with temporary.open("rb+") as file:
                     os.fsync(file.fileno())
@@ -185,6 +189,43 @@ class ModelCache:
 
 def _write_text(path: Path, text: str) -> None:
     path.write_text(text)
+
+
+@contextmanager
+def _partial_folder(parent: Path) -> Iterator[Path]:
+    """Make a folder to write a file in, after deleting those that killed processes have left.
+
+    Whoever writes in one has it locked, and a lock ends with its process, however that ends.
+    """
+    for left in parent.glob(f"{_PARTIAL}*"):
+        with suppress(OSError):  # somebody writes in it, or has deleted it
+            lock = _lock(left)
+            shutil.rmtree(left, ignore_errors=True)
+            os.close(lock)
+    with ExitStack() as at_end:
+        while True:
+            folder = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=parent))
+            try:
+                at_end.callback(os.close, _lock(folder))
+            except (BlockingIOError, FileNotFoundError):
+                continue  # taken for one that was left, before it was locked
+            except OSError:  # a file system without locks: nothing is ever deleted there
+                pass
+            break
+        at_end.callback(shutil.rmtree, folder, ignore_errors=True)
+        yield folder
+
+
+def _lock(folder: Path) -> int:
+    """Return a descriptor that holds the folder locked; raises OSError where it cannot be."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        folder.stat()  # it may have been deleted before it was locked; no name is used twice
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 @contextmanager
