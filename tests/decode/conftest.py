@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from tests.decode.stand_in import StandIn
 from tests.decode.tiny_gguf import write_tiny_gguf
-from vecdb.decode import load_chat_model
+from vecdb.decode import load_chat_model, openai_http
 from vecdb.errors import ModelNotFoundError
 from vecdb.registry.models import fetch, find_model
 
@@ -36,5 +37,20 @@ def tiny(tiny_path, tmp_path_factory):
     model = load_chat_model(
         str(tiny_path), device="cpu", activations="float32", cache_dir=cache, threads=1
     )
+    yield model
+    model.close()
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setattr(openai_http, "_BACKOFF_SECONDS", 0.001)
+    stand_in = StandIn()
+    yield stand_in
+    stand_in.close()
+
+
+@pytest.fixture
+def chat(server):
+    model = load_chat_model(server.url)
     yield model
     model.close()

@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+MESSAGES = [{"role": "user", "content": "hello"}]
+
 Respond = Callable[[BaseHTTPRequestHandler], None]
 
 
@@ -111,3 +113,7 @@ def chunk(piece: str | None = None, reason: str | None = None) -> str:
 def says(*pieces: str, reason: str = "stop") -> Respond:
     first = json.dumps({"choices": [{"index": 0, "delta": {"role": "assistant"}}]})
     return sends(first, *map(chunk, pieces), chunk(reason=reason), "[DONE]")
+
+
+def used(**usage: object) -> str:
+    return json.dumps({"choices": [], "usage": usage})
