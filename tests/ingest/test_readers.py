@@ -55,6 +55,20 @@ def test_binary_and_misnamed_files_are_refused() -> None:
         read_document(b"x", "a.docx")
 
 
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("a.html", b"<p>hello</p><![foo[bar]]><p>x</p>"),
+        ("a.html", b"<p>&#" + b"1" * 5_000 + b";</p>"),
+        ("a.md", b"<?<![x["),
+        ("a.rst", b"1" * 5_000 + b". item\n"),
+    ],
+)
+def test_what_a_parser_fails_on_is_refused_as_any_damage(name: str, data: bytes) -> None:
+    with pytest.raises(UnreadableDocumentError, match="cannot be parsed"):
+        read_document(data, name)
+
+
 def test_markdown() -> None:
     document = read(
         "notes.md",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vecdb.config import INGEST_FILE_BYTES, STR_ID_BYTES
-from vecdb.errors import InvalidParameterError, UnreadableDocumentError
+from vecdb.errors import InvalidParameterError, UnreadableDocumentError, shown
 from vecdb.ingest.document import Document, Reader
 
 _CHUNK_NUMBER_BYTES = 12
@@ -93,7 +93,13 @@ def read_document(data: bytes, name: str) -> Document:
         If it is damaged, locked, not of its kind, or has no text.
     """
     path = Path(name)
-    document = _reader(path.suffix.casefold())(data, path.stem)
+    read = _reader(path.suffix.casefold())
+    try:
+        document = read(data, path.stem)
+    except UnreadableDocumentError:
+        raise
+    except Exception as error:  # the parsers are others' work, and fail on some bytes in any way
+        raise UnreadableDocumentError(f"it cannot be parsed: {shown(error)}") from error
     if not document.text.strip():
         raise UnreadableDocumentError("it has no text in it")
     return document
