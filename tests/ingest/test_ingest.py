@@ -176,6 +176,29 @@ def test_one_bad_file_is_reported_and_the_rest_goes_in(folder: Path) -> None:
     assert target.points["docs/a.txt#0000"]
 
 
+@pytest.mark.parametrize("name", ["a.txt", "b.md"])
+def test_a_document_that_was_emptied_leaves_nothing_behind(folder: Path, name: str) -> None:
+    target = DictTarget()
+    ingest([folder], target, SMALL)
+    (folder / name).write_text("\n")
+    report = ingest([folder], target, SMALL)
+    assert [(file.name, file.reason) for file in report.failed] == [
+        (f"docs/{name}", "it has no text in it, so what was written for it before is deleted")
+    ]
+    assert len(report.unchanged) == 2
+    assert target.points == snapshot(folder)
+    assert ingest([folder], target, SMALL).failed[0].reason == "it has no text in it"
+
+
+def test_a_document_that_can_no_longer_be_read_stays(folder: Path) -> None:
+    target = DictTarget()
+    ingest([folder], target, SMALL)
+    before = dict(target.points)
+    (folder / "b.md").write_bytes(b"\0")
+    assert [file.name for file in ingest([folder], target, SMALL).failed] == ["docs/b.md"]
+    assert target.points == before
+
+
 def test_a_folder_or_file_that_cannot_be_looked_at_is_a_failure(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

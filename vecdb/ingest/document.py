@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from vecdb.errors import UnreadableDocumentError
 from vecdb.rag.chunk import Heading
 
 
@@ -27,6 +28,10 @@ class Document:
     title: str
     text: str
     headings: tuple[Heading, ...] = ()
+
+
+class NoTextError(UnreadableDocumentError):
+    """A file that can be read and in which there is no text."""
 
 
 Reader: TypeAlias = Callable[[bytes, str], Document]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from vecdb.config import INGEST_FILE_BYTES, STR_ID_BYTES
 from vecdb.errors import InvalidParameterError, UnreadableDocumentError, shown
-from vecdb.ingest.document import Document, Reader
+from vecdb.ingest.document import Document, NoTextError, Reader
 
 _CHUNK_NUMBER_BYTES = 12
 
@@ -90,7 +90,7 @@ def read_document(data: bytes, name: str) -> Document:
     Raises
     ------
     UnreadableDocumentError
-        If it is damaged, locked, not of its kind, or has no text.
+        If it is damaged, locked or not of its kind; `NoTextError` if it has no text.
     """
     path = Path(name)
     read = _reader(path.suffix.casefold())
@@ -101,7 +101,7 @@ def read_document(data: bytes, name: str) -> Document:
     except Exception as error:  # the parsers are others' work, and fail on some bytes in any way
         raise UnreadableDocumentError(f"it cannot be parsed: {shown(error)}") from error
     if not document.text.strip():
-        raise UnreadableDocumentError("it has no text in it")
+        raise NoTextError("it has no text in it")
     return document
 
 

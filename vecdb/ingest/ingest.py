@@ -8,6 +8,7 @@ many chunks that version has. The first chunk is the document's marker:
   Chunks that only an older version had are deleted before, while the old marker still stands.
 * A longer one gets its marker first, with ``partial: true`` and the greater of the old and new
   numbers of chunks, then its other chunks, and at last the marker again without ``partial``.
+* One that has no text any more loses all its chunks in one delete, the marker among them.
 
 So after an interruption every document is either at a version that its marker names in full, or its
 marker shows that it has to be done again and how far its chunks may reach.
@@ -25,6 +26,7 @@ from typing import Protocol
 from vecdb.config import BATCH_ROWS, CHUNK_OVERLAP_TOKENS, CHUNK_TOKENS
 from vecdb.errors import InvalidArgumentError, InvalidParameterError, UnreadableDocumentError
 from vecdb.ingest.chunks import Chunk, IngestOptions, chunk_id, split_document
+from vecdb.ingest.document import NoTextError
 from vecdb.ingest.files import (
     FoundFile,
     SkippedFile,
@@ -98,7 +100,8 @@ def ingest(
     """Write files and folders into a collection, as far as they are new or have changed.
 
     Documents that are there unchanged are left alone, changed ones are replaced, and no chunk of
-    an older version stays. A file that cannot be read is reported and does not end the rest.
+    an older version stays, also when there is no text in the file any more. A file that cannot be
+    read is reported and does not end the rest; what an earlier ingest wrote for it stays.
 
     A document is known by its name, that of a `FoundFile`: so a folder may be moved, and two
     folders of one name replace each other's documents of one path.
@@ -193,6 +196,8 @@ class _Run:
                 )
             except OSError as error:
                 self._fail(file, f"cannot be read: {error.strerror or error}")
+            except NoTextError as error:
+                self._empty(file, old, str(error))
             except UnreadableDocumentError as error:
                 self._fail(file, str(error))
             else:
@@ -283,6 +288,12 @@ class _Run:
         names = self._report.replaced if document.old else self._report.added
         names.append(document.file.name)
         self._advance(document.file.size)
+
+    def _empty(self, file: FoundFile, old: _Marker | None, reason: str) -> None:
+        if old is not None:
+            self._target.delete(_Waiting(file, [], old).stale_ids())
+            reason += ", so what was written for it before is deleted"
+        self._fail(file, reason)
 
     def _fail(self, file: FoundFile, reason: str) -> None:
         self._report.failed.append(SkippedFile(file.name, reason))

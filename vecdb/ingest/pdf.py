@@ -11,7 +11,7 @@ from pypdf import PdfReader
 from pypdf.errors import DependencyError, PyPdfError
 
 from vecdb.errors import UnreadableDocumentError
-from vecdb.ingest.document import Document, DocumentBuilder
+from vecdb.ingest.document import Document, DocumentBuilder, NoTextError
 
 _CUT_WORD = re.compile(r"(?<=[^\W\d_])-\n(?=[a-z])")
 
@@ -39,7 +39,7 @@ def read_pdf(data: bytes, name: str) -> Document:
     Raises
     ------
     UnreadableDocumentError
-        If the file is damaged or needs a password, or no page has text (a scan).
+        If the file is damaged or needs a password; `NoTextError` if no page has text (a scan).
     """
     # pypdf's remarks on what it puts right name no file; Python would print them on stderr.
     logging.getLogger("pypdf").addHandler(_QUIET)
@@ -62,7 +62,7 @@ def read_pdf(data: bytes, name: str) -> Document:
         raise UnreadableDocumentError(f"it is damaged: {error!r}") from error
     document = builder.build(title.strip() or name)
     if not document.headings:
-        raise UnreadableDocumentError(
+        raise NoTextError(
             "it has no text in it (is it a scan? run it through text recognition first)"
         )
     return document
