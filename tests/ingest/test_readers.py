@@ -40,10 +40,17 @@ def blocks(document: Document) -> list[str]:
         "déjà vu\nça va\n".encode("utf-16"),
         "déjà vu\nça va\n".encode("utf-32"),
         "déjà vu\nça va\n".encode("cp1252"),
+        "déjà vu\nça va\n".encode(),
     ],
 )
 def test_text_encodings(data: bytes) -> None:
     assert read_document(data, "vu.txt") == Document("vu", "déjà vu\nça va\n")
+
+
+def test_a_few_bad_bytes_in_utf_8_stay_a_few() -> None:
+    data = "中文文档内容很长".encode() + b"\xff" + "继续".encode()[:-1]
+    assert read_document(data, "a.txt").text == "中文文档内容很长\ufffd继\ufffd"
+    assert read_document(b"\x93CAF\xc9\x94", "a.txt").text == "“CAFÉ”"
 
 
 def test_binary_and_misnamed_files_are_refused() -> None:
@@ -224,9 +231,33 @@ def test_html() -> None:
     ]  # fmt: skip
 
 
-def test_html_encodings_and_depth() -> None:
-    latin = '<meta charset="iso-8859-1"><p>d\u00e9j\u00e0 vu</p>'.encode("latin-1")
-    assert read_document(latin, "a.html").text.strip() == "d\u00e9j\u00e0 vu"
+@pytest.mark.parametrize(
+    ("declared", "encoding"),
+    [
+        ('<meta charset="iso-8859-1">', "cp1252"),
+        ("<meta charset=utf-8>", "cp1252"),
+        ("<meta charset=utf-8>", "utf-8"),
+        ("<meta charset=utf-16>", "utf-8"),
+        ("<meta charset=utf-7>", "utf-8"),
+        ("<meta charset=unicode_escape>", "utf-8"),
+        ("<meta charset=idna>", "utf-8"),
+        ("<meta charset=base64>", "utf-8"),
+        ("<meta charset=nonsense>", "utf-8"),
+        ("<meta charset=shift_jis>", "cp932"),
+        ('<?xml version="1.0" encoding="cp1251"?>', "cp1251"),
+        ("", "cp1252"),
+        ("", "utf-8"),
+        ("", "utf-8-sig"),
+        ("", "utf-16"),
+    ],
+)
+def test_html_encodings(declared: str, encoding: str) -> None:
+    words = {"cp932": "日本語①", "cp1251": "Привет"}.get(encoding, "café à la “crème”, Genève")
+    data = f"{declared}<p>{words}</p>".encode(encoding)
+    assert read_document(data, "a.html").text.strip() == words
+
+
+def test_html_of_odd_forms_and_depth() -> None:
     assert read_document(b"<p>plain", "a.htm").text.strip() == "plain"
     xhtml = b'<?xml version="1.0"?><html xmlns="x"><body><p>words</p></body></html>'
     assert read_document(xhtml, "a.xhtml").text.strip().endswith("words")

@@ -7,9 +7,14 @@ import warnings
 from collections.abc import Iterator
 
 from bs4 import BeautifulSoup, MarkupResemblesLocatorWarning, XMLParsedAsHTMLWarning
+from bs4.dammit import EncodingDetector
 from bs4.element import NavigableString, PreformattedString, Tag
 
 from vecdb.ingest.document import Document, DocumentBuilder, collapsed
+from vecdb.ingest.text import decode_text
+
+_ENCODING_WITHIN = 2_048
+"""Bytes; browsers look at the first 1,024."""
 
 _DROPPED = (
     "script, style, noscript, template, svg, math, nav, aside, iframe, object, form, button, "
@@ -27,11 +32,13 @@ _BLOCKS = frozenset(_BLOCK_NAMES.split())
 def read_html(data: bytes, name: str) -> Document:
     """Read an HTML file: the main element when it has one, else the body.
 
-    The encoding is that of the byte order mark or the meta element, else UTF-8, else
-    Windows-1252. The title is that of the title element, or the first heading. Scripts, forms and
-    navigation are left out.
+    The encoding is that of the byte order mark or the meta element, else as for a text file: UTF-8,
+    or Windows-1252. The title is that of the title element, or the first heading. Scripts, forms
+    and navigation are left out.
     """
-    soup = _parse(data)
+    beginning = data[:_ENCODING_WITHIN]
+    declared = EncodingDetector.find_declared_encoding(beginning, is_html=True)
+    soup = _parse(decode_text(data, declared))
     title = collapsed(soup.title.get_text()) if soup.title else ""
     for dropped in soup.select(_DROPPED):
         dropped.decompose()
@@ -47,7 +54,7 @@ def plain_text(markup: str) -> str:
     return collapsed(_parse(markup).get_text(" "))
 
 
-def _parse(markup: bytes | str) -> BeautifulSoup:
+def _parse(markup: str) -> BeautifulSoup:
     with warnings.catch_warnings():
         # XHTML reads well enough as HTML, and a short file is not mistaken for a file name here.
         warnings.simplefilter("ignore", XMLParsedAsHTMLWarning)
