@@ -91,7 +91,7 @@ def test_other_options_split_anew(folder: Path) -> None:
     ingest([folder], target, SMALL)
     report = ingest([folder], target, IngestOptions(chunk_tokens=100, batch_rows=4))
     assert len(report.replaced) == 3
-    assert all(payload["split"] == "1:100:0" for _, payload in target.points.values())
+    assert all(payload["split"] == "2:100:0" for _, payload in target.points.values())
 
 
 def finishes(folders: list[Path], target: DictTarget, calls: int) -> bool:

@@ -232,6 +232,27 @@ def test_html() -> None:
 
 
 @pytest.mark.parametrize(
+    ("table", "expected"),
+    [
+        ("<tr><th>Name<th>Age<tr><td>Bob<td>42<tr><td>Al<td>43", "Name | Age/Bob | 42/Al | 43"),
+        ("<tr><td>a</td><td>x<table><tr><td>in</table>y</td><td>b</td></tr>", "a | x/in/y | b"),
+        ("<tr><td>a<td><table><tr><td>in<tr><td>side</table><tr><td>b", "a/in/side/b"),
+        ("<tr><td>a</td><td>b</td><p>after</p>", "a | b/after"),
+        ("<tr><td>a</td><td>x<h2>Title</h2>y</td></tr>", "a | x/Title/y"),
+        ("<tr><td>a</td><td>x<pre>p  q</pre></td></tr>", "a | x/p  q"),
+        ("<tr><td>a</td><td></td><td>c</td></tr><tr><td></td></tr>", "a | | c"),
+        ("<tr><td>a<tbody><tr><td>b", "a/b"),
+        ("<td>a</td><tr><p>x</p><td>b</td></tr>", "a/x/b"),
+    ],
+)
+def test_no_text_of_a_table_is_lost_and_it_stays_in_order(table: str, expected: str) -> None:
+    document = read_document(f"<table>{table}</table><p>end".encode(), "a.html")
+    assert blocks(document) == [*expected.split("/"), "end"]
+    document = read_document(f"<p>start</p><table>{table}".encode(), "a.html")
+    assert blocks(document) == ["start", *expected.split("/")]
+
+
+@pytest.mark.parametrize(
     ("declared", "encoding"),
     [
         ('<meta charset="iso-8859-1">', "cp1252"),

@@ -11,7 +11,7 @@ from vecdb.ingest.tokens import estimate_tokens
 from vecdb.rag.chunk import CountTokens, heading_paths, split_passages
 from vecdb.types import Payload
 
-_SPLIT_VERSION = 1
+_SPLIT_VERSION = 2
 """Raised when readers or splitting change, so that unchanged files are ingested anew."""
 
 _BETWEEN_HEADINGS = " > "

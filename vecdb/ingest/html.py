@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 from bs4 import BeautifulSoup, MarkupResemblesLocatorWarning, XMLParsedAsHTMLWarning
 from bs4.dammit import EncodingDetector
@@ -62,6 +63,15 @@ def _parse(markup: str) -> BeautifulSoup:
         return BeautifulSoup(markup, "html.parser")
 
 
+@dataclass(slots=True)
+class _Row:
+    """A row of a table that is being read."""
+
+    cells: list[str] = field(default_factory=list)
+    open_cells: int = 0
+    """More than one where end tags are left out: the parser puts each cell into the one before."""
+
+
 class _Writer:
     """Writes an element as plain blocks; walks with a stack, since tags may nest without limit."""
 
@@ -69,7 +79,9 @@ class _Writer:
         self._builder = DocumentBuilder()
         self._inline: list[str] = []
         self._prefix = ""
-        self._row: list[str] | None = None
+        self._rows: list[
+            _Row
+        ] = []  # a cell may hold a table, and a row without an end tag the next
         self._item_numbers: dict[int, int] = {}  # the next one, by the identity of its list
 
     def write(self, root: Tag) -> Document:
@@ -94,18 +106,14 @@ class _Writer:
             else:
                 self._builder.heading("".join(self._inline), _HEADINGS[tag.name])
                 self._inline.clear()
-        elif tag.name in ("td", "th") and self._row is not None:
-            cell = collapsed("".join(self._inline))
-            self._inline.clear()
-            if cell or not entering:  # a cell without an end tag ends where the next begins
-                self._row.append(cell)
+        elif tag.name in ("td", "th") and self._rows:
+            self._cell(self._rows[-1], entering)
         elif tag.name == "tr":
             self._end_block()
             if entering:
-                self._row = []
+                self._rows.append(_Row())
             else:
-                self._builder.paragraph(" | ".join(self._row or []).rstrip(" |"))
-                self._row = None
+                self._rows.pop()
         elif tag.name == "br":
             self._inline.append(" ")
         elif tag.name == "img" and entering:
@@ -113,8 +121,15 @@ class _Writer:
         elif tag.name in _BLOCKS:
             self._block(tag, entering)
 
+    def _cell(self, row: _Row, entering: bool) -> None:
+        text = collapsed("".join(self._inline))
+        self._inline.clear()
+        if text or not entering:  # a cell without an end tag ends where the next begins
+            row.cells.append(text)
+        row.open_cells += 1 if entering else -1
+
     def _block(self, tag: Tag, entering: bool) -> None:
-        if self._row is not None:  # a paragraph inside a cell stays in its row
+        if self._rows and self._rows[-1].open_cells:  # a paragraph inside a cell stays in its row
             self._inline.append(" ")
             return
         self._end_block()
@@ -135,6 +150,10 @@ class _Writer:
     def _end_block(self) -> None:
         text = collapsed("".join(self._inline))
         self._inline.clear()
+        if self._rows:  # what is there of the row stands before whatever ends the block
+            cells = self._rows[-1].cells
+            text = " | ".join([*cells, text]).rstrip(" |")
+            cells.clear()
         if text:
             self._builder.paragraph(self._prefix + text)
             self._prefix = ""
