@@ -231,6 +231,12 @@ def test_html() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("name", ["article", "section"])
+def test_a_page_is_more_than_the_only_article_on_it(name: str) -> None:
+    page = f"<body><h1>T</h1><p>intro</p><{name}>teaser</{name}><p>outro</p></body>"
+    assert blocks(read_document(page.encode(), "a.html")) == ["T", "intro", "teaser", "outro"]
+
+
 @pytest.mark.parametrize(
     ("table", "expected"),
     [

@@ -43,7 +43,7 @@ def read_html(data: bytes, name: str) -> Document:
     title = collapsed(soup.title.get_text()) if soup.title else ""
     for dropped in soup.select(_DROPPED):
         dropped.decompose()
-    roots = soup.find_all("main") or soup.find_all("article")
+    roots = soup.find_all("main")
     root = roots[0] if len(roots) == 1 else soup.body or soup
     document = _Writer().write(root)
     first = document.headings[0].title if document.headings else name
