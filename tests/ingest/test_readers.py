@@ -121,6 +121,36 @@ def test_markdown() -> None:
     assert read("x.md", "# Heading\n\ntext").title == "Heading"
 
 
+def test_markdown_front_matter_begins_with_a_field() -> None:
+    rules = read("a.md", "---\nThe period is 45 days.\n\n---\n\n# Rest\n\nMore.\n")
+    assert blocks(rules) == ["The period is 45 days.", "Rest", "More."]
+    slides = read("a.md", "---\n# One\n\ntext: more\n\n---\n\n# Two\n")
+    assert blocks(slides) == ["One", "text: more", "Two"]
+    for fields in ("# said\nlayout: x\nTitle: T", '"title": T\ntitle: T', "title:  'T'\nx:\n  - y"):
+        document = read("a.md", f"---\n{fields}\n---\nbody\n")
+        assert (document.title, blocks(document)) == ("T", ["body"])
+
+
+@pytest.mark.parametrize(
+    ("field", "title"),
+    [
+        ("title: >\n  Long\n  title\nx: y", "Long title"),
+        ("title: |-\n\tLong title", "Long title"),
+        ("title: > not a block", "> not a block"),
+        ("title:\nx: y", "H"),
+    ],
+)
+def test_markdown_titles_in_blocks(field: str, title: str) -> None:
+    assert read("a.md", f"---\n{field}\n---\n# H\nbody").title == title
+
+
+def test_markdown_breaks_and_lists_from_zero() -> None:
+    document = read(
+        "a.md", "| a | b |\n|---|---|\n| one<br>two<BR/>3 | x<b>y</b> |\n\n0. no\n1. one\n"
+    )
+    assert blocks(document) == ["a | b", "one two 3 | xy", "0. no", "1. one"]
+
+
 def test_rst_with_sphinx_markup() -> None:
     document = read(
         "guide.rst",

@@ -8,12 +8,24 @@ from collections.abc import Sequence
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from vecdb.ingest.document import Document, DocumentBuilder
+from vecdb.ingest.document import Document, DocumentBuilder, collapsed
 from vecdb.ingest.html import plain_text
 from vecdb.ingest.text import decode_text
 
-_FRONT_MATTER = re.compile(r"\A---\n(?P<fields>.*?)\n(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
-_TITLE_FIELD = re.compile(r"^title:[ \t]*(?P<title>.+)$", re.MULTILINE | re.IGNORECASE)
+# Two rules of hyphens may also stand around text: front matter has a field in its first line, not
+# counting comments.
+_FRONT_MATTER = re.compile(
+    r"""\A---[ \t]*\n(?P<fields>(?:\#[^\n]*\n)*["']?[\w.-]+["']?:(?=\s).*?)
+    \n(?:---|\.\.\.)[ \t]*(?:\n|\Z)""",
+    re.DOTALL | re.VERBOSE,
+)
+_TITLE_FIELD = re.compile(
+    r"""^title:[ \t]*
+    (?: [|>][-+\d]*[ \t]*(?P<lines>(?:\n[ \t]+.*)+)  # a block: the indented lines below
+      | (?P<title>.+) )$""",
+    re.MULTILINE | re.IGNORECASE | re.VERBOSE,
+)
+_BREAK = re.compile(r"<br\b", re.IGNORECASE)
 
 
 def read_markdown(data: bytes, name: str) -> Document:
@@ -24,7 +36,8 @@ def read_markdown(data: bytes, name: str) -> Document:
     if front:
         source = source[front.end() :]
         field = _TITLE_FIELD.search(front.group("fields"))
-        title = field.group("title").strip("\"' ") if field else ""
+        if field:
+            title = collapsed(field.group("lines") or field.group("title").strip("\"' "))
     writer = _Writer()
     writer.write(MarkdownIt("commonmark").enable("table").parse(source))
     document = writer.builder.build("")
@@ -52,7 +65,8 @@ class _Writer:
                 case "bullet_list_open":
                     self._counters.append(None)
                 case "ordered_list_open":
-                    self._counters.append(int(token.attrGet("start") or 1))
+                    start = token.attrGet("start")
+                    self._counters.append(1 if start is None else int(start))
                 case "bullet_list_close" | "ordered_list_close":
                     self._counters.pop()
                 case "list_item_open":
@@ -87,11 +101,15 @@ class _Writer:
             self._item_mark = ""
 
 
+def _is_break(token: Token) -> bool:
+    return token.type == "html_inline" and _BREAK.match(token.content) is not None
+
+
 def _inline_text(tokens: Sequence[Token]) -> str:
     parts = []
     for token in tokens:
         if token.type in ("text", "code_inline", "image"):
             parts.append(token.content)  # the content of an image is its alternative text
-        elif token.type in ("softbreak", "hardbreak"):
+        elif token.type in ("softbreak", "hardbreak") or _is_break(token):
             parts.append(" ")
     return "".join(parts)
