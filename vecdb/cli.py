@@ -234,20 +234,20 @@ def ingest(
         report = run(list(paths), points, options, prune=prune)
         points.flush()
     for file in report.skipped:
-        click.echo(f"skipped {file.name}: {file.reason}", err=True)
+        say(f"skipped {file.name}: {file.reason}", err=True)
     for file in report.failed:
-        click.echo(f"failed {file.name}: {file.reason}", err=True)
+        say(f"failed {file.name}: {file.reason}", err=True)
     say(
         f"{len(report.added)} added, {len(report.replaced)} replaced, "
         f"{len(report.unchanged)} unchanged, {len(report.failed)} failed; "
         f"{report.chunks} chunks written in {report.seconds:.1f} s"
     )
     if prune and any(file.unreadable for file in report.failed):
-        click.echo("nothing was pruned, since a part of what was given cannot be read", err=True)
+        say("nothing was pruned, since a part of what was given cannot be read", err=True)
     elif prune:
         say(f"{report.pruned} chunks of documents that are gone deleted")
     if report.truncated:
-        click.echo(
+        say(
             f"{len(report.truncated)} chunks are longer than the encoder's limit and were embedded "
             "only up to it: pass a smaller --chunk-tokens",
             err=True,

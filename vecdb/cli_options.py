@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from vecdb.errors import InvalidParameterError, NotFoundError, VecdbError
 from vecdb.sizes import parse_size
 
 F = TypeVar("F", bound=Callable[..., Any])
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tabs and line ends
 
 
 class _Size(click.ParamType):  # type: ignore[type-arg]
@@ -67,7 +69,7 @@ def reported(command: F) -> F:
         try:
             return command(*args, **kwargs)
         except VecdbError as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(printable(str(error))) from error
 
     run.__name__ = command.__name__
     run.__doc__ = command.__doc__
@@ -76,10 +78,18 @@ def reported(command: F) -> F:
     return run  # type: ignore[return-value]
 
 
-def say(text: str = "", *, nl: bool = True) -> None:
+def printable(text: str) -> str:
+    r"""Return text without what a terminal obeys: control characters as ``\u001b``, like in JSON.
+
+    What documents, payloads and servers hold reaches the terminal of whoever looks at it.
+    """
+    return _CONTROLS.sub(lambda found: f"\\u{ord(found.group()):04x}", text)
+
+
+def say(text: str = "", *, nl: bool = True, err: bool = False) -> None:
     """Write a piece of a command's result; a reader that has gone ends the command quietly."""
     try:
-        click.echo(text, nl=nl)
+        click.echo(printable(text), nl=nl, err=err)
     except OSError as error:
         if error.errno == errno.EPIPE:  # click sees to it
             raise

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from click.testing import CliRunner
 import vecdb
 from tests.words import WordEncoder
 from vecdb.cli import main
+from vecdb.types import Citation, Source
 
 
 @pytest.mark.parametrize(
@@ -98,6 +101,51 @@ def test_ingest_prunes_when_told_to(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert ("1 chunks of documents that are gone deleted" in done.output) == bool(options)
         with vecdb.connect(str(tmp_path / "data")) as db:
             assert db.collection("docs").count() == left
+
+
+_ESCAPES = "\x1b[2J\x1b]0;pwned\x07 \x9b2J\x7fturtles"
+_SHOWN = "\\u001b[2J\\u001b]0;pwned\\u0007 \\u009b2J\\u007fturtles"
+
+
+def test_what_documents_hold_is_shown_and_not_obeyed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vecdb.models.load_encoder", lambda *_, **__: WordEncoder())
+    notes, data = tmp_path / "notes", tmp_path / "data"
+    notes.mkdir()
+    data.mkdir()
+    (notes / "\x1b[2Jesc.txt").write_text(_ESCAPES)
+    (notes / "\x1b[2Jbad.txt").write_bytes(b"\0")
+    command = ["ingest", str(notes), "-c", "docs", "--db", str(data)]
+    assert "failed notes/\\u001b[2Jbad.txt: " in CliRunner().invoke(main, command).output
+    done = CliRunner().invoke(main, ["search", "docs", "turtles", "--db", str(data)])
+    assert done.exit_code == 0, done.output
+    assert "notes/\\u001b[2Jesc.txt#0000\n" in done.output
+    assert _SHOWN in done.output
+    done = CliRunner().invoke(main, ["search", "docs", "turtles", "--json", "--db", str(data)])
+    assert "\x9b" not in done.output
+    assert json.loads(done.output)["text"].endswith(_ESCAPES)
+    done = CliRunner().invoke(main, ["search", "\x1b[2J", "turtles", "--db", str(data)])
+    assert done.exit_code == 1
+    assert "\x1b" not in done.output
+
+
+def test_an_answer_is_shown_and_not_obeyed(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Pieces(list[str]):
+        citations = (Citation(1, _ESCAPES, 0, 1, 0, 1, 1.0),)
+        sources = (Source(1, _ESCAPES, 1.0, "text"),)
+
+    class Database:
+        def collection(self, _: str) -> Database:
+            return self
+
+        def ask(self, _: str, **__: object) -> Pieces:
+            return Pieces(["one\n", "\x1b", "[2J two"])
+
+    monkeypatch.setattr("vecdb.cli.connected", lambda *_: nullcontext(Database()))
+    done = CliRunner().invoke(main, ["ask", "docs", "why?"])
+    assert done.exit_code == 0, done.output
+    assert done.output == f"one\n\\u001b[2J two\n  [1] {_SHOWN}  (support 1.00)\n"
 
 
 def test_bench_runs_in_a_checkout_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
