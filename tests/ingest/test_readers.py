@@ -7,8 +7,10 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
+from bs4.builder._htmlparser import BeautifulSoupHTMLParser
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -216,6 +218,12 @@ def test_rst_with_sphinx_markup() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("mark", ["*a ", "`a ", "|a ", "``a ", "_`a ", "http:"])
+def test_rst_that_docutils_would_take_minutes_for_keeps_its_marks(mark: str) -> None:
+    text = (mark * 4_000).strip()
+    assert blocks(read("a.rst", f"*short*\n\n{text}\n")) == ["short", text]
+
+
 def test_rst_of_a_pep_has_its_number_in_the_title() -> None:
     document = read(
         "pep-0008.rst",
@@ -259,6 +267,39 @@ def test_html() -> None:
         "Top", "One bold line & more.", "loose text", "3. three", "4. four", "- dot",
         "Sub", "  a\n    b", "x | y", "1 | 2", "said",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("markup", ["<a href='", "<a h='>' ", "<!--", "</", "<![if "])
+def test_html_that_never_ends_is_refused_before_it_takes_minutes(markup: str) -> None:
+    with pytest.raises(UnreadableDocumentError, match="without an end"):
+        read_document(markup.encode() * 8_000, "a.html")
+    with pytest.raises(UnreadableDocumentError, match="without an end"):
+        read_document(f"<p>{markup * 8_000}\n".encode(), "a.md")
+
+
+def test_html_with_few_tags_without_an_end_is_read() -> None:
+    hidden = "<script>" + "write('<b>x</b>');" * 2_000 + "</script>" + "<!--<p>x-->" * 2_000
+    document = read_document(f"<p>one</p>{hidden}<a h='>'<".encode() * 5, "a.html")
+    assert document.text.count("one") == 5
+    assert "x" not in document.text
+
+
+def test_void_elements_of_html_cost_nothing_at_later_end_tags(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    met = []
+    end = BeautifulSoupHTMLParser.handle_endtag
+
+    def handle_endtag(self: BeautifulSoupHTMLParser, *args: Any, **kwargs: Any) -> None:
+        met.append(len(self.already_closed_empty_element))
+        end(self, *args, **kwargs)
+
+    monkeypatch.setattr(BeautifulSoupHTMLParser, "handle_endtag", handle_endtag)
+    page = (
+        """<p>a<br>b<BR/>c<img src=x.png alt="1 > 2">d<hr class='x'>e<img alt=f></p>g<brx>h</brx>"""
+    )
+    assert blocks(read_document(page.encode(), "a.html")) == ["a b c1 > 2d", "ef", "gh"]
+    assert max(met) <= 1
 
 
 @pytest.mark.parametrize("name", ["article", "section"])

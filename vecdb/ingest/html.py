@@ -6,17 +6,30 @@ import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from html.parser import HTMLParser
 
 from bs4 import BeautifulSoup, MarkupResemblesLocatorWarning, XMLParsedAsHTMLWarning
 from bs4.dammit import EncodingDetector
 from bs4.element import NavigableString, PreformattedString, Tag
 
+from vecdb.errors import UnreadableDocumentError
 from vecdb.ingest.document import Document, DocumentBuilder, collapsed
 from vecdb.ingest.text import decode_text
 
 _ENCODING_WITHIN = 2_048
 """Bytes; browsers look at the first 1,024."""
 
+_SCRIPTS = HTMLParser.CDATA_CONTENT_ELEMENTS
+_UNFINISHED = 20
+"""Tags and comments without an end that a file of any length may have."""
+_UNFINISHED_WORK = 20_000_000
+"""Shorter files may have so many that they make the parser look at as many characters: a second."""
+
+_VOID_TAG = re.compile(
+    r"""<((?:area|br|col|hr|img|input|link|meta|param|source|wbr)\b
+    (?:[^<>"'/]|/(?!>)|"[^"<>]*"|'[^'<>]*')*)>""",
+    re.IGNORECASE | re.VERBOSE,
+)
 _DROPPED = (
     "script, style, noscript, template, svg, math, nav, aside, iframe, object, form, button, "
     "select, [hidden], [aria-hidden=true]"
@@ -55,12 +68,43 @@ def plain_text(markup: str) -> str:
     return collapsed(_parse(markup).get_text(" "))
 
 
+class _Soup(BeautifulSoup):
+    """Refuses markup that begins over and over and never ends.
+
+    Each time Python's parser looks through all the rest before it takes such markup for text.
+    """
+
+    _unfinished = 0
+
+    def handle_data(self, data: str) -> None:
+        """Take in a piece of text or the whole of a comment; called by the parser."""
+        self._unfinished += self._is_unfinished(data)
+        most = max(_UNFINISHED, _UNFINISHED_WORK // len(self.markup or data))
+        if self._unfinished > most:
+            raise UnreadableDocumentError(f"it has over {most} tags or comments without an end")
+        super().handle_data(data)
+
+    def endData(self, containerClass: type[NavigableString] | None = None) -> None:  # noqa: N802, N803
+        """Make a node of what was taken in; a class is given for a comment and its like."""
+        if containerClass is not None:
+            self._unfinished -= sum(map(self._is_unfinished, self.current_data))
+        super().endData(containerClass)
+
+    def _is_unfinished(self, data: str) -> bool:
+        if len(data) < 2 or data[0] != "<":
+            return False
+        in_script = self.currentTag is not None and self.currentTag.name in _SCRIPTS
+        return not in_script or data[-1] != ">"  # scripts come in pieces that end with their tags
+
+
 def _parse(markup: str) -> BeautifulSoup:
+    # Else Beautiful Soup looks through all void elements before at each end tag.
+    markup = _VOID_TAG.sub(r"<\1 />", markup)
     with warnings.catch_warnings():
         # XHTML reads well enough as HTML, and a short file is not mistaken for a file name here.
         warnings.simplefilter("ignore", XMLParsedAsHTMLWarning)
         warnings.simplefilter("ignore", MarkupResemblesLocatorWarning)
-        return BeautifulSoup(markup, "html.parser")
+        return _Soup(markup, "html.parser")
 
 
 @dataclass(slots=True)

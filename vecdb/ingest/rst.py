@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from docutils import nodes
@@ -23,6 +23,11 @@ from vecdb.ingest.document import Document, DocumentBuilder, collapsed
 from vecdb.ingest.text import decode_text
 
 _MAX_DIRECTIVE_DEPTH = 8
+_MARKS = re.compile(r"[*`|_:]")
+_MOST_INLINE_WORK = 10_000_000
+"""Marks times characters of one run of text: docutils may look through all the rest for each mark.
+At most about half a second, and many times what a paragraph has that somebody wrote."""
+
 _UNKNOWN_DIRECTIVE = re.compile(r'Unknown directive type "')
 _OPTION_LINES = re.compile(r"\A(?:[ \t]*:[\w-]+:[^\n]*\n?)+")
 _TITLE_AND_TARGET = re.compile(r"(?P<title>.+?)\s*<(?P<target>[^<>]+)>\Z", re.DOTALL)
@@ -89,6 +94,17 @@ def _role_text(role: str, text: str) -> str:
     return prefix + text.lstrip("!~")
 
 
+def _with_bounded_work(parse: Callable[..., Any]) -> Callable[..., Any]:
+    """Stand in for `Inliner.parse`: text that takes too long keeps its marks."""
+
+    def parse_or_keep(text: str, *place: Any) -> Any:
+        if len(text) * len(_MARKS.findall(text)) > _MOST_INLINE_WORK:
+            return [nodes.Text(text)], []
+        return parse(text, *place)
+
+    return parse_or_keep
+
+
 def _parse(source: str) -> nodes.document:
     settings = get_default_settings(Parser)
     settings.report_level = 5  # nothing is printed
@@ -101,6 +117,7 @@ def _parse(source: str) -> nodes.document:
     inliner = states.Inliner()
     # Not a subclass: Inliner builds its patterns from vars(self.__class__) and finds none there.
     vars(inliner)["interpreted"] = _read_role
+    vars(inliner)["parse"] = _with_bounded_work(inliner.parse)
     Parser(rfc2822=True, inliner=inliner).parse(source, document)
     return document
 
