@@ -284,6 +284,13 @@ def test_html_with_few_tags_without_an_end_is_read() -> None:
     assert "x" not in document.text
 
 
+@pytest.mark.parametrize("what", ["&#", "&#x", "&#foo;", "&#65a", "&"])
+def test_what_is_no_reference_to_a_character_ends_no_markup(what: str) -> None:
+    page = f"<p>a {what} b; <b>c</b></p>" * 3
+    assert blocks(read_document(page.encode(), "a.html")) == [f"a {what} b; c"] * 3
+    assert blocks(read("a.html", "<p>&#65;&#x42;&#67 &#x44</p><p>&amp;#69;")) == ["ABC D", "&#69;"]
+
+
 def test_void_elements_of_html_cost_nothing_at_later_end_tags(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

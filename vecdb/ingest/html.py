@@ -25,6 +25,7 @@ _UNFINISHED = 20
 _UNFINISHED_WORK = 20_000_000
 """Shorter files may have so many that they make the parser look at as many characters: a second."""
 
+_NO_REFERENCE = re.compile(r"&(?=#(?!\d+(?![\da-fA-F])|[xX][\da-fA-F]))")
 _VOID_TAG = re.compile(
     r"""<((?:area|br|col|hr|img|input|link|meta|param|source|wbr)\b
     (?:[^<>"'/]|/(?!>)|"[^"<>]*"|'[^'<>]*')*)>""",
@@ -98,6 +99,8 @@ class _Soup(BeautifulSoup):
 
 
 def _parse(markup: str) -> BeautifulSoup:
+    # Else Python's parser takes all that follows the second one for text, tags and all.
+    markup = _NO_REFERENCE.sub("&amp;", markup)
     # Else Beautiful Soup looks through all void elements before at each end tag.
     markup = _VOID_TAG.sub(r"<\1 />", markup)
     with warnings.catch_warnings():
