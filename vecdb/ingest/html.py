@@ -126,9 +126,8 @@ class _Writer:
         self._builder = DocumentBuilder()
         self._inline: list[str] = []
         self._prefix = ""
-        self._rows: list[
-            _Row
-        ] = []  # a cell may hold a table, and a row without an end tag the next
+        # More than one, where a cell holds a table, or a row has no end tag and so holds the next.
+        self._rows: list[_Row] = []
         self._item_numbers: dict[int, int] = {}  # the next one, by the identity of its list
 
     def write(self, root: Tag) -> Document:
