@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from enum import Enum, IntEnum
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -91,6 +93,31 @@ def test_table(conditions: dict[str, Any], expected: bool) -> None:
 def test_ints_beyond_float_precision_compare_exactly() -> None:
     assert not parse_filter({"n": float(2**53)}).matches({"n": 2**53 + 1})
     assert parse_filter({"n": {"$gt": float(2**53)}}).matches({"n": 2**53 + 1})
+
+
+class Color(str, Enum):  # noqa: UP042 (whose str is "Color.RED")
+    RED = "red"
+
+
+class Level(IntEnum):
+    HIGH = 3
+
+
+@pytest.mark.parametrize(
+    ("conditions", "payload", "expected"),
+    [
+        ({"o": {Color.RED: 1}}, {"o": {"red": 1}}, True),
+        ({Color.RED: Color.RED}, {"red": "red"}, True),
+        ({"o": {"$in": [{Color.RED: Level.HIGH}]}}, {"o": {"red": 3}}, True),
+        ({"n": np.float64(2**53)}, {"n": 2**53 + 1}, False),
+        ({"n": {"$gt": np.float64(2**53)}}, {"n": 2**53 + 1}, True),
+        ({"n": {"$lte": np.float64(5)}}, {"n": 10**400}, False),
+    ],
+)
+def test_subclasses_of_json_types_are_taken_as_their_base(
+    conditions: Any, payload: dict[str, Any], expected: bool
+) -> None:
+    assert parse_filter(conditions).matches(payload) is expected
 
 
 def test_a_point_without_payload_has_no_fields() -> None:

@@ -6,9 +6,8 @@ the rows of a segment before the index is asked, so k results come back whenever
 
 from __future__ import annotations
 
-import json
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from threading import Lock
 from typing import Protocol, TypeVar
@@ -82,9 +81,10 @@ class Rows(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Condition:
-    """A filter: the predicate, and the JSON it was written as.
+    """A filter: the predicate, and what it is remembered by.
 
-    The JSON tells conditions apart where Python's equality does not: 1, 1.0 and true.
+    The key is written from the predicate, which nobody can change, and not from what the caller
+    gave. It tells conditions apart where Python's equality does not: 1, 1.0 and true.
     """
 
     predicate: Predicate
@@ -99,20 +99,11 @@ class Condition:
         InvalidFilterError
         """
         predicate = parse_filter(conditions)
-        return cls(predicate, json.dumps(conditions, default=_as_plain))
+        return cls(predicate, repr(predicate))
 
     def holds(self, payload: bytes | None) -> bool:
         """Return whether a payload, as JSON, matches."""
         return self.predicate.matches(None if payload is None else decode_payload(payload))
-
-
-def _as_plain(value: object) -> object:
-    """Let json write the mappings, tuples and numpy scalars that `parse_filter` accepts."""
-    if isinstance(value, Mapping):
-        return dict(value)
-    if isinstance(value, np.generic):
-        return value.item()
-    return list(value) if isinstance(value, Iterable) else str(value)
 
 
 class MatchedRows:

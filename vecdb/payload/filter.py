@@ -230,7 +230,7 @@ def _parse_field(name: str, place: str) -> Field:
         raise InvalidFilterError(str(error)) from None
     if name.count(".") >= _MAX_FIELD_PARTS:
         _refuse(place, f"has {name.count('.') + 1} parts", f"must have at most {_MAX_FIELD_PARTS}")
-    return Field.of(name)
+    return Field.of(str.__str__(name))
 
 
 def _all_of(parts: list[Predicate]) -> Predicate:
@@ -238,13 +238,23 @@ def _all_of(parts: list[Predicate]) -> Predicate:
 
 
 def _plain(value: object) -> JsonValue:
-    """Copy a checked JSON value, so that the caller's later changes to it change no predicate."""
+    """Copy a checked JSON value, so that the caller's later changes to it change no predicate.
+
+    What is of a subclass is copied as its base: a `numpy.float64` would compare inexactly with
+    ints, and `str` of an enum's member is its name.
+    """
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int):
+        return int.__int__(value)
+    if isinstance(value, float):
+        return float.__float__(value)
     if isinstance(value, dict):
-        return {str(key): _plain(child) for key, child in value.items()}
+        return {str.__str__(key): _plain(child) for key, child in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(element) for element in value]
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
     raise TypeError(f"not a JSON value: {value!r}")
 
 

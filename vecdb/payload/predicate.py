@@ -10,7 +10,7 @@ from __future__ import annotations
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, TypeAlias
 
@@ -60,7 +60,7 @@ class Field:
     """
 
     name: str
-    steps: tuple[tuple[tuple[str, int], ...], ...]
+    steps: tuple[tuple[tuple[str, int], ...], ...] = field(repr=False)
 
     @classmethod
     def of(cls, name: str) -> Field:
