@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from vecdb.errors import (
     InvalidIdError,
     InvalidVectorError,
     LengthMismatchError,
+    MemoryLimitError,
     VecdbError,
 )
 from vecdb.storage import PosixStore, check_directory
@@ -189,6 +190,42 @@ def test_limits_hold_for_all_of_a_load(tmp_path: Path, monkeypatch: pytest.Monke
             told = points.info().disk_bytes
         assert points.info().disk_bytes == told
         assert points.count() == 200
+
+
+def test_a_load_larger_than_the_memory_it_may_take(tmp_path: Path) -> None:
+    most = 1 << 20
+    rows = np.random.default_rng(0).standard_normal((5_000, 256)).astype(np.float32)
+    with Database(tmp_path / "data", durability="os", max_memory_bytes=most) as db:
+        points = db.create_collection("c", dim=256)
+        with points.bulk() as load:
+            for first in range(0, 2_000, 100):
+                load.add(range(first, first + 100), vectors=rows[first : first + 100])
+                assert points.info().memory_bytes < most
+            load.add(range(2_000, 5_000), vectors=rows[2_000:])
+            assert load.count == 5_000
+        assert points.count() == 5_000
+        assert points.info().memory_bytes == 0
+
+
+def test_what_loads_have_gathered_counts_as_memory(tmp_path: Path) -> None:
+    most = 1 << 20
+    with Database(tmp_path / "data", durability="os", max_memory_bytes=most) as db:
+        points = db.create_collection("c", dim=DIM)
+        with ExitStack() as loading:
+            loads = [loading.enter_context(points.bulk()) for _ in range(4)]
+            for load in loads:
+                load.add(range(20), vectors=vectors(20), texts=["x" * 10_000] * 20)
+                assert points.info().memory_bytes < most
+            assert points.info().memory_bytes > most / 2
+            with pytest.raises(MemoryLimitError):
+                points.upsert([1], vectors=vectors(1), payloads=[{"t": "x" * (most // 2)}])
+        assert points.info().memory_bytes == 0
+        with suppress(KeyError), points.bulk() as load:
+            load.add(range(20), vectors=vectors(20), payloads=[{"t": "x" * 5_000}] * 20)
+            assert points.info().memory_bytes > 20 * 5_000
+            raise KeyError
+        assert points.info().memory_bytes == 0
+        assert points.count() == 20
 
 
 @pytest.mark.usefixtures("small_segments")

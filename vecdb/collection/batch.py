@@ -54,6 +54,11 @@ class Batch:
         """Whether any point has a payload."""
         return self.payloads.count(None) < len(self.payloads)
 
+    def rows(self, first: int, end: int) -> Batch:
+        """Return the points from `first` up to `end`."""
+        part = slice(first, end)
+        return Batch(self.ids[part], self.vectors[part], self.texts[part], self.payloads[part])
+
 
 def check_ids(ids: Iterable[Any], *, what: str = "ids") -> list[PointId]:
     """Return ids as a list of int and str, none of them twice.

@@ -16,6 +16,8 @@ from vecdb.config import MAX_DISK_BYTES, MAX_MEMORY_BYTES, MIN_FREE_BYTES
 from vecdb.errors import DiskLimitError, MemoryLimitError
 
 _TIGHT = 0.5
+_LOADS = 4
+"""How many bulk loads at once may gather as many points in memory as they like to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +29,8 @@ class Usage:
     disk_bytes
         The files of segments, indexes and logs.
     memory_bytes
-        Points that are in no segment file yet. Files are mapped into memory and not counted: the
-        operating system drops their pages when it needs the room.
+        Points that are in no segment file yet, those of bulk loads included. Files are mapped into
+        memory and not counted: the operating system drops their pages when it needs the room.
     """
 
     disk_bytes: int = 0
@@ -127,16 +129,21 @@ class Budget:
         with self._lock:
             self._refuse_over(Usage())
 
-    def is_tight(self, own: Usage) -> bool:
-        """Return whether a collection that takes `own` should write to disk what it has in memory.
+    def is_tight(self, own: int) -> bool:
+        """Return whether a collection should write to disk what it has in memory, `own` bytes.
 
         That is so when much of what is allowed is taken, and it takes at least an average share.
         """
         most = self._limits.max_memory_bytes
-        if most is None or not own.memory_bytes:
+        if most is None or not own:
             return False
         used = [each.memory_bytes for each in self._usage()]
-        return sum(used) >= _TIGHT * most and own.memory_bytes * len(used) >= sum(used)
+        return sum(used) >= _TIGHT * most and own * len(used) >= sum(used)
+
+    def gathered(self, most: int) -> int:
+        """Return how many bytes a bulk load gathers before it writes them: `most`, or fewer."""
+        limit = self._limits.max_memory_bytes
+        return most if limit is None else min(most, limit // _LOADS)
 
     def _refuse_over(self, wanted: Usage) -> None:
         limits, taken = self._limits, self._pending

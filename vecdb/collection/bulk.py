@@ -19,7 +19,7 @@ from vecdb.collection.settings import CollectionSettings
 from vecdb.collection.stored import StoredSegment
 from vecdb.collection.versions import Versions
 from vecdb.config import BATCH_ROWS
-from vecdb.errors import ClosedError, LengthMismatchError
+from vecdb.errors import ClosedError, LengthMismatchError, MemoryLimitError
 from vecdb.interrupts import whole
 from vecdb.types import MatrixLike, Payload, PointId
 
@@ -41,10 +41,10 @@ class BulkLoad:
     """A load in hand; made by `Collection.bulk`, and used in one ``with`` block by one thread.
 
     Nothing of it is seen before the block ends, and nothing stays when the block raises. It does
-    not go through the log: points are gathered in memory up to the size of a segment, which is
-    then written as a file that no manifest names yet. When the block ends, one manifest names all
-    of them. Points that have the same ids, of the collection or of the load itself, are replaced,
-    as `Collection.upsert` does it.
+    not go through the log: points are gathered in memory up to the size of a segment, or a part of
+    what `max_memory_bytes` allows, and then written as a file that no manifest names yet. When the
+    block ends, one manifest names all of them. Points that have the same ids, of the collection or
+    of the load itself, are replaced, as `Collection.upsert` does it.
 
     Attributes
     ----------
@@ -64,6 +64,7 @@ class BulkLoad:
         self._check = check
         self._commit = commit
         self._saying_why = saying_why
+        self._most = budget.gathered(_BUFFERED_BYTES)
         self._written: list[StoredSegment] = []
         self._rows = GrowingSegment(settings.dim, settings.metric)
         self._draft: Draft | None = None
@@ -110,13 +111,30 @@ class BulkLoad:
 
     @whole
     def _add(self, batch: Batch) -> None:
-        wanted = batch.vectors.nbytes + ROW_BYTES * len(batch.ids)
-        with self._budget.growth(Usage(wanted, self._rows.memory_bytes + wanted)):
-            self._rows.append(batch)
+        count, taken = len(batch.ids), _memory_of(batch)
+        step = count if taken <= self._most else max(1, count * self._most // taken)
+        for first in range(0, count, step):
+            self._gather(batch.rows(first, first + step))
+            full = len(self._rows) >= self._settings.segment_rows
+            if full or self._rows.memory_bytes >= self._most:
+                self._write()
+
+    def _gather(self, batch: Batch) -> None:
+        wanted = _memory_of(batch)
+        try:
+            self._append(batch, wanted)
+        except MemoryLimitError:
+            if not len(self._rows):
+                raise
+            self._write()  # which gives back what this load takes
+            self._append(batch, wanted)
         self.count += len(batch.ids)
-        full = len(self._rows) >= self._settings.segment_rows
-        if full or self._rows.memory_bytes >= _BUFFERED_BYTES:
-            self._write()
+
+    def _append(self, batch: Batch, wanted: int) -> None:
+        with self._budget.growth(Usage(wanted, wanted)):
+            self._rows.append(batch)
+            if self._draft is not None:
+                self._draft.memory_bytes = self._rows.memory_bytes
 
     @whole
     def _write(self) -> None:
@@ -128,7 +146,13 @@ class BulkLoad:
         rows = np.sort(newest)
         with self._saying_why(), self._budget.growth(Usage(disk_bytes=view.memory_bytes)):
             self._written.append(self._sealing.write_loaded(self._draft, view, rows))
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Gather from nothing; the points before are in a file, or given up."""
         self._rows = GrowingSegment(self._settings.dim, self._settings.metric)
+        if self._draft is not None:
+            self._draft.memory_bytes = 0
 
     def __enter__(self) -> Self:
         if self._draft is not None:
@@ -154,10 +178,18 @@ class BulkLoad:
     @whole
     def _end(self, *, complete: bool) -> None:
         with self._drafting:
+            self._drafting.callback(self._let_go)
             if complete and self._draft is not None:
                 if os.getpid() == self._process:  # a forked child is refused by the commit
                     self._write()
                 self._commit(self._draft, self._written)
+
+
+def _memory_of(batch: Batch) -> int:
+    """Return what a growing segment will take to hold a batch."""
+    texts = sum(len(text.encode()) for text in batch.texts if text is not None)
+    payloads = sum(map(len, filter(None, batch.payloads)))
+    return batch.vectors.nbytes + ROW_BYTES * len(batch.ids) + texts + payloads
 
 
 def _sliceable(vectors: MatrixLike, count: int) -> MatrixLike:

@@ -117,15 +117,16 @@ class Collection:
     @property
     def usage(self) -> Usage:
         """What it takes of disk and memory."""
-        parts = self._segments.snapshot.parts
+        versions = self._maintenance.versions
         return Usage(
-            self._maintenance.versions.bytes + self._wal.size_bytes,
-            sum(part.rows.memory_bytes for part in parts),
+            versions.bytes + self._wal.size_bytes,
+            self._segments.memory_bytes + versions.loading_bytes,
         )
 
     def seal_if_due(self) -> bool:
         """Write what is in memory to a segment, gently, if it is time to; return whether it was."""
-        if not self._maintenance.seal_is_due() and not self._budget.is_tight(self.usage):
+        own = self._segments.memory_bytes
+        if not self._maintenance.seal_is_due() and not self._budget.is_tight(own):
             return False
         self._maintenance.seal(gently=True)
         return True

@@ -28,6 +28,8 @@ class Draft:
     ----------
     sizes
         The bytes of each file, by name; replaced, never changed, so anybody may look.
+    memory_bytes
+        About what points take that are gathered for the next file.
     """
 
     def __init__(self, store: Store, dim: int, reserve_number: Callable[[], int]) -> None:
@@ -35,6 +37,7 @@ class Draft:
         self._dim = dim
         self._reserve_number = reserve_number
         self.sizes: dict[str, int] = {}
+        self.memory_bytes = 0
 
     def add(self, ref: FileRef) -> FileRef:
         """Own a file that was just written."""

@@ -98,6 +98,11 @@ class Segments:
             return tuple(self._closed)
 
     @property
+    def memory_bytes(self) -> int:
+        """About what the points take that are in no file yet."""
+        return sum(part.rows.memory_bytes for part in self.snapshot.parts)
+
+    @property
     def growing_rows(self) -> int:
         """How many rows the growing segment has, dead ones included."""
         return len(self._growing)

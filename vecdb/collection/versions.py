@@ -137,6 +137,11 @@ class Versions:
         unnamed = sum(sum(draft.sizes.values()) for draft in self._drafts)
         return unnamed + self.stored.bytes  # in this order: what is named meanwhile is not missed
 
+    @property
+    def loading_bytes(self) -> int:
+        """About what points take in memory that bulk loads have gathered."""
+        return sum(draft.memory_bytes for draft in self._drafts)
+
     def sealed(self) -> list[Segment]:
         """Return the segments that are files now, without those that are quarantined."""
         return [segment for segment in self._segments.closed if segment in self.on_disk]
