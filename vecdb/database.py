@@ -119,7 +119,7 @@ class Database:
         scrub_every = SCRUB_SECONDS.check(scrub_seconds)
         scrub_rate = SCRUB_BYTES_PER_SECOND.check(scrub_bytes_per_second)
         self._store = PosixStore.at(path, durability) if store is None else store
-        self._budget = Budget(limits, self._store.free_bytes, self._usage)
+        self._budget = Budget(limits, self._store.free_bytes, self._here)
         self._models = Models(
             decoder=decoder, decoder_api_key=decoder_api_key, device=device, cache_dir=cache_dir
         )
@@ -140,8 +140,8 @@ class Database:
             with suppress(VecdbError):
                 self._let_go()
             raise
-        self._housekeeping = Housekeeping(lambda: list(self._collections.values()))
-        self._scrubber = Scrubber(lambda: list(self._collections.values()), scrub_every, scrub_rate)
+        self._housekeeping = Housekeeping(self._here)
+        self._scrubber = Scrubber(self._here, scrub_every, scrub_rate)
         self._inherited: Inherited | None = None
         self._process = os.getpid()
         _opened.add(self)
@@ -440,8 +440,8 @@ class Database:
             self._unopened.pop(name, None)
             self._collections[name] = opened
 
-    def _usage(self) -> list[Usage]:
-        return [collection.usage for collection in list(self._collections.values())]
+    def _here(self) -> list[Collection]:
+        return list(self._collections.values())
 
     def _disown(self) -> None:
         """Refuse everything but `close`, which does nothing: this is a forked child."""

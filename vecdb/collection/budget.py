@@ -7,15 +7,21 @@ its limit for a while.
 
 from __future__ import annotations
 
+import math
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
+from weakref import WeakKeyDictionary, WeakSet
 
 from vecdb.config import MAX_DISK_BYTES, MAX_MEMORY_BYTES, MIN_FREE_BYTES
 from vecdb.errors import DiskLimitError, MemoryLimitError
 
 _TIGHT = 0.5
+_LOOK_SECONDS = 0.25
+"""How long it may take until what a collection takes is looked at that did not ask for growth."""
 _LOADS = 4
 """How many bulk loads at once may gather as many points in memory as they like to."""
 
@@ -76,8 +82,20 @@ class SpaceLimits:
         MIN_FREE_BYTES.check(self.min_free_bytes)
 
 
+class Taker(Protocol):
+    """A collection, as far as limits go."""
+
+    @property
+    def usage(self) -> Usage:
+        """What it takes now."""
+
+
 class Budget:
     """Admits growth, or refuses it at once.
+
+    What all take together is remembered, so that one write does not cost a look at every
+    collection: who grows is looked at again when the next growth is admitted, all others a few
+    times a second, and everybody before anything is refused.
 
     Parameters
     ----------
@@ -85,25 +103,37 @@ class Budget:
         What may be taken.
     free_bytes
         Returns what is free on the file system.
-    usage
-        Returns what each collection takes.
+    takers
+        Returns those that take it.
     """
 
     def __init__(
         self,
         limits: SpaceLimits,
         free_bytes: Callable[[], int],
-        usage: Callable[[], list[Usage]],
+        takers: Callable[[], Sequence[Taker]],
     ) -> None:
         self._limits = limits
         self._free_bytes = free_bytes
-        self._usage = usage
-        self._lock = threading.Lock()  # protects _pending
-        self._pending = Usage()  # admitted, and not in `usage` yet
+        self._takers = takers
+        self._is_limited = (limits.max_disk_bytes, limits.max_memory_bytes) != (None, None)
+        self._lock = threading.Lock()  # protects everything below
+        self._pending = Usage()  # admitted, and perhaps not in `usage` yet
+        self._seen: WeakKeyDictionary[Taker, Usage] = WeakKeyDictionary()
+        self._total = Usage()  # of what was seen
+        self._grown: WeakSet[Taker] = WeakSet()  # since they were seen
+        self._looked = -math.inf  # when everybody was
 
     @contextmanager
-    def growth(self, wanted: Usage) -> Iterator[None]:
+    def growth(self, wanted: Usage, taker: Taker | None = None) -> Iterator[None]:
         """Admit what is written in this block.
+
+        Parameters
+        ----------
+        wanted
+            How much that is, about.
+        taker
+            Who will take it; None for one that is not there yet.
 
         Raises
         ------
@@ -111,13 +141,15 @@ class Budget:
             Before the block is entered.
         """
         with self._lock:
-            self._refuse_over(wanted)
+            self._refuse_over(wanted, exactly=taker is None)
             self._pending += wanted
         try:
             yield
         finally:
             with self._lock:
                 self._pending -= wanted
+                if taker is not None and self._is_limited:
+                    self._grown.add(taker)
 
     def check(self) -> None:
         """Refuse growth of any size, before work is done for it.
@@ -127,7 +159,7 @@ class Budget:
         DiskLimitError, MemoryLimitError
         """
         with self._lock:
-            self._refuse_over(Usage())
+            self._refuse_over(Usage(), exactly=False)
 
     def is_tight(self, own: int) -> bool:
         """Return whether a collection should write to disk what it has in memory, `own` bytes.
@@ -137,18 +169,23 @@ class Budget:
         most = self._limits.max_memory_bytes
         if most is None or not own:
             return False
-        used = [each.memory_bytes for each in self._usage()]
-        return sum(used) >= _TIGHT * most and own * len(used) >= sum(used)
+        with self._lock:
+            self._look()
+            used, takers = self._total.memory_bytes, len(self._seen)
+        return used >= _TIGHT * most and own * takers >= used
 
     def gathered(self, most: int) -> int:
         """Return how many bytes a bulk load gathers before it writes them: `most`, or fewer."""
         limit = self._limits.max_memory_bytes
         return most if limit is None else min(most, limit // _LOADS)
 
-    def _refuse_over(self, wanted: Usage) -> None:
+    def _refuse_over(self, wanted: Usage, *, exactly: bool) -> None:
         limits, taken = self._limits, self._pending
-        if limits.max_disk_bytes is not None or limits.max_memory_bytes is not None:
-            taken = sum(self._usage(), taken)
+        if self._is_limited:
+            self._look(exactly=exactly)
+            if self._is_over(self._total + taken + wanted):
+                self._look(exactly=True)
+            taken += self._total
         most = limits.max_disk_bytes
         if most is not None and taken.disk_bytes + wanted.disk_bytes > most:
             raise DiskLimitError(
@@ -171,6 +208,26 @@ class Budget:
                 f"{limits.min_free_bytes:,} are kept for deletes and merging (min_free_bytes): "
                 "free some space, or delete points and `flush`"
             )
+
+    def _is_over(self, taken: Usage) -> bool:
+        disk, memory = self._limits.max_disk_bytes, self._limits.max_memory_bytes
+        return (disk is not None and taken.disk_bytes > disk) or (
+            memory is not None and taken.memory_bytes > memory
+        )
+
+    def _look(self, *, exactly: bool = False) -> None:
+        """Look at who has grown, or at everybody when that was long ago; the lock is held."""
+        now = time.monotonic()
+        if exactly or now - self._looked > _LOOK_SECONDS:
+            self._looked = now
+            self._seen = WeakKeyDictionary({taker: taker.usage for taker in self._takers()})
+            self._total = sum(self._seen.values(), Usage())
+        else:
+            for taker in self._grown:
+                usage = taker.usage
+                self._total += usage - self._seen.get(taker, Usage())
+                self._seen[taker] = usage
+        self._grown.clear()
 
 
 def unlimited() -> Budget:

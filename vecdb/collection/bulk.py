@@ -11,7 +11,7 @@ from typing import Self
 import numpy as np
 
 from vecdb.collection.batch import Batch, listed, listed_ids
-from vecdb.collection.budget import Budget, Usage
+from vecdb.collection.budget import Budget, Taker, Usage
 from vecdb.collection.draft import Draft
 from vecdb.collection.growing import ROW_BYTES, GrowingSegment
 from vecdb.collection.sealing import Sealing
@@ -54,13 +54,14 @@ class BulkLoad:
 
     def __init__(
         self, settings: CollectionSettings, versions: Versions, sealing: Sealing, budget: Budget,
-        check: Check, commit: Callable[[Draft, Sequence[StoredSegment]], None],
+        taker: Taker, check: Check, commit: Callable[[Draft, Sequence[StoredSegment]], None],
         saying_why: Callable[[], AbstractContextManager[None]],
     ) -> None:  # fmt: skip
         self._settings = settings
         self._versions = versions
         self._sealing = sealing
         self._budget = budget
+        self._taker = taker
         self._check = check
         self._commit = commit
         self._saying_why = saying_why
@@ -131,7 +132,7 @@ class BulkLoad:
         self.count += len(batch.ids)
 
     def _append(self, batch: Batch, wanted: int) -> None:
-        with self._budget.growth(Usage(wanted, wanted)):
+        with self._budget.growth(Usage(wanted, wanted), self._taker):
             self._rows.append(batch)
             if self._draft is not None:
                 self._draft.memory_bytes = self._rows.memory_bytes
@@ -144,7 +145,8 @@ class BulkLoad:
         view = self._rows.view()
         newest = np.fromiter(view.newest.values(), np.int64, len(view.newest))
         rows = np.sort(newest)
-        with self._saying_why(), self._budget.growth(Usage(disk_bytes=view.memory_bytes)):
+        growth = Usage(disk_bytes=view.memory_bytes)
+        with self._saying_why(), self._budget.growth(growth, self._taker):
             self._written.append(self._sealing.write_loaded(self._draft, view, rows))
         self._let_go()
 

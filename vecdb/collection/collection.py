@@ -237,7 +237,7 @@ class Collection:
             return len(batch.ids)
 
         size = len(record[1])
-        with self._budget.growth(Usage(size, size + ROW_BYTES * len(batch.ids))):
+        with self._budget.growth(Usage(size, size + ROW_BYTES * len(batch.ids)), self):
             self._commit(Write(encode, apply, alone=bool(stale)))
         return UpsertResult(batch.ids, prepared.truncated)
 
@@ -264,7 +264,7 @@ class Collection:
         self._check_there()
         return BulkLoad(
             self.settings, self._maintenance.versions, self._maintenance.sealing, self._budget,
-            self._bulk_batch, self._adopt, self._saying_why,
+            self, self._bulk_batch, self._adopt, self._saying_why,
         )  # fmt: skip
 
     @whole
