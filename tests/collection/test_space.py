@@ -12,7 +12,7 @@ import pytest
 from tests.housekeeping import NoHousekeeping
 from vecdb.collection import Collection
 from vecdb.database import Database
-from vecdb.errors import DiskFullError, ReadOnlyError
+from vecdb.errors import DiskFullError, DiskLimitError, ReadOnlyError
 from vecdb.storage import PosixStore, check_directory
 
 SECRET = "the deleted text of"
@@ -119,6 +119,29 @@ def test_points_deleted_soon_after_they_came_leave_in_the_background(
         while files_with(tmp_path, SECRET) and time.monotonic() < deadline:
             time.sleep(0.05)
         assert not files_with(tmp_path, SECRET)
+
+
+def test_replaced_points_leave_the_log_when_it_is_what_fills_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vecdb.database.Housekeeping", NoHousekeeping)
+    vectors = np.ones((10, 4), np.float32)
+    most = 2 << 20
+    with Database(tmp_path / "data", durability="os", max_disk_bytes=most) as db:
+        points = db.create_collection("c", dim=4)
+        written = 0
+        with suppress(DiskLimitError):
+            while True:
+                points.upsert(range(10), vectors=vectors, payloads=[{"t": "x" * 10_000}] * 10)
+                written += 1
+                if points.info().log_bytes < 0.4 * most:
+                    assert not points.seal_if_due()
+        assert written > 10
+        assert points.seal_if_due()
+        assert points.info().log_bytes < 1_000
+        assert points.info().disk_bytes < 200_000
+        points.upsert(range(10, 20), vectors=vectors, payloads=[{"t": "x" * 100_000}] * 10)
+        assert not points.seal_if_due()  # all of it lives: nothing would be given back
 
 
 def test_what_a_batch_does_not_have_takes_no_room_in_the_log(tmp_path: Path) -> None:

@@ -174,6 +174,16 @@ class Budget:
             used, takers = self._total.memory_bytes, len(self._seen)
         return used >= _TIGHT * most and own * takers >= used
 
+    def is_filled_by(self, log_bytes: int) -> bool:
+        """Return whether a log of that size is as large as what is left of the disk."""
+        left = self._free_bytes() - self._limits.min_free_bytes
+        most = self._limits.max_disk_bytes
+        if most is not None:
+            with self._lock:
+                self._look()
+                left = min(left, most - self._total.disk_bytes)
+        return log_bytes >= left
+
     def gathered(self, most: int) -> int:
         """Return how many bytes a bulk load gathers before it writes them: `most`, or fewer."""
         limit = self._limits.max_memory_bytes

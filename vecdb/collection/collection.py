@@ -125,11 +125,17 @@ class Collection:
 
     def seal_if_due(self) -> bool:
         """Write what is in memory to a segment, gently, if it is time to; return whether it was."""
-        own = self._segments.memory_bytes
-        if not self._maintenance.seal_is_due() and not self._budget.is_tight(own):
+        if not self._maintenance.seal_is_due() and not self._seal_gives_room():
             return False
         self._maintenance.seal(gently=True)
         return True
+
+    def _seal_gives_room(self) -> bool:
+        """Return whether little is left of what may be taken, and a seal would give some back."""
+        if self._budget.is_tight(self._segments.memory_bytes):
+            return True
+        # Rows that live take as much in a segment as in the log.
+        return self._segments.growing_dead > 0 and self._budget.is_filled_by(self._wal.size_bytes)
 
     def info(self) -> CollectionInfo:
         """Return its settings and size, and what runs in its background."""
