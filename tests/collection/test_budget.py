@@ -26,6 +26,9 @@ class Stand:
         self.looks += 1
         return self.taken
 
+    def graph_bytes(self, rows: int) -> int:
+        return 1_000 * rows
+
 
 def budget_of(takers: list[Stand], *, disk: int | None = None, memory: int | None = None) -> Budget:
     return Budget(SpaceLimits(disk, memory, 0), lambda: FREE, lambda: takers)
@@ -59,6 +62,13 @@ def test_nothing_is_refused_for_what_was_given_back_meanwhile() -> None:
     takers[1].taken = Usage(disk_bytes=500_000)
     with budget.growth(Usage(disk_bytes=400_000), takers[0]), pytest.raises(DiskLimitError):
         budget.growth(Usage(disk_bytes=200_000), takers[0]).__enter__()
+
+
+def test_graphs_still_to_be_built_are_asked_for_with_the_rows() -> None:
+    takers = [Stand(Usage())]
+    budget = budget_of(takers, disk=2_000_000)
+    with budget.growth(Usage(), takers[0], 1_999), pytest.raises(DiskLimitError, match=" 2,000"):
+        budget.growth(Usage(disk_bytes=0), takers[0], 2).__enter__()
 
 
 def test_what_is_not_there_yet_is_held_against_what_all_take_now() -> None:

@@ -52,9 +52,9 @@ class Sized:
     total: int
 
 
-def sizes_merged(live: list[int], *, eager: bool, dead: int = 0) -> list[int]:
+def sizes_merged(live: list[int], *, eager: bool, dead: int = 0, full: bool = False) -> list[int]:
     segments = [Sized(rows, rows + dead) for rows in live]
-    return [s.live for s in policy.to_merge(segments, 1_000, eager=eager)]
+    return [s.live for s in policy.to_merge(segments, 1_000, eager=eager, full=full)]
 
 
 def test_without_writes_an_older_segment_of_four_times_the_size_is_merged() -> None:
@@ -77,3 +77,9 @@ def test_a_merged_segment_has_at_most_four_times_the_rows_of_a_sealed_one() -> N
 
 def test_a_segment_with_many_dead_rows_is_rewritten_alone() -> None:
     assert sizes_merged([1_000, 100], eager=False, dead=30) == [100]
+
+
+def test_on_a_full_disk_a_segment_with_few_dead_rows_is_rewritten() -> None:
+    assert sizes_merged([1_000], eager=True, dead=30) == []
+    assert sizes_merged([1_000], eager=True, dead=30, full=True) == [1_000]
+    assert sizes_merged([1_000], eager=True, dead=10, full=True) == []

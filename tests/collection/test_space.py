@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import numpy as np
@@ -142,6 +142,35 @@ def test_replaced_points_leave_the_log_when_it_is_what_fills_the_disk(
         assert points.info().disk_bytes < 200_000
         points.upsert(range(10, 20), vectors=vectors, payloads=[{"t": "x" * 100_000}] * 10)
         assert not points.seal_if_due()  # all of it lives: nothing would be given back
+
+
+@pytest.mark.parametrize("way", ["upserts", "load"])
+def test_graphs_still_to_be_built_count_against_the_disk_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    monkeypatch.setattr("vecdb.database.Housekeeping", NoHousekeeping)
+    rows = np.random.default_rng(0).standard_normal((500, 64)).astype(np.float32)
+    most = 4 << 20
+    with Database(tmp_path / "data", durability="os", max_disk_bytes=most) as db:
+        points = db.create_collection("c", dim=64)
+        count = 0
+        with ExitStack() as loading:
+            add = loading.enter_context(points.bulk()).add if way == "load" else points.upsert
+            with suppress(DiskLimitError):
+                while True:
+                    add(range(count, count + 500), vectors=rows)
+                    count += 500
+            assert count >= 2_000
+            assert points.info().disk_bytes < most / 2
+        points.flush()
+        assert points.info().indexed == count
+        assert 0.6 * most < points.info().disk_bytes < 1.1 * most
+
+        monkeypatch.setattr("vecdb.collection.budget._FULL", 0.5)
+        before = points.info().disk_bytes
+        points.delete(ids=range(count // 20))
+        points.flush()
+        assert points.info().disk_bytes < 0.96 * before
 
 
 def test_what_a_batch_does_not_have_takes_no_room_in_the_log(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from vecdb.config import MAX_DISK_BYTES, MAX_MEMORY_BYTES, MIN_FREE_BYTES
 from vecdb.errors import DiskLimitError, MemoryLimitError
 
 _TIGHT = 0.5
+_FULL = 0.9
 _LOOK_SECONDS = 0.25
 """How long it may take until what a collection takes is looked at that did not ask for growth."""
 _LOADS = 4
@@ -33,7 +34,8 @@ class Usage:
     Attributes
     ----------
     disk_bytes
-        The files of segments, indexes and logs.
+        The files of segments, indexes and logs, and about what the graphs will take that are to be
+        built for points that are there.
     memory_bytes
         Points that are in no segment file yet, those of bulk loads included. Files are mapped into
         memory and not counted: the operating system drops their pages when it needs the room.
@@ -89,6 +91,9 @@ class Taker(Protocol):
     def usage(self) -> Usage:
         """What it takes now."""
 
+    def graph_bytes(self, rows: int) -> int:
+        """Return about how much more graphs will take when so many rows come."""
+
 
 class Budget:
     """Admits growth, or refuses it at once.
@@ -125,7 +130,7 @@ class Budget:
         self._looked = -math.inf  # when everybody was
 
     @contextmanager
-    def growth(self, wanted: Usage, taker: Taker | None = None) -> Iterator[None]:
+    def growth(self, wanted: Usage, taker: Taker | None = None, rows: int = 0) -> Iterator[None]:
         """Admit what is written in this block.
 
         Parameters
@@ -134,12 +139,16 @@ class Budget:
             How much that is, about.
         taker
             Who will take it; None for one that is not there yet.
+        rows
+            How many points it is, of which graphs will be built.
 
         Raises
         ------
         DiskLimitError, MemoryLimitError
             Before the block is entered.
         """
+        if taker is not None and self._limits.max_disk_bytes is not None:
+            wanted += Usage(disk_bytes=taker.graph_bytes(rows))
         with self._lock:
             self._refuse_over(wanted, exactly=taker is None)
             self._pending += wanted
@@ -184,6 +193,15 @@ class Budget:
                 left = min(left, most - self._total.disk_bytes)
         return log_bytes >= left
 
+    def is_full(self) -> bool:
+        """Return whether hardly any of `max_disk_bytes` is left."""
+        most = self._limits.max_disk_bytes
+        if most is None:
+            return False
+        with self._lock:
+            self._look()
+            return self._total.disk_bytes >= _FULL * most
+
     def gathered(self, most: int) -> int:
         """Return how many bytes a bulk load gathers before it writes them: `most`, or fewer."""
         limit = self._limits.max_memory_bytes
@@ -199,9 +217,10 @@ class Budget:
         most = limits.max_disk_bytes
         if most is not None and taken.disk_bytes + wanted.disk_bytes > most:
             raise DiskLimitError(
-                f"the data directory holds {taken.disk_bytes:,} bytes of the {most:,} that it may "
-                f"(max_disk_bytes), and this would add {wanted.disk_bytes:,}: delete points and "
-                "`flush`, or raise the limit"
+                f"the data directory, with the graphs still to be built, takes "
+                f"{taken.disk_bytes:,} bytes of the {most:,} that it may (max_disk_bytes), and "
+                f"this would add {wanted.disk_bytes:,}: delete points and `flush`, or raise the "
+                "limit"
             )
         most = limits.max_memory_bytes
         if most is not None and taken.memory_bytes + wanted.memory_bytes > most:

@@ -132,10 +132,12 @@ class BulkLoad:
         self.count += len(batch.ids)
 
     def _append(self, batch: Batch, wanted: int) -> None:
-        with self._budget.growth(Usage(wanted, wanted), self._taker):
+        rows, gathered = len(batch.ids), self._rows.memory_bytes  # which is no file yet
+        with self._budget.growth(Usage(gathered + wanted, wanted), self._taker, rows):
             self._rows.append(batch)
             if self._draft is not None:
                 self._draft.memory_bytes = self._rows.memory_bytes
+                self._draft.loaded_rows += rows
 
     @whole
     def _write(self) -> None:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from vecdb.answer import Answer
+from vecdb.collection import policy
 from vecdb.collection.batch import Batch, check_ids, check_text
 from vecdb.collection.budget import Budget, Usage, unlimited
 from vecdb.collection.bulk import BulkLoad
@@ -37,6 +38,7 @@ from vecdb.errors import (
     StorageIOError,
     VecdbError,
 )
+from vecdb.index import coded_row_bytes
 from vecdb.interrupts import unless_interrupted, whole
 from vecdb.models import Models
 from vecdb.rag import AnswerOptions, CollectionRetriever, answer
@@ -94,6 +96,7 @@ class Collection:
         self._models = models
         self._budget = budget or unlimited()
         self._store = store
+        self._graph_row_bytes = coded_row_bytes(settings.dim, settings.m)
         self._gone: VecdbError | None = None  # why it answers no more; its files may be another's
         opened = open_collection(store, settings)
         self._segments, self._wal = opened.segments, opened.wal
@@ -105,8 +108,9 @@ class Collection:
             settings,
         )  # fmt: skip
         self._maintenance = Maintenance(
-            store, versions, self._segments, self._wal, turns, settings, index_threads=_CORES
-        )
+            store, versions, self._segments, self._wal, turns, settings, index_threads=_CORES,
+            is_full=self._budget.is_full,
+        )  # fmt: skip
         self._intake = Intake(name, settings, models, self._segments, self._budget)
 
     @property
@@ -116,12 +120,27 @@ class Collection:
 
     @property
     def usage(self) -> Usage:
-        """What it takes of disk and memory."""
-        versions = self._maintenance.versions
+        """What it takes of disk and memory, with the graphs that are still to be built."""
+        loading = self._maintenance.versions.loading_bytes
+        to_index = policy.rows_to_index(self._waiting_rows)
         return Usage(
-            versions.bytes + self._wal.size_bytes,
-            self._segments.memory_bytes + versions.loading_bytes,
+            self._disk_bytes + to_index * self._graph_row_bytes,
+            self._segments.memory_bytes + loading,
         )
+
+    def graph_bytes(self, rows: int) -> int:
+        """Return about how much more graphs will take when so many rows come."""
+        waiting = self._waiting_rows
+        more = policy.rows_to_index(waiting + rows) - policy.rows_to_index(waiting)
+        return more * self._graph_row_bytes
+
+    @property
+    def _waiting_rows(self) -> int:
+        return self._segments.unindexed_rows + self._maintenance.versions.loaded_rows
+
+    @property
+    def _disk_bytes(self) -> int:
+        return self._maintenance.versions.bytes + self._wal.size_bytes
 
     def seal_if_due(self) -> bool:
         """Write what is in memory to a segment, gently, if it is time to; return whether it was."""
@@ -140,7 +159,7 @@ class Collection:
     def info(self) -> CollectionInfo:
         """Return its settings and size, and what runs in its background."""
         self._check_there()
-        snapshot, usage = self._segments.snapshot, self.usage
+        snapshot, memory_bytes = self._segments.snapshot, self.usage.memory_bytes
         return CollectionInfo(
             name=self.name,
             dim=self.settings.dim,
@@ -149,13 +168,13 @@ class Collection:
             count=snapshot.live,
             segments=sum(part.rows.count > 0 for part in snapshot.parts),
             indexed=sum(part.live for part in snapshot.parts if part.rows.is_indexed),
-            disk_bytes=usage.disk_bytes,
+            disk_bytes=self._disk_bytes,
             quarantined=(*self._maintenance.stored.quarantined, *snapshot.damaged),
             closed_segments=self._maintenance.versions.segment_infos(),
             growing_rows=self._segments.growing_rows,
             log_bytes=self._wal.size_bytes,
             work=self._maintenance.progress.work,
-            memory_bytes=usage.memory_bytes,
+            memory_bytes=memory_bytes,
         )
 
     # Writing
@@ -243,7 +262,7 @@ class Collection:
             return len(batch.ids)
 
         size = len(record[1])
-        with self._budget.growth(Usage(size, size + ROW_BYTES * len(batch.ids)), self):
+        with self._budget.growth(Usage(size, size + ROW_BYTES * rows), self, rows):
             self._commit(Write(encode, apply, alone=bool(stale)))
         return UpsertResult(batch.ids, prepared.truncated)
 

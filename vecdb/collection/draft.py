@@ -30,6 +30,8 @@ class Draft:
         The bytes of each file, by name; replaced, never changed, so anybody may look.
     memory_bytes
         About what points take that are gathered for the next file.
+    loaded_rows
+        How many rows a bulk load has brought so far.
     """
 
     def __init__(self, store: Store, dim: int, reserve_number: Callable[[], int]) -> None:
@@ -38,6 +40,7 @@ class Draft:
         self._reserve_number = reserve_number
         self.sizes: dict[str, int] = {}
         self.memory_bytes = 0
+        self.loaded_rows = 0
 
     def add(self, ref: FileRef) -> FileRef:
         """Own a file that was just written."""

@@ -34,11 +34,13 @@ class Improving:
         Those of the collection.
     threads
         How many build a graph, half as many when they are to go gently.
+    is_full
+        Returns whether hardly any of the disk is left.
     """
 
     def __init__(
         self, store: Store, versions: Versions, segments: Segments, settings: CollectionSettings,
-        progress: Progress, threads: int,
+        progress: Progress, threads: int, is_full: Callable[[], bool],
     ) -> None:  # fmt: skip
         self._store = store
         self._versions = versions
@@ -46,6 +48,7 @@ class Improving:
         self._settings = settings
         self._progress = progress
         self._threads = threads
+        self._is_full = is_full
         self._merging = threading.Lock()
         self._indexing = threading.Lock()  # taken after _merging
         self._in_hand: set[Segment] = set()  # protected by the versions' lock
@@ -105,11 +108,11 @@ class Improving:
 
     def _merge_next(self, eager: bool, *, gently: bool) -> bool:
         self._versions.check_running()
-        most = self._settings.segment_rows
+        most, full = self._settings.segment_rows, self._is_full()
 
         def choose() -> list[Segment]:
             free = [s for s in self._versions.sealed() if s not in self._in_hand]
-            return policy.to_merge(free, most, eager=eager)
+            return policy.to_merge(free, most, eager=eager, full=full)
 
         with self._taken(choose) as chosen:
             if chosen:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from vecdb.collection import policy
@@ -37,11 +37,13 @@ class Maintenance:
         No write is applied while it is held.
     index_threads
         How many threads build a graph.
+    is_full
+        Returns whether hardly any of the disk is left.
     """
 
     def __init__(
         self, store: Store, versions: Versions, segments: Segments, wal: Wal, turns: Turns,
-        settings: CollectionSettings, index_threads: int,
+        settings: CollectionSettings, index_threads: int, is_full: Callable[[], bool],
     ) -> None:  # fmt: skip
         self._store = store
         self._segments = segments
@@ -52,7 +54,7 @@ class Maintenance:
         self.progress = Progress()
         self.sealing = Sealing(store, versions, segments, wal, turns, settings, self.progress)
         self._improving = Improving(
-            store, versions, segments, settings, self.progress, index_threads
+            store, versions, segments, settings, self.progress, index_threads, is_full
         )
         self._last_write = time.monotonic()
         self._last_search = -math.inf

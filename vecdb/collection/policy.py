@@ -25,6 +25,9 @@ FORGET_SECONDS = 20.0
 """How long after the last write points deleted from the growing segment leave the log, too."""
 
 _DEAD_SHARE = 0.2
+_DEAD_SHARE_FULL = 0.02
+"""How many of a segment's rows must be dead for it to be rewritten, usually and on a full disk."""
+
 _MERGE_FAN_IN = 4
 _OLDER_SHARE = 2
 _OLDER_SHARE_IDLE = 4
@@ -47,7 +50,14 @@ class Countable(Protocol):
 S = TypeVar("S", bound=Countable)
 
 
-def to_merge(candidates: Sequence[S], segment_rows: int, *, eager: bool) -> list[S]:
+def rows_to_index(rows: int) -> int:
+    """Return how many of the rows without a graph will have one: few are never given any."""
+    return rows if rows >= INDEXED_ROWS else 0
+
+
+def to_merge(
+    candidates: Sequence[S], segment_rows: int, *, eager: bool, full: bool = False
+) -> list[S]:
     """Choose segments to be rewritten as one, newest run first, or one with many dead rows.
 
     The run grows while the next older segment is no larger than twice what is in it (four times
@@ -62,6 +72,8 @@ def to_merge(candidates: Sequence[S], segment_rows: int, *, eager: bool) -> list
         How many rows a sealed segment has at most; a merged one may have a few times as many.
     eager
         No writes come in.
+    full
+        The disk is: what dead rows take is worth the work sooner.
     """
     most = _MERGED_SEGMENTS * segment_rows
     share = _OLDER_SHARE_IDLE if eager else _OLDER_SHARE
@@ -75,7 +87,8 @@ def to_merge(candidates: Sequence[S], segment_rows: int, *, eager: bool) -> list
         rows += live
     if len(run) >= (2 if eager else _MERGE_FAN_IN):
         return run
+    dead_share = _DEAD_SHARE_FULL if full else _DEAD_SHARE
     for segment in candidates:
-        if segment.live < (1 - _DEAD_SHARE) * segment.total:
+        if segment.live < (1 - dead_share) * segment.total:
             return [segment]
     return []

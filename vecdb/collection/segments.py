@@ -103,6 +103,11 @@ class Segments:
         return sum(part.rows.memory_bytes for part in self.snapshot.parts)
 
     @property
+    def unindexed_rows(self) -> int:
+        """How many rows live to which no graph leads."""
+        return sum(part.live for part in self.snapshot.parts if not part.rows.is_indexed)
+
+    @property
     def growing_rows(self) -> int:
         """How many rows the growing segment has, dead ones included."""
         return len(self._growing)

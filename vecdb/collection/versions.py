@@ -142,6 +142,11 @@ class Versions:
         """About what points take in memory that bulk loads have gathered."""
         return sum(draft.memory_bytes for draft in self._drafts)
 
+    @property
+    def loaded_rows(self) -> int:
+        """How many rows bulk loads have brought that no manifest names yet."""
+        return sum(draft.loaded_rows for draft in self._drafts)
+
     def sealed(self) -> list[Segment]:
         """Return the segments that are files now, without those that are quarantined."""
         return [segment for segment in self._segments.closed if segment in self.on_disk]

@@ -40,6 +40,17 @@ _RANKED_AT_LEAST = 8
 """Kept by code beyond k, to be ranked anew: an eighth of k, and not fewer than these."""
 
 
+def coded_row_bytes(dim: int, m: int) -> int:
+    """Return how many bytes the file of a graph has for each row, about."""
+    width = rotated_dim(dim)
+    beside = 4 + 8 + 1  # twin, id, whether it lives
+    return row_bytes(width, _degree_of(m)) + width + beside
+
+
+def _degree_of(m: int) -> int:
+    return -(-2 * m // BLOCK) * BLOCK
+
+
 class CodedGraph(PlacedGraph):
     """Rows of two bytes a coordinate with links and the codes of the rows they lead to.
 
@@ -50,7 +61,7 @@ class CodedGraph(PlacedGraph):
     """
 
     def __init__(self, dim: int, metric: Metric, m: int, ef_construction: int, seed: int) -> None:
-        super().__init__(dim, metric, m, ef_construction, seed, -(-2 * m // BLOCK) * BLOCK)
+        super().__init__(dim, metric, m, ef_construction, seed, _degree_of(m))
         self._memory: NDArray[np.uint8] = np.empty((0, 64), np.uint8)
         self._residuals: NDArray[np.int8] = aligned_empty((0, rotated_dim(dim)), np.int8)
         self._coded: CodedRows | None = None
