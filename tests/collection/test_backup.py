@@ -177,6 +177,22 @@ def test_nothing_is_deleted_under_a_backup(db: Database, points: Collection, bac
         assert everything(again.collection("points")) == expected
 
 
+def test_what_is_kept_for_a_backup_counts_as_disk_space(points: Collection) -> None:
+    def on_disk() -> int:
+        store = points.maintenance._store
+        return sum(store.size(name) for name in store.list("segments"))
+
+    with points.maintenance.hold():
+        points.delete(ids=range(0, points.count(), 2))
+        points.flush()
+        info = points.info()
+        assert info.disk_bytes - info.log_bytes == on_disk()
+        assert points.maintenance.versions.holds.bytes > 0
+    info = points.info()
+    assert info.disk_bytes - info.log_bytes == on_disk()
+    assert points.maintenance.versions.holds.bytes == 0
+
+
 def test_a_backup_beside_writers_is_one_moment(db: Database, backups: Path, tmp_path: Path) -> None:
     """Every batch acknowledged before it is there, none in part, and no gap in one writer's."""
     points = db.create_collection("c", dim=DIM)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -57,7 +57,7 @@ class Holds:
 
     def __init__(self, delete: Callable[[set[str]], None]) -> None:
         self._delete = delete
-        self._doomed: set[str] = set()
+        self._doomed: dict[str, int] = {}  # with their sizes; replaced, so anybody may look
         self._holders = 0
         self._stopped = False
         self._state = threading.Condition()  # protects the fields above; held by `_delete`
@@ -93,10 +93,15 @@ class Holds:
         if self._stopped:
             raise StoppedError("the collection is closing")
 
-    def discard(self, names: set[str]) -> None:
-        """Delete files, at once or when nobody holds them any more."""
+    @property
+    def bytes(self) -> int:
+        """The size of the files that are kept only because somebody holds them."""
+        return sum(self._doomed.values())
+
+    def discard(self, files: Mapping[str, int]) -> None:
+        """Delete files, given with their sizes, at once or when nobody holds them any more."""
         with self._state:
-            self._doomed |= names
+            self._doomed = {**self._doomed, **files}
             if not self._holders:
                 self._delete_doomed()
 
@@ -115,5 +120,5 @@ class Holds:
             _log.warning("files that were kept for a copy are not deleted yet: %s", error)
 
     def _delete_doomed(self) -> None:
-        self._delete(self._doomed)
-        self._doomed = set()
+        self._delete(set(self._doomed))
+        self._doomed = {}

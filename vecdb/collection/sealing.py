@@ -95,7 +95,7 @@ class Sealing:
             rows = 0 if segment is None else segment.rows.count
             with self._progress.task(WorkKind.SEAL, rows) as task:
                 self._write_frozen(segment, sequence, step, task)
-            self._versions.holds.discard(set())
+            self._versions.holds.discard({})
 
     def _write_frozen(self, segment: Segment | None, sequence: int, step: Step, task: Task) -> None:
         versions = self._versions

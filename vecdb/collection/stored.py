@@ -84,6 +84,11 @@ class StoredCollection:
         return {ref.name for segment in self.segments for ref in segment.files}
 
     @property
+    def sizes(self) -> dict[str, int]:
+        """The bytes of each file, by name."""
+        return {ref.name: ref.size for segment in self.segments for ref in segment.files}
+
+    @property
     def bytes(self) -> int:
         """The size of all files."""
         return sum(ref.size for segment in self.segments for ref in segment.files)

@@ -133,9 +133,10 @@ class Versions:
 
     @property
     def bytes(self) -> int:
-        """The size of all files, those that no manifest names yet included."""
+        """The size of all files, those that no manifest names yet, or any more, included."""
         unnamed = sum(sum(draft.sizes.values()) for draft in self._drafts)
-        return unnamed + self.stored.bytes  # in this order: what is named meanwhile is not missed
+        named = self.stored.bytes  # in this order: what is named meanwhile is not missed
+        return unnamed + named + self.holds.bytes
 
     @property
     def loading_bytes(self) -> int:
@@ -237,7 +238,8 @@ class Versions:
         StorageIOError
             If the disk failed; which version is the newest shows at the next opening.
         """
-        dropped = self.stored.files - stored.files
+        before = self.stored.sizes
+        dropped = {name: before[name] for name in before.keys() - stored.files}
         named, torn = True, True
         try:
             self._manifests.publish(stored.to_body())
