@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,8 +22,12 @@ from vecdb.index import HnswIndex
 from vecdb.storage import FileRef, SegmentFile, Store, write_sections
 from vecdb.types import WorkKind
 
-_ROWS_PER_STEP = 20
-"""Rows for each piece of work of which an index is built, counted on graphs of several sizes."""
+_ROWS_PER_STEP = 5
+"""Rows for each piece of work of which an index is built, calibration included: 4.7 to 5 were
+counted on graphs of 5,000 to 20,000 rows and 32 to 384 dimensions."""
+
+_WRITTEN_SHARE = 0.05
+"""The part of the rows that is shown as gone over when the index has been written, too."""
 
 
 class Improving:
@@ -197,18 +202,20 @@ class Improving:
             quantization="rabitq",
         )  # fmt: skip
         step, shown, left = self._versions.step(gently=gently), threading.Lock(), len(file)
+        to_write = math.ceil(_WRITTEN_SHARE * left)
 
         def build_step() -> None:
             nonlocal left
             step()
             with shown:
-                rows = min(left, _ROWS_PER_STEP)
+                rows = min(left - to_write, _ROWS_PER_STEP)
                 left -= rows
                 task.advance(rows)
 
         index.build(file.vectors, threads=threads, step=build_step)
-        task.advance(left)
         name = f"segments/{number:010d}.index"
-        return draft.add(
+        written = draft.add(
             write_sections(self._store, name, index.arrays(), kind=INDEX_KIND, overwrite=True)
         )
+        task.advance(left)
+        return written
