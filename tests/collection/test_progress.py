@@ -8,11 +8,38 @@ import numpy as np
 import pytest
 
 from tests.housekeeping import NoHousekeeping
+from vecdb.collection import Collection
+from vecdb.collection.budget import Usage
 from vecdb.collection.versions import Versions
 from vecdb.database import Database
 from vecdb.types import Work, WorkKind
 
 VECTORS = np.random.default_rng(4).standard_normal((12_000, 8)).astype(np.float32)
+
+
+def test_what_is_told_of_segments_is_of_one_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vecdb.database.Housekeeping", NoHousekeeping)
+    with Database(tmp_path, durability="os") as db:
+        points = db.create_collection("points", dim=8)
+        points.upsert(range(100), vectors=VECTORS[:100])
+        usage = Collection.usage.fget
+
+        def usage_and_more(self: Collection) -> Usage:
+            taken: Usage = usage(self)
+            self.maintenance.seal()
+            self.delete(ids=range(10))
+            return taken
+
+        with monkeypatch.context() as sealing:
+            sealing.setattr(Collection, "usage", property(usage_and_more))
+            info = points.info()
+        rows = sum(segment.live_rows for segment in info.closed_segments)
+        assert (info.count, rows + info.growing_rows) == (100, 100)  # as before the seal
+        info = points.info()
+        assert (info.closed_segments[0].live_rows, info.growing_rows) == (90, 0)
+        assert info.closed_segments[0].disk_bytes == info.disk_bytes - info.log_bytes
 
 
 def test_work_is_shown_while_it_runs_and_not_longer(

@@ -192,7 +192,10 @@ class Part:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Snapshot:
-    """A collection at one moment, after every write of sequence number up to `sequence`."""
+    """A collection at one moment, after every write of sequence number up to `sequence`.
+
+    The parts are in the order of their writing; the last one is the growing segment.
+    """
 
     metric: Metric
     parts: tuple[Part, ...]
@@ -213,6 +216,16 @@ class Snapshot:
                 "from a backup, or stop and accept the loss with `vecdb check --repair`; until "
                 "then `get` returns the points that can be read"
             )
+
+    @property
+    def closed(self) -> tuple[Part, ...]:
+        """The segments that take no more rows."""
+        return self.parts[:-1]
+
+    @property
+    def growing(self) -> Part:
+        """The segment that is written to."""
+        return self.parts[-1]
 
     @property
     def live(self) -> int:

@@ -25,7 +25,7 @@ from vecdb.collection.recovery import quarantine_of
 from vecdb.collection.sealed import SealedRows
 from vecdb.collection.segments import Segment, Segments
 from vecdb.collection.settings import CollectionSettings
-from vecdb.collection.snapshot import Mask, described
+from vecdb.collection.snapshot import Mask, Snapshot, described
 from vecdb.collection.stored import StoredCollection, StoredSegment
 from vecdb.errors import CorruptFileError, ReadOnlyError, ResourceExhaustedError, VecdbError
 from vecdb.storage import ManifestLog, SegmentFile, Step, Store, Wal
@@ -157,16 +157,20 @@ class Versions:
         with self.lock:
             return [(segment, self.on_disk[segment]) for segment in self.sealed()]
 
-    def segment_infos(self) -> tuple[SegmentInfo, ...]:
+    def segment_infos(self, snapshot: Snapshot) -> tuple[SegmentInfo, ...]:
         """Return what there is to say of each segment that takes no more rows, oldest first."""
-        on_disk = self.on_disk  # without the lock, under which files are written
-        infos = []
-        for segment in self._segments.closed:
-            stored = on_disk.get(segment)
-            size = 0 if stored is None else sum(ref.size for ref in stored.files)
-            rows = segment.rows
-            infos.append(SegmentInfo(rows.count, segment.live, size, rows.is_indexed))
-        return tuple(infos)
+        # A segment is known by its `matched`: other rows of it come with an index. The files are
+        # looked at without the lock, under which they are written.
+        sizes = {
+            segment.matched: sum(ref.size for ref in stored.files)
+            for segment, stored in self.on_disk.copy().items()
+        }
+        return tuple(
+            SegmentInfo(
+                part.rows.count, part.live, sizes.get(part.matched, 0), part.rows.is_indexed
+            )
+            for part in snapshot.closed
+        )
 
     # Writing files
 
