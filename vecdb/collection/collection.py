@@ -261,7 +261,7 @@ class Collection:
             self._segments.upsert(batch, sequence, stale)
             return len(batch.ids)
 
-        size = len(record[1])
+        size, rows = len(record[1]), len(batch.ids)
         with self._budget.growth(Usage(size, size + ROW_BYTES * rows), self, rows):
             self._commit(Write(encode, apply, alone=bool(stale)))
         return UpsertResult(batch.ids, prepared.truncated)
