@@ -15,6 +15,7 @@ from vecdb.backup import list_backups, take_backup
 from vecdb.catalog import Catalog, CatalogEntry
 from vecdb.collection import Collection, CollectionSettings
 from vecdb.collection.budget import Budget, SpaceLimits, Usage
+from vecdb.collection.footprint import Footprint
 from vecdb.collection.inherited import Inherited
 from vecdb.collection.recovery import refuse_if_gone
 from vecdb.collection.settings import check_name
@@ -119,7 +120,7 @@ class Database:
         scrub_every = SCRUB_SECONDS.check(scrub_seconds)
         scrub_rate = SCRUB_BYTES_PER_SECOND.check(scrub_bytes_per_second)
         self._store = PosixStore.at(path, durability) if store is None else store
-        self._budget = Budget(limits, self._store.free_bytes, self._here)
+        self._budget = Budget(limits, self._store.free_bytes, self._footprints)
         self._models = Models(
             decoder=decoder, decoder_api_key=decoder_api_key, device=device, cache_dir=cache_dir
         )
@@ -439,6 +440,9 @@ class Database:
         else:
             self._unopened.pop(name, None)
             self._collections[name] = opened
+
+    def _footprints(self) -> list[Footprint]:
+        return [collection.footprint for collection in self._here()]
 
     def _here(self) -> list[Collection]:
         return list(self._collections.values())

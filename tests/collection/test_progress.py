@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from tests.housekeeping import NoHousekeeping
-from vecdb.collection import Collection
-from vecdb.collection.budget import Usage
+from vecdb.collection.footprint import Footprint
 from vecdb.collection.versions import Versions
 from vecdb.database import Database
 from vecdb.types import Work, WorkKind
@@ -24,16 +23,16 @@ def test_what_is_told_of_segments_is_of_one_moment(
     with Database(tmp_path, durability="os") as db:
         points = db.create_collection("points", dim=8)
         points.upsert(range(100), vectors=VECTORS[:100])
-        usage = Collection.usage.fget
+        memory_bytes = Footprint.memory_bytes.fget
 
-        def usage_and_more(self: Collection) -> Usage:
-            taken: Usage = usage(self)
-            self.maintenance.seal()
-            self.delete(ids=range(10))
+        def memory_bytes_and_more(self: Footprint) -> int:
+            taken: int = memory_bytes(self)
+            points.maintenance.seal()
+            points.delete(ids=range(10))
             return taken
 
         with monkeypatch.context() as sealing:
-            sealing.setattr(Collection, "usage", property(usage_and_more))
+            sealing.setattr(Footprint, "memory_bytes", property(memory_bytes_and_more))
             info = points.info()
         rows = sum(segment.live_rows for segment in info.closed_segments)
         assert (info.count, rows + info.growing_rows) == (100, 100)  # as before the seal

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from vecdb.answer import Answer
-from vecdb.collection import policy
 from vecdb.collection.batch import Batch, check_ids, check_text
 from vecdb.collection.budget import Budget, Usage, unlimited
 from vecdb.collection.bulk import BulkLoad
@@ -16,6 +15,7 @@ from vecdb.collection.chunks import still_stale
 from vecdb.collection.claims import Claims
 from vecdb.collection.commit import CommitQueue, Write
 from vecdb.collection.draft import Draft
+from vecdb.collection.footprint import Footprint
 from vecdb.collection.growing import ROW_BYTES
 from vecdb.collection.holds import StoppedError
 from vecdb.collection.inherited import Inherited
@@ -38,7 +38,6 @@ from vecdb.errors import (
     StorageIOError,
     VecdbError,
 )
-from vecdb.index import coded_row_bytes
 from vecdb.interrupts import unless_interrupted, whole
 from vecdb.models import Models
 from vecdb.rag import AnswerOptions, CollectionRetriever, answer
@@ -96,7 +95,6 @@ class Collection:
         self._models = models
         self._budget = budget or unlimited()
         self._store = store
-        self._graph_row_bytes = coded_row_bytes(settings.dim, settings.m)
         self._gone: VecdbError | None = None  # why it answers no more; its files may be another's
         opened = open_collection(store, settings)
         self._segments, self._wal = opened.segments, opened.wal
@@ -107,6 +105,7 @@ class Collection:
             store, opened.manifests, self._wal, self._segments, opened.stored, opened.on_disk,
             settings,
         )  # fmt: skip
+        self._footprint = Footprint(self._segments, self._wal, versions, settings)
         self._maintenance = Maintenance(
             store, versions, self._segments, self._wal, turns, settings, index_threads=_CORES,
             is_full=self._budget.is_full,
@@ -119,28 +118,9 @@ class Collection:
         return self._maintenance
 
     @property
-    def usage(self) -> Usage:
-        """What it takes of disk and memory, with the graphs that are still to be built."""
-        loading = self._maintenance.versions.loading_bytes
-        to_index = policy.rows_to_index(self._waiting_rows)
-        return Usage(
-            self._disk_bytes + to_index * self._graph_row_bytes,
-            self._segments.memory_bytes + loading,
-        )
-
-    def graph_bytes(self, rows: int) -> int:
-        """Return about how much more graphs will take when so many rows come."""
-        waiting = self._waiting_rows
-        more = policy.rows_to_index(waiting + rows) - policy.rows_to_index(waiting)
-        return more * self._graph_row_bytes
-
-    @property
-    def _waiting_rows(self) -> int:
-        return self._segments.unindexed_rows + self._maintenance.versions.loaded_rows
-
-    @property
-    def _disk_bytes(self) -> int:
-        return self._maintenance.versions.bytes + self._wal.size_bytes
+    def footprint(self) -> Footprint:
+        """What it takes of disk and memory."""
+        return self._footprint
 
     def seal_if_due(self) -> bool:
         """Write what is in memory to a segment, gently, if it is time to; return whether it was."""
@@ -159,7 +139,7 @@ class Collection:
     def info(self) -> CollectionInfo:
         """Return its settings and size, and what runs in its background."""
         self._check_there()
-        snapshot, memory_bytes = self._segments.snapshot, self.usage.memory_bytes
+        snapshot, memory_bytes = self._segments.snapshot, self._footprint.memory_bytes
         return CollectionInfo(
             name=self.name,
             dim=self.settings.dim,
@@ -168,7 +148,7 @@ class Collection:
             count=snapshot.live,
             segments=sum(part.rows.count > 0 for part in snapshot.parts),
             indexed=sum(part.live for part in snapshot.parts if part.rows.is_indexed),
-            disk_bytes=self._disk_bytes,
+            disk_bytes=self._footprint.disk_bytes,
             quarantined=(*self._maintenance.stored.quarantined, *snapshot.damaged),
             closed_segments=self._maintenance.versions.segment_infos(snapshot),
             growing_rows=snapshot.growing.rows.count,
@@ -262,7 +242,7 @@ class Collection:
             return len(batch.ids)
 
         size, rows = len(record[1]), len(batch.ids)
-        with self._budget.growth(Usage(size, size + ROW_BYTES * rows), self, rows):
+        with self._budget.growth(Usage(size, size + ROW_BYTES * rows), self._footprint, rows):
             self._commit(Write(encode, apply, alone=bool(stale)))
         return UpsertResult(batch.ids, prepared.truncated)
 
@@ -289,7 +269,7 @@ class Collection:
         self._check_there()
         return BulkLoad(
             self.settings, self._maintenance.versions, self._maintenance.sealing, self._budget,
-            self, self._bulk_batch, self._adopt, self._saying_why,
+            self._footprint, self._bulk_batch, self._adopt, self._saying_why,
         )  # fmt: skip
 
     @whole

@@ -1,7 +1,6 @@
 """Indexes over arrays of vectors: exact, graph and inverted lists."""
 
 from vecdb.index.byte_codes import ByteCodes
-from vecdb.index.coded_graph import coded_row_bytes
 from vecdb.index.flat import FlatIndex, rank_exactly
 from vecdb.index.hnsw import HnswIndex
 from vecdb.index.ivf import IvfIndex
@@ -19,7 +18,6 @@ __all__ = [
     "RowFilter",
     "as_matrix",
     "as_metric",
-    "coded_row_bytes",
     "rank_exactly",
     "warm_up",
 ]
