@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.storage.faulty import ROOT, SimulatedDisk
+from tests.storage.faulty import ROOT, Faults, SimulatedDisk
 from vecdb.errors import (
     ClosedError,
     CorruptFileError,
     InvalidArgumentError,
     MessageTooLargeError,
+    ReadOnlyError,
+    StorageIOError,
 )
 from vecdb.storage import PosixStore, Wal
 from vecdb.storage.wal import wal_end
@@ -400,3 +404,98 @@ def test_what_says_that_a_log_has_ended_goes_before_it_is_written_to() -> None:
         assert bodies(Wal.open(after)) == [b"one", b"two", b"three", b"four"]
     wal.close()
     assert wal_end(store) == wal.last_seq - 1  # the mark is no operation
+
+
+@pytest.mark.parametrize("durability", ["os", "disk"])
+def test_power_loss_after_a_kill_is_no_damage_where_nothing_is_synced(
+    durability: Literal["os", "disk"],
+) -> None:
+    disk = SimulatedDisk()
+    wal = Wal.open(PosixStore(ROOT, durability, disk))
+    wal.append([(1, b"a" * 600)])
+    disk = disk.after_kill()
+    wal = Wal.open(PosixStore(ROOT, "os", disk))
+    for body in (b"b" * 600, b"c" * 600):
+        wal.append([(1, body)])
+    for seed in range(200):
+        rng = random.Random(seed)
+        after = disk.after_power_loss(lambda rng=rng: rng.random() < 0.8)
+        try:
+            Wal.open(PosixStore(ROOT, "os", after))
+        except CorruptFileError as error:
+            assert "although record" not in str(error)  # noqa: PT017
+
+
+def test_what_a_store_without_syncs_wrote_is_made_durable_by_one_that_has_them() -> None:
+    disk = SimulatedDisk()
+    with_syncs = Wal.open(PosixStore(ROOT, calls=disk))
+    with_syncs.append([(1, b"one")])
+    with_syncs.release()
+    wal = Wal.open(PosixStore(ROOT, "os", disk))
+    wal.append([(1, b"two")])
+    wal.append([(1, b"three")])
+    wal.release()
+    calls = disk.calls
+    assert bodies(Wal.open(PosixStore(ROOT, "os", disk))) == [b"one", b"two", b"three"]
+    assert disk.calls == calls  # a store that promises nothing copies nothing
+    Wal.open(PosixStore(ROOT, calls=disk)).release()
+    after = PosixStore(ROOT, calls=disk.after_power_loss(lambda: False))
+    assert bodies(Wal.open(after)) == [b"one", b"two", b"three"]
+
+
+def test_a_torn_tail_goes_where_nothing_is_synced_and_power_loss_after_it_is_no_damage() -> None:
+    disk = SimulatedDisk()
+    wal = Wal.open(PosixStore(ROOT, "os", disk))
+    for body in (b"a" * 600, b"b" * 600, b"torn"):
+        wal.append([(1, body)])
+    disk.corrupt(ROOT / file_name(1), lambda data: data[:-1])
+    wal = Wal.open(PosixStore(ROOT, "os", disk))
+    assert wal.torn_tail is not None
+    wal.append([(1, b"c" * 600)])
+    assert bodies(Wal.open(PosixStore(ROOT, "os", disk))) == [b"a" * 600, b"b" * 600, b"c" * 600]
+    for seed in range(100):
+        rng = random.Random(seed)
+        after = disk.after_power_loss(lambda rng=rng: rng.random() < 0.8)
+        try:
+            Wal.open(PosixStore(ROOT, "os", after))
+        except CorruptFileError as error:
+            assert "although record" not in str(error)  # noqa: PT017
+
+
+def test_a_new_file_is_begun_when_the_one_before_is_durable() -> None:
+    disk, store = simulated()
+    wal = Wal.open(store, file_bytes=1)
+    wal.write([(1, b"a")])
+    wal.write([(1, b"b")])
+    wal.sync()
+    after = PosixStore(ROOT, calls=disk.after_power_loss(lambda: False))
+    assert bodies(Wal.open(after)) == [b"a", b"b"]
+
+
+def test_after_any_call_that_failed_the_log_takes_no_more() -> None:
+    def reopened_log() -> tuple[SimulatedDisk, Wal]:
+        disk, store = simulated()
+        wal = Wal.open(store)
+        wal.append([(1, b"before")])
+        wal.close()
+        return disk, Wal.open(store)
+
+    def script(wal: Wal) -> None:
+        wal.append([(1, b"a")])
+        wal.rotate()
+        wal.append([(1, b"b")])
+
+    disk, wal = reopened_log()
+    first = disk.calls
+    script(wal)
+    failed = 0
+    for call in range(first, disk.calls):
+        failing, wal = reopened_log()
+        failing.faults = Faults(error_at=call)
+        try:
+            script(wal)
+        except StorageIOError:
+            failed += 1
+            with pytest.raises(ReadOnlyError):
+                wal.write([(1, b"later")])
+    assert failed > 5

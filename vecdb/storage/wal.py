@@ -65,7 +65,8 @@ class Wal:
     A record that was read back may never have been synced: its process may have died in between,
     or its sync may have failed, after which the kernel may show bytes that it will not write
     again. So `open` copies the records that nothing vouches for into a new file and makes that
-    durable, before anyone can see them.
+    durable, before anyone can see them. A store that is not durable promises nothing of the kind:
+    there they stay where they are, and no record vouches for what such a store wrote.
 
     A log that is closed leaves an empty file whose name is the number of its last operation, and
     takes it away before it is written to again. With it, a log that was cut short is told from one
@@ -82,6 +83,7 @@ class Wal:
         self._written = 0
         self._synced = 0
         self._opened = 0
+        self._proven = 0  # the last record that was durable for certain when this was opened
         self._kept: tuple[WalFile, WalScan] | None = None
         self._failed = False
         self._closed = False
@@ -129,6 +131,7 @@ class Wal:
         firsts = wal_files(self._store)
         self._files = {first: self._store.size(file_name(first)) for first in firsts}
         self._written = self._synced = self._opened = self._last_operation = after_seq
+        self._proven = after_seq
         self._end = wal_end(self._store)
         needed = self._end is None or self._end > after_seq
         try:
@@ -154,6 +157,7 @@ class Wal:
         if active is not None:
             active.close()
         self._written = self._synced = self._opened = self._last_operation = after_seq
+        self._proven = after_seq
         self._obsolete = [file_name(first) for first in sorted(self._files)]
         self._files = {}
         with suppress(DiskFullError):  # tried again at the first write
@@ -166,7 +170,8 @@ class Wal:
             return
         self._written = self._synced = self._opened = scan.last_seq
         self._last_operation = scan.last_operation
-        if scan.unproven or scan.torn is not None:
+        self._proven = scan.proven_seq
+        if scan.torn is not None or (scan.unproven and self._store.durable):
             self._kept = (last, scan)
             try:
                 self._begin_file()
@@ -275,8 +280,8 @@ class Wal:
             raise ClosedError("the write-ahead log has no file open")
         buffers: list[Buffer] = []
         seq = self._written
-        # Without durable syncs, only what was read back at the start is vouched for.
-        synced = self._synced if self._store.durable else self._opened
+        # Without durable syncs, only what was proven at the start is vouched for.
+        synced = self._synced if self._store.durable else self._proven
         for kind, body in records:
             seq += 1
             buffers.append(encode_record(self._tag, seq, kind, synced, body))
@@ -333,8 +338,10 @@ class Wal:
                 writer.write(encode_header(first_seq, tag))
                 for span in kept[1].unproven if kept is not None else []:
                     body = kept[0].body(span) if kept is not None else b""
-                    # The file appears as a whole, so what is in it now vouches for itself.
-                    writer.write(encode_record(tag, span.seq, span.kind, span.seq, body))
+                    # The file of a durable store appears as a whole, so what is in it now
+                    # vouches for itself.
+                    synced = span.seq if self._store.durable else self._proven
+                    writer.write(encode_record(tag, span.seq, span.kind, synced, body))
                     writer.write(body)
             active = self._store.append(name)
         except StorageIOError:
