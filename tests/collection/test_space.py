@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -11,8 +12,9 @@ import pytest
 
 from tests.housekeeping import NoHousekeeping
 from vecdb.collection import Collection
+from vecdb.collection.versions import Versions
 from vecdb.database import Database
-from vecdb.errors import DiskFullError, DiskLimitError, ReadOnlyError
+from vecdb.errors import ClosedError, DiskFullError, DiskLimitError, ReadOnlyError
 from vecdb.storage import PosixStore, check_directory
 
 SECRET = "the deleted text of"
@@ -271,3 +273,33 @@ def test_a_step_that_fails_between_disk_and_memory_is_the_last(
         assert points.count() == 100
         points.flush()
         assert points.count() == 100
+
+
+def test_what_a_close_interrupts_leaves_no_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vecdb.database.Housekeeping", NoHousekeeping)
+    written = threading.Event()
+
+    def wait_for_the_close(versions: Versions, _: object) -> None:
+        written.set()
+        assert versions._stop.wait(60)
+        versions.check_running()
+
+    def flush() -> None:
+        with suppress(ClosedError):
+            points.flush()
+
+    with Database(tmp_path / "data", durability="os") as db:
+        points = db.create_collection("c", dim=8)
+        for _ in range(2):
+            fill(points, 100, 8)
+            points.maintenance.seal()
+        versions = points.maintenance.versions
+        monkeypatch.setattr(Versions, "_verify", wait_for_the_close)
+        merging = threading.Thread(target=flush)
+        merging.start()
+        assert written.wait(60)
+        assert segment_files(tmp_path / "data") > versions.stored.files
+    assert segment_files(tmp_path / "data") == versions.stored.files
+    merging.join()

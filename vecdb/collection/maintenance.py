@@ -124,6 +124,7 @@ class Maintenance:
         self.versions.stop()
         self.sealing.wait()
         self._improving.wait()
+        self.versions.close()
 
     @contextmanager
     def hold(self) -> Iterator[HeldFiles]:

@@ -62,6 +62,7 @@ class Versions:
         self._segments = segments
         self._settings = settings
         self._stop = threading.Event()
+        self._closed = False  # protected by the lock
         self._reserved = stored.next_number - 1
         self._drafts: tuple[Draft, ...] = ()  # protected by the lock, and replaced
         self._torn = False  # whether memory and disk may differ
@@ -83,6 +84,14 @@ class Versions:
         self.holds.stop()
         with self.lock:
             pass
+
+    def close(self) -> None:
+        """Delete nothing any more: another process may own the files in a moment.
+
+        Every step but a bulk load's has ended by now, and what it wrote and nothing names is gone.
+        """
+        with self.lock:
+            self._closed = True
 
     def check_whole(self) -> None:
         """Refuse to change anything while a part is damaged: it may yet be restored as it was.
@@ -193,7 +202,7 @@ class Versions:
         """Delete the files of a draft that no manifest names."""
         with self.lock:
             self._drafts = tuple(other for other in self._drafts if other is not draft)
-            if not self._stop.is_set():  # else another process may own the files in a moment
+            if not self._closed:
                 for name in sorted(draft.sizes.keys() - self.stored.files):
                     self._store.delete(name)
 
