@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 from pathlib import Path
@@ -404,3 +405,28 @@ def test_a_restore_from_a_folder_that_cannot_be_written_to(
     db.backup(backups)
     (backups / "LOCK").chmod(0o444)
     vecdb.restore(backups, tmp_path / "r")
+
+
+def test_a_restore_locks_the_backups(
+    db: Database, points: Collection, backups: Path, tmp_path: Path
+) -> None:
+    db.backup(backups)
+    held = PosixStore(backups).lock()
+    with pytest.raises(DirectoryLockedError):
+        vecdb.restore(backups, tmp_path / "r")
+    held.release()
+    vecdb.restore(backups, tmp_path / "r")
+
+
+def test_tombstones_that_are_held_are_not_replaced(db: Database) -> None:
+    points = db.create_collection("c", dim=DIM)
+    put(points, 0, 4)
+    points.maintenance.seal()
+    points.delete(ids=[0])
+    points.maintenance.seal()
+    with points.maintenance.hold() as held:
+        ref = held.stored.segments[0].tombstones
+        assert ref is not None
+        points.delete(ids=[1])
+        points.maintenance.seal()
+        assert hashlib.sha256(held.store.read(ref.name)).hexdigest() == ref.sha256

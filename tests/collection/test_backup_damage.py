@@ -334,3 +334,18 @@ def test_a_newer_backup_is_refused_by_name(backed_up: Path, tmp_path: Path) -> N
     assert not (tmp_path / "r").exists()
     assert "format 2" in str(list_backups(backed_up)[0].damage)
     assert newest(backed_up).name == manifest_name(1)
+
+
+def test_a_backup_stands_where_an_older_one_is_damaged_and_cannot_be_pruned(
+    db: Database, points: Collection, backups: Path, tmp_path: Path
+) -> None:
+    db.backup(backups)
+    put(points, 4_000, 4_001)
+    db.backup(backups)
+    flip(newest(backups), 300)
+    files = set((backups / "files").iterdir())
+    assert db.backup(backups, keep=2).number == 3
+    assert files <= set((backups / "files").iterdir())
+    vecdb.restore(backups, tmp_path / "r")
+    with Database(tmp_path / "r") as again:
+        assert again.collection("points").count() == points.count()

@@ -374,3 +374,27 @@ def test_a_load_is_there_or_not_wherever_it_stops(
         life.check(disk.after_power_loss(lambda: False))
         life.check(disk.after_power_loss(lambda rng=rng: rng.random() < 0.5))
         life.check(disk.after_kill())
+
+
+def test_a_write_between_the_seal_before_a_load_and_its_manifest_is_replaced_for_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vecdb.database.Housekeeping", NoHousekeeping)
+    written, loaded = vectors(1), vectors(1, seed=1)
+    with Database(tmp_path / "data", durability="os") as db:
+        points = db.create_collection("c", dim=DIM)
+        sealing = points.maintenance.sealing
+        seal = sealing.seal
+
+        def seal_and_write(**options: bool) -> None:
+            seal(**options)
+            points.upsert([1], vectors=written)
+
+        with points.bulk() as load:
+            load.add([1], vectors=loaded)
+            monkeypatch.setattr(sealing, "seal", seal_and_write)
+        assert points.count() == 1
+    with Database(tmp_path / "data", durability="os") as db:
+        points = db.collection("c")
+        assert points.count() == 1
+        np.testing.assert_array_equal(points.get([1])[0].vector, loaded[0])

@@ -11,7 +11,7 @@ import pytest
 
 from vecdb.collection.commit import CommitQueue, Write
 from vecdb.collection.turns import Turns
-from vecdb.errors import ReadOnlyError, StorageIOError
+from vecdb.errors import ClosedError, ReadOnlyError, StorageIOError
 
 
 class CountingLog:
@@ -339,3 +339,27 @@ class _Interrupted:
         raise KeyboardInterrupt
 
     def notify_all(self) -> None: ...
+
+
+def test_a_close_waits_for_the_write_that_runs() -> None:
+    log: Any = CountingLog()
+    queue = CommitQueue(log, Turns())
+    begun, go_on = threading.Event(), threading.Event()
+
+    def apply(sequence: int) -> int:
+        begun.set()
+        assert go_on.wait(60)
+        return sequence
+
+    writer = threading.Thread(target=queue.run, args=(Write(lambda: (1, b"x"), apply),))
+    writer.start()
+    assert begun.wait(60)
+    closer = threading.Thread(target=queue.close, args=(ClosedError("closed"),))
+    closer.start()
+    closer.join(0.1)
+    assert closer.is_alive()
+    go_on.set()
+    closer.join(60)
+    writer.join(60)
+    with pytest.raises(ClosedError):
+        queue.run(write())

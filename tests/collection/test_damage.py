@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from tests.housekeeping import NoHousekeeping
 from vecdb.cli import main
 from vecdb.collection import Collection
+from vecdb.collection.recovery import INDEX_KIND
 from vecdb.collection.settings import CollectionSettings
 from vecdb.database import Database
 from vecdb.errors import (
@@ -21,8 +25,9 @@ from vecdb.errors import (
     QuarantinedError,
     ReadOnlyError,
 )
+from vecdb.index import HnswIndex
 from vecdb.models import Models
-from vecdb.storage import ManifestLog, PosixStore
+from vecdb.storage import ManifestLog, PosixStore, write_sections
 from vecdb.types import EncoderInfo, Matrix, Metric
 
 DIM = 8
@@ -307,3 +312,57 @@ def test_another_model_of_the_same_name_is_refused(monkeypatch: pytest.MonkeyPat
     with pytest.raises(EncoderMismatchError, match="c" * 64):
         models.encoder_of(made_with)
     assert models.encoder_of(now).info == now
+
+
+def rewritten(log: ManifestLog, change: Callable[[dict[str, Any]], None]) -> None:
+    assert log.latest is not None
+    body = log.latest.body
+    change(body)
+    log.publish(body)
+
+
+@pytest.mark.parametrize("wrong", ["dead", "dim"])
+def test_a_segment_that_is_not_what_is_said_of_it_is_quarantined(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: str
+) -> None:
+    monkeypatch.setattr("vecdb.database.Housekeeping", NoHousekeeping)
+    with Database(tmp_path / "data", durability="os") as db:
+        points = db.create_collection("c", dim=DIM)
+        points.upsert(range(4), vectors=vectors()[:4])
+        points.maintenance.seal()
+        points.delete(ids=[0])
+        points.maintenance.seal()
+    store = PosixStore(tmp_path / "data")
+    if wrong == "dead":
+        log = ManifestLog.open(store.within("c000001/manifest"))
+        rewritten(log, lambda body: body["segments"][0].update(dead=2))
+    else:
+        log = ManifestLog.open(store.within("catalog"))
+        rewritten(log, lambda body: body["collections"]["c"]["settings"].update(dim=DIM + 1))
+    with Database(tmp_path / "data", durability="os") as db:
+        (told,) = db.collection("c").info().quarantined
+    assert ("2" if wrong == "dead" else "dimension 8") in told.reason
+
+
+def test_an_index_of_another_number_of_rows_is_not_used(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vecdb.database.Housekeeping", NoHousekeeping)
+    index = HnswIndex(DIM, Metric.COSINE, quantization="rabitq")
+    index.build(vectors()[:10])
+    store = PosixStore(data / "c000001")
+    name = f"segments/{file_of(data, 'segments/*.index').name}"
+    ref = write_sections(store, name, index.arrays(), kind=INDEX_KIND, overwrite=True)
+    log = ManifestLog.open(store.within("manifest"))
+    rewritten(log, lambda body: body["segments"][0].update(index=ref.to_json()))
+    with Database(data, durability="os") as db:
+        points = db.collection("large")
+        assert points.info().indexed == 0
+        assert points.search(vector=vectors()[-1], k=1)[0].id == ROWS - 1
+
+
+def test_two_collections_in_one_folder_are_a_damaged_catalog(data: Path) -> None:
+    log = ManifestLog.open(PosixStore(data).within("catalog"))
+    rewritten(log, lambda b: b["collections"]["small"].update(dir=b["collections"]["large"]["dir"]))
+    with pytest.raises(CorruptFileError, match="does not list collections"):
+        Database(data)

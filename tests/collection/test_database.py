@@ -21,11 +21,13 @@ from vecdb.database import Database
 from vecdb.errors import (
     ClosedError,
     CollectionNotFoundError,
+    DirectoryLockedError,
     DiskFullError,
+    FailedPreconditionError,
     StoredFileNotFoundError,
     VecdbError,
 )
-from vecdb.storage import ManifestLog, PosixStore, Wal
+from vecdb.storage import DirectoryLock, ManifestLog, PosixStore, Wal
 
 VECTORS = np.ones((1, 2), np.float32)
 
@@ -228,3 +230,36 @@ def test_a_restored_collection_gets_a_folder_that_no_other_had(tmp_path: Path) -
     with Database(data) as db:
         db.create_collection("next", dim=2)
     assert sorted(folder.name for folder in data.glob("c0*")) == ["c000005", "c000006"]
+
+
+def test_the_lock_is_given_back_when_the_collections_are_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    db = Database(tmp_path)
+    points = db.create_collection("c", dim=2)
+    close, tried = points.close, []
+
+    def try_to_open() -> None:
+        with pytest.raises(DirectoryLockedError):
+            DirectoryLock.acquire(tmp_path)
+        tried.append(True)
+        close()
+
+    monkeypatch.setattr(points, "close", try_to_open)
+    db.close()
+    assert tried
+    DirectoryLock.acquire(tmp_path).release()
+
+
+def test_a_dropped_collection_leaves_no_files(tmp_path: Path) -> None:
+    with Database(tmp_path) as db:
+        db.create_collection("c", dim=2).upsert([1], vectors=VECTORS)
+        assert (tmp_path / "c000001").exists()
+        db.drop_collection("c")
+        assert not (tmp_path / "c000001").exists()
+
+
+def test_what_a_restore_was_building_is_not_opened(tmp_path: Path) -> None:
+    PosixStore(tmp_path).put("RESTORING", b"c000001\n")
+    with pytest.raises(FailedPreconditionError, match="restore"):
+        Database(tmp_path)

@@ -12,9 +12,16 @@ import pytest
 
 from tests.housekeeping import NoHousekeeping
 from vecdb.collection import Collection
+from vecdb.collection.budget import Budget, SpaceLimits, Usage
 from vecdb.collection.versions import Versions
 from vecdb.database import Database
-from vecdb.errors import ClosedError, DiskFullError, DiskLimitError, ReadOnlyError
+from vecdb.errors import (
+    ClosedError,
+    DiskFullError,
+    DiskLimitError,
+    MemoryLimitError,
+    ReadOnlyError,
+)
 from vecdb.storage import PosixStore, check_directory
 
 SECRET = "the deleted text of"
@@ -303,3 +310,17 @@ def test_what_a_close_interrupts_leaves_no_files(
         assert segment_files(tmp_path / "data") > versions.stored.files
     assert segment_files(tmp_path / "data") == versions.stored.files
     merging.join()
+
+
+def test_growth_that_is_under_way_counts() -> None:
+    most = 2 << 20
+    budget = Budget(SpaceLimits(most, most, 0), lambda: 1 << 40, list)
+    with budget.growth(Usage(most, most)):
+        with pytest.raises(DiskLimitError), budget.growth(Usage(1)):
+            pass
+        with pytest.raises(MemoryLimitError), budget.growth(Usage(0, 1)):
+            pass
+    budget = Budget(SpaceLimits(min_free_bytes=100), lambda: 300, list)
+    for _ in range(2):  # what was refused or has ended counts no more
+        with budget.growth(Usage(200)), pytest.raises(DiskLimitError), budget.growth(Usage(1)):
+            pass

@@ -26,6 +26,8 @@ BOOK = {
     "editions": [{"lang": "en", "pages": 412}, {"lang": "de", "pages": 800}],
     "matrix": [[1, 2], [3]],
     "big": 2**63,
+    "one": 1,
+    "deep": [[{"b": 1}]],
 }
 
 
@@ -44,6 +46,7 @@ BOOK = {
         ({"title": {"$gt": 3}}, False),
         ({"read": 1}, False),
         ({"read": True}, True),
+        ({"one": True}, False),
         ({"read": {"$gte": 0}}, False),
         ({"tags": "sf"}, True),
         ({"tags": ["sf", "classic"]}, True),
@@ -56,6 +59,7 @@ BOOK = {
         ({"tags": {"$gt": "d"}}, True),
         ({"matrix": {"$eq": [3]}}, True),
         ({"matrix": 3}, False),
+        ({"deep.b": 1}, False),
         ({"author.name": "Frank Herbert"}, True),
         ({"author": {"born": 1920, "name": "Frank Herbert"}}, True),
         ({"author": {"born": 1920}}, False),
@@ -74,6 +78,7 @@ BOOK = {
         ({"publisher": {"$ne": "Ace"}}, True),
         ({"publisher": {"$nin": ["Ace"]}}, True),
         ({"publisher": {"$in": [None]}}, True),
+        ({"year": {"$in": [None]}}, False),
         ({"publisher": {"$gt": 0}}, False),
         ({"publisher": {"$not": {"$gt": 0}}}, True),
         ({"year": {"$not": {"$gt": 1900, "$lt": 1950}}}, True),
@@ -129,8 +134,10 @@ def test_a_point_without_payload_has_no_fields() -> None:
 def test_the_predicate_keeps_its_own_copy_of_the_operands() -> None:
     wanted = {"a": [1]}
     predicate = parse_filter({"x": wanted})
+    one_of = parse_filter({"x": {"$in": [wanted]}})
     wanted["a"].append(2)
     assert predicate.matches({"x": {"a": [1]}})
+    assert one_of.matches({"x": {"a": [1]}})
 
 
 @pytest.mark.parametrize(
@@ -187,6 +194,14 @@ def test_limits_on_depth_conditions_and_values() -> None:
         parse_filter(nested(100_000))
     with pytest.raises(InvalidFilterError, match=r"use \$in"):
         parse_filter({"$or": [{"x": n} for n in range(FILTER_CONDITIONS.greatest)]})
+    parse_filter({f"x{n}": n for n in range(FILTER_CONDITIONS.greatest)})
+    with pytest.raises(InvalidFilterError, match="may have 1024"):
+        parse_filter({f"x{n}": {"$gt": n} for n in range(FILTER_CONDITIONS.greatest // 2 + 1)})
+    inner: dict[str, Any] = {"$gt": 1}
+    for _ in range(FILTER_DEPTH.greatest):
+        inner = {"$not": inner}
+    with pytest.raises(InvalidFilterError, match="nests"):
+        parse_filter({"x": inner})
     parse_filter({"x": {"$in": list(range(FILTER_VALUES.greatest))}})
     with pytest.raises(InvalidFilterError, match="may have 65536"):
         parse_filter({"x": {"$in": list(range(FILTER_VALUES.greatest + 1))}})
@@ -201,6 +216,7 @@ def test_limits_on_depth_conditions_and_values() -> None:
 
 KEYS = ["a", "b", "a.b"]
 scalars = st.one_of(
+    st.sampled_from([0, 1, True, False, None]),  # often, since some of them are equal in Python
     st.none(),
     st.booleans(),
     st.integers(-2, 2),
