@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tests.ingest.naive_target import DictTarget
 from vecdb.errors import InvalidParameterError, UnavailableError
 from vecdb.ingest import IngestOptions, IngestReport, ingest
+from vecdb.types import Payload, PointId, UpsertResult
 
 SMALL = IngestOptions(chunk_tokens=32, batch_rows=4)
 
@@ -340,3 +341,59 @@ def test_the_bar_is_drawn_only_when_wanted(
     assert capsys.readouterr().err == ""
     ingest([folder], DictTarget(), progress=True)
     assert "ingesting: 100%" in capsys.readouterr().err
+
+
+def test_interrupted_while_a_document_shrinks_and_resumed_gives_the_same(tmp_path: Path) -> None:
+    root = tmp_path / "docs"
+    root.mkdir()
+    for stop_after in itertools.count():
+        target = DictTarget()
+        (root / "a.txt").write_text(text_of(30, "a"))
+        ingest([root], target, SMALL)
+        (root / "a.txt").write_text(text_of(5, "a"))
+        finished = finishes([root], target, stop_after)
+        ingest([root], target, SMALL)
+        assert target.points == snapshot(root)
+        if finished:
+            break
+    assert stop_after > 2
+
+
+def test_no_batch_has_more_rows_than_asked_for(tmp_path: Path) -> None:
+    for n in range(9):
+        (tmp_path / f"{n}.txt").write_text(text_of(5 if n % 2 else 12, f"x{n}"))
+    target = DictTarget()
+    ingest([tmp_path], target, SMALL)
+    assert max(target.batches) <= SMALL.batch_rows
+    with pytest.raises(InvalidParameterError, match=r"batch.rows"):
+        ingest([tmp_path], target, IngestOptions(batch_rows=0))
+
+
+def test_of_a_batch_that_is_refused_the_other_documents_go_in(tmp_path: Path) -> None:
+    for name in "abc":
+        (tmp_path / f"{name}.txt").write_text("bad word" if name == "b" else "good word")
+    target = DictTarget()
+    target.forbidden = "bad"
+    report = ingest([tmp_path], target, SMALL)
+    assert [Path(name).name for name in report.added] == ["a.txt", "c.txt"]
+    assert [Path(failed.name).name for failed in report.failed] == ["b.txt"]
+
+
+def test_chunks_that_were_cut_are_named(tmp_path: Path) -> None:
+    class CuttingTarget(DictTarget):
+        def upsert(
+            self, ids: Sequence[PointId], *, texts: Sequence[str], payloads: Sequence[Payload]
+        ) -> UpsertResult:
+            super().upsert(ids, texts=texts, payloads=payloads)
+            return UpsertResult(list(ids), truncated=list(ids))
+
+    (tmp_path / "a.txt").write_text("some words")
+    assert ingest([tmp_path / "a.txt"], CuttingTarget(), SMALL).truncated == ["a.txt#0000"]
+
+
+def test_pruning_leaves_points_that_no_ingest_wrote(folder: Path) -> None:
+    target = DictTarget()
+    target.points["mine"] = ("t", {"path": "docs/mine", "split": "mine"})
+    target.points["also mine"] = ("t", {"path": "docs/mine", "sha256": "mine"})
+    ingest([folder], target, SMALL, prune=True)
+    assert {"mine", "also mine"} <= target.points.keys()

@@ -134,3 +134,36 @@ def test_spans_are_in_range_and_scores_reach_the_threshold(
         assert 0 <= c.start < c.end <= len(answer)
         assert 0 <= c.chunk_start <= c.chunk_end <= len(source.text)
         assert least <= c.score <= 1
+
+
+def test_a_heading_alone_supports_nothing() -> None:
+    text = "Style Guide > Maximum Line Length\n\nWrap early and often."
+    source = Source(1, "x", 0.6, text, {"title": "Style Guide"})
+    assert cite("The style guide sets a maximum line length.", [source]) == []
+
+
+def test_a_terse_answer_is_about_the_question_whatever_the_order_and_the_scores() -> None:
+    other = Source(1, "other", 0.9, "The size is 4 bytes.")
+    style = Source(2, STYLE.id, 0.1, STYLE.text)
+    question = "How many spaces per indentation level?"
+    (citation,) = cite("It is 4.", [other, style], question=question)
+    assert citation.id == STYLE.id
+
+
+def test_a_marker_decides_between_sources_that_support_alike() -> None:
+    sentence = "Use 4 spaces per indentation level."
+    twins = [Source(n, f"twin {n}", 0.5, sentence) for n in (1, 2)]
+    assert cite("Use 4 spaces per indentation level [2].", twins)[0].source == 2
+
+
+def test_a_stretch_has_three_sentences_at_most() -> None:
+    text = "Apples grow. Berries ripen. Cherries fall. Dates dry."
+    source = Source(1, "a", 0.5, text)
+    (citation,) = cite("Apples grow, berries ripen, cherries fall and dates dry.", [source])
+    assert text[citation.chunk_start : citation.chunk_end].count(".") <= 3
+
+
+def test_a_sentence_that_adds_little_is_not_in_the_stretch() -> None:
+    text = "Apples grow on old orchard trees. Some are sweet."
+    (citation,) = cite("Apples grow on old orchard trees, sweet.", [Source(1, "a", 0.5, text)])
+    assert text[citation.chunk_start : citation.chunk_end] == "Apples grow on old orchard trees."

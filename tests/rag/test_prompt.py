@@ -194,3 +194,18 @@ def test_the_budget_is_never_exceeded(
     assert len({s.id for s in prompt.sources}) == len(prompt.sources)
     for source in prompt.sources:
         assert (by_id[source.id].text or "").startswith(source.text)
+
+
+def test_what_fits_exactly_fits() -> None:
+    hits = [hit(1, prose("fox", 2)), hit(2, prose("dog", 2))]
+    whole = pack("Who?", hits, Counter(words), 10_000)
+    assert pack("Who?", hits, Counter(words), whole.tokens) == whole
+    least = Counter(words).count(messages_for("Who?", []))
+    assert pack("Who?", [], Counter(words), least).tokens == least
+    with pytest.raises(InvalidTextError):
+        pack("Who?", [], Counter(words), least - 1)
+
+
+def test_a_title_is_cut() -> None:
+    source = Source(1, "x", 1, "text", {"title": "t" * 1_000})
+    assert "t" * 161 not in messages_for("q", [source])[1]["content"]

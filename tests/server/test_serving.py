@@ -27,6 +27,7 @@ from vecdb_proto.v1 import vecdb_pb2 as pb
 from vecdb_proto.v1.vecdb_pb2_grpc import VecdbServiceStub
 from vecdb_server import ClassLimit, Limits, Server, ServerConfig
 from vecdb_server import server as server_module
+from vecdb_server.admission import CallClass, Gate, gates
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 
@@ -51,6 +52,16 @@ class Blocker:
         if kind == self._kind:
             self.entered += 1
             self.open.wait(20)
+
+
+class Waiting:
+    """Stands for the context of a call whose caller waits."""
+
+    def is_active(self):
+        return True
+
+    def time_remaining(self):
+        return 60.0
 
 
 @pytest.fixture
@@ -155,6 +166,32 @@ class TestLimits:
             pytest.raises(errors.MessageTooLargeError),
         ):
             small.collection("v").get(range(20))
+
+    def test_each_class_has_its_own(self):
+        own = {kind: ClassLimit(n, n) for n, kind in enumerate(CallClass, start=1)}
+        made = gates(Limits(**{kind.value: limit for kind, limit in own.items()}))
+        assert {kind: gate._limit for kind, gate in made.items()} == own
+
+    def test_who_came_first_has_the_first_turn(self):
+        gate = Gate(CallClass.SEARCH, ClassLimit(1, 4))
+        gate.enter(Waiting())
+        order = []
+
+        def call(number):
+            gate.enter(Waiting())
+            order.append(number)
+            gate.leave()
+
+        threads = []
+        for n in range(4):
+            threads.append(threading.Thread(target=call, args=(n,)))
+            threads[-1].start()
+            wait_until(lambda n=n: len(gate._queue) == n + 1)
+        gate.leave()
+        for thread in threads:
+            thread.join()
+        assert order == [0, 1, 2, 3]
+        assert not gate.is_busy()
 
 
 class TestAsk:
