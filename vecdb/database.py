@@ -190,7 +190,8 @@ class Database:
         if name in self._catalog.entries:
             raise CollectionExistsError(f"there is a collection {name!r} already")
         info = None if encoder is None else self._models.encoder(encoder).info
-        if info is None and dim is None:
+        length = dim if info is None else info.dim
+        if length is None:
             raise InvalidArgumentError(
                 "a collection needs dim= for vectors, or encoder= for texts: give one of them"
             )
@@ -201,7 +202,7 @@ class Database:
             )
         parameters: dict[str, Any] = {"m": m, "ef_construction": ef_construction}
         settings = CollectionSettings(
-            DIM.check(dim) if info is None else info.dim, kind, info,
+            DIM.check(length), kind, info,
             **{key: value for key, value in parameters.items() if value is not None},
         )  # fmt: skip
         return self._create(name, settings)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import dataclass
 
-from vecdb.config import CHUNK_TOKENS
+from vecdb.config import BATCH_ROWS, CHUNK_TOKENS
 from vecdb.ingest.document import Document
 from vecdb.ingest.tokens import estimate_tokens
 from vecdb.rag.chunk import CountTokens, heading_paths, split_passages
@@ -42,7 +42,7 @@ class IngestOptions:
     chunk_tokens: int = CHUNK_TOKENS.default
     overlap_tokens: int = 0
     count_tokens: CountTokens = estimate_tokens
-    batch_rows: int = 64
+    batch_rows: int = BATCH_ROWS.default
 
     @property
     def split(self) -> str:
