@@ -62,7 +62,7 @@ def connect(target: str, **options: Any) -> Database | Client:
     Returns
     -------
     Database or Client
-        Both have the same methods.
+        Both have the same methods; bulk loads (`Collection.bulk`) are of the former only.
     """
     if str(target).startswith(("grpc://", "grpcs://")):
         from vecdb_client import Client

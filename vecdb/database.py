@@ -366,6 +366,10 @@ class Database:
         """Return the backups in a directory, oldest first; a damaged one says so."""
         return list_backups(directory)
 
+    def ping(self) -> None:
+        """Do nothing; raises as every call does when the database is closed."""
+        self._check_open()
+
     def server_info(self) -> ServerInfo:
         """Return the version, and which models are in memory and what executes them."""
         return ServerInfo(VERSION, self._models.loaded_encoders(), self._models.loaded_decoder())

@@ -263,3 +263,10 @@ def test_what_a_restore_was_building_is_not_opened(tmp_path: Path) -> None:
     PosixStore(tmp_path).put("RESTORING", b"c000001\n")
     with pytest.raises(FailedPreconditionError, match="restore"):
         Database(tmp_path)
+
+
+def test_a_ping_says_whether_the_database_is_open(tmp_path: Path) -> None:
+    with Database(tmp_path) as db:
+        db.ping()
+    with pytest.raises(ClosedError):
+        db.ping()
