@@ -9,7 +9,6 @@ compared there, and not on the platter.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import threading
 import time
@@ -26,9 +25,8 @@ from vecdb.errors import (
     StorageIOError,
     StoredFileNotFoundError,
 )
-from vecdb.storage import FileRef, Store, Wal
+from vecdb.storage import FileRef, Store, Wal, digest_of
 
-_PIECE_BYTES = 1 << 20
 _UNREADABLE = (CorruptFileError, StoredFileNotFoundError, StorageIOError)
 
 _log = logging.getLogger(__name__)
@@ -152,16 +150,16 @@ class Scrub:
         """Return what is wrong with a file that still belongs to a segment."""
         where = self._store.location(ref.name)
         reason = None
+
+        def passed(count: int) -> None:
+            self._report.bytes += count
+            self._throttle.passed(count)
+
         try:
-            digest = hashlib.sha256()
             size = self._store.size(ref.name)
-            for offset in range(0, size, _PIECE_BYTES):
-                piece = self._store.read(ref.name, offset, _PIECE_BYTES)
-                digest.update(piece)
-                self._report.bytes += len(piece)
-                self._throttle.passed(len(piece))
+            digest = digest_of(self._store, ref.name, size, passed)
             self._report.files += 1
-            if size != ref.size or digest.hexdigest() != ref.sha256:
+            if size != ref.size or digest != ref.sha256:
                 reason = f"{where} is damaged: it is not the file that its manifest names"
         except _UNREADABLE as error:
             reason = str(error)

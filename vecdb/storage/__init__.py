@@ -6,7 +6,7 @@ The formats are described byte by byte in ``FORMAT.md``, beside this file.
 from vecdb.storage.base import AppendFile, HeldLock, Store, Writer
 from vecdb.storage.check import check_directory
 from vecdb.storage.descriptors import allow_many_files
-from vecdb.storage.fileref import FileRef, file_refs
+from vecdb.storage.fileref import FileRef, digest_of, file_refs
 from vecdb.storage.ids import IdBatch
 from vecdb.storage.lock import DirectoryLock
 from vecdb.storage.manifest import Manifest, ManifestLog
@@ -56,6 +56,7 @@ __all__ = [
     "allow_many_files",
     "check_directory",
     "decode_operation",
+    "digest_of",
     "encode_operation",
     "file_refs",
     "open_sections",

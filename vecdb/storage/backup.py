@@ -24,7 +24,7 @@ from vecdb.errors import (
     shown,
 )
 from vecdb.storage.base import Store
-from vecdb.storage.fileref import FileRef, file_refs
+from vecdb.storage.fileref import FileRef, digest_of, file_refs
 from vecdb.storage.layout import SEGMENT_FILE
 from vecdb.storage.manifest import (
     Manifest,
@@ -346,12 +346,7 @@ class BackupDirectory:
 
 def prefix_ref(store: Store, name: str, length: int, step: Step) -> FileRef:
     """Return a reference to the first `length` bytes of a file, which are read for it."""
-    digest = hashlib.sha256()
-    for offset in range(0, length, COPY_BYTES):
-        piece = store.read(name, offset, min(COPY_BYTES, length - offset))
-        digest.update(piece)
-        step(0)
-    return FileRef(name, length, digest.hexdigest())
+    return FileRef(name, length, digest_of(store, name, length, lambda _: step(0)))
 
 
 def _verified(store: Store, name: str, ref: FileRef, step: Step) -> Iterator[bytes]:

@@ -5,7 +5,6 @@ What belongs in one is described in ``FORMAT.md``, "The directory".
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 from vecdb.errors import (
@@ -16,8 +15,8 @@ from vecdb.errors import (
     VecdbError,
 )
 from vecdb.storage.base import Store
-from vecdb.storage.check_log import WAL, cut_log, cut_tail, read_log
-from vecdb.storage.fileref import FileRef, file_refs
+from vecdb.storage.check_log import WAL, cut_log, read_log
+from vecdb.storage.fileref import FileRef, digest_of, file_refs
 from vecdb.storage.layout import CATALOG, MANIFEST, RESTORING, SEGMENTS, folder_number, top_folder
 from vecdb.storage.manifest import (
     Manifest,
@@ -39,10 +38,9 @@ from vecdb.storage.quarantine import (
 from vecdb.storage.report import CheckReport, Severity
 from vecdb.storage.sections import open_sections
 from vecdb.storage.segment import TOMBSTONES_KIND, rows_if_known
-from vecdb.storage.wal_file import TornTail
+from vecdb.storage.wal_file import TornTail, cut_tail
 
 _DATA, _TOMBSTONES, _DERIVED = "data", "tombstones", "index"
-_READ_BYTES = 16 << 20
 _UNREADABLE = (CorruptFileError, NewerFormatError, StoredFileNotFoundError, StorageIOError)
 
 
@@ -349,10 +347,7 @@ class _Check:
         if size != ref.size:
             return f"{where} has {size} bytes; its manifest says {ref.size}"
         open_sections(self._store, file, kind=None)
-        digest = hashlib.sha256()
-        for offset in range(0, size, _READ_BYTES):
-            digest.update(self._store.read(file, offset, _READ_BYTES))
-        if digest.hexdigest() != ref.sha256:
+        if digest_of(self._store, file, size) != ref.sha256:
             return f"{where} is not the file that its manifest names: its SHA-256 differs"
         return None
 

@@ -27,6 +27,7 @@ from vecdb.storage.wal_file import (
     RecordSpan,
     TornTail,
     WalFile,
+    cut_tail,
     end_name,
     file_name,
     scan_last,
@@ -143,16 +144,6 @@ def _read_file(
     except _UNREADABLE as error:
         return last, None, LogDamage(last + 1, file, end, str(error))
     return last, torn, None
-
-
-def cut_tail(store: Store, file: str, offset: int) -> None:
-    """Cut a log file to `offset` bytes, durably."""
-    ending = store.append(file)
-    try:
-        ending.truncate(offset)
-        ending.sync()
-    finally:
-        ending.close()
 
 
 def cut_log(store: Store, manifests: ManifestLog, state: LogState, damage: LogDamage) -> str:

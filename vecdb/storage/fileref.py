@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from vecdb.storage.base import Store
+
+_PIECE_BYTES = 1 << 20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -38,6 +42,28 @@ class FileRef:
         if size < 0 or not _SHA256.fullmatch(sha256):
             raise ValueError(f"not a file reference: {value!r}")
         return cls(name, size, sha256)
+
+
+def digest_of(
+    store: Store, name: str, length: int, step: Callable[[int], None] = lambda _: None
+) -> str:
+    """Return the SHA-256 of the first `length` bytes of a file.
+
+    Parameters
+    ----------
+    step
+        Called with the number of bytes just read; what it raises ends the reading.
+
+    Raises
+    ------
+    StoredFileNotFoundError, StorageIOError
+    """
+    digest = hashlib.sha256()
+    for offset in range(0, length, _PIECE_BYTES):
+        piece = store.read(name, offset, min(_PIECE_BYTES, length - offset))
+        digest.update(piece)
+        step(len(piece))
+    return digest.hexdigest()
 
 
 def file_refs(body: object) -> Iterator[FileRef]:

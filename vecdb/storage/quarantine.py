@@ -15,8 +15,8 @@ from vecdb.errors import VecdbError
 from vecdb.storage.base import Store
 from vecdb.storage.fileref import FileRef
 from vecdb.storage.manifest import ManifestLog
-from vecdb.storage.sections import Sections, open_sections
-from vecdb.storage.segment import TOMBSTONES_KIND, stored_ids
+from vecdb.storage.sections import open_sections
+from vecdb.storage.segment import read_tombstones, stored_ids
 from vecdb.types import PointId
 
 QUARANTINE = "quarantine"
@@ -99,14 +99,7 @@ def lost_ids(store: Store, data: FileRef, tombstones: FileRef | None) -> list[Po
         ids = stored_ids(sections, rows, store.location(data.name))
         if tombstones is None:
             return ids
-        marks = open_sections(store, tombstones.name, kind=TOMBSTONES_KIND)
-        return [point for point, dead in zip(ids, _bits(marks, rows), strict=True) if not dead]
+        gone = read_tombstones(store, tombstones, rows)
+        return [point for point, dead in zip(ids, gone, strict=True) if not dead]
     except (VecdbError, KeyError, ValueError):
         return None
-
-
-def _bits(marks: Sections, rows: int) -> list[bool]:
-    packed = marks["dead"]
-    if marks.meta.get("rows") != rows or len(packed) != (rows + 7) // 8:
-        raise ValueError("tombstones of another segment")
-    return [bool(packed[row >> 3] >> (row & 7) & 1) for row in range(rows)]

@@ -27,6 +27,7 @@ from vecdb.storage.wal_file import (
     WalFile,
     WalRecord,
     WalScan,
+    cut_tail,
     encode_header,
     encode_record,
     end_name,
@@ -355,21 +356,13 @@ class Wal:
         if previous is not None:
             previous.close()
         if kept is not None and kept[0].name != name:
-            self._cut(kept[0], kept[1].proven_end)
+            # Neither what the new file repeats nor the torn tail would be read again.
+            cut_tail(self._store, kept[0].name, kept[1].proven_end)
+            self._files[kept[0].first_seq] = kept[1].proven_end
         for old in self._obsolete:
             if old != name:
                 self._store.delete(old)
         self._obsolete = []
-
-    def _cut(self, file: WalFile, length: int) -> None:
-        """Cut off what the next file repeats, and the torn tail; neither would be read again."""
-        ending = self._store.append(file.name)
-        try:
-            ending.truncate(length)
-            ending.sync()
-        finally:
-            ending.close()
-        self._files[file.first_seq] = length
 
     def drop_through(self, seq: int) -> None:
         """Delete the files whose records all have numbers up to `seq`, but never the last file."""
@@ -435,11 +428,6 @@ class Wal:
     def last_seq(self) -> int:
         """The number of the last record written."""
         return self._written
-
-    @property
-    def synced_seq(self) -> int:
-        """The number of the last record known to be durable."""
-        return self._synced
 
     @property
     def size_bytes(self) -> int:

@@ -272,3 +272,13 @@ def scan_last(file: WalFile) -> WalScan:
         valid_end=valid_end,
         torn=torn,
     )
+
+
+def cut_tail(store: Store, name: str, length: int) -> None:
+    """Cut a log file to `length` bytes, durably."""
+    ending = store.append(name)
+    try:
+        ending.truncate(length)
+        ending.sync()
+    finally:
+        ending.close()
