@@ -59,11 +59,6 @@ def test_refused_prompts(tiny, prompt, message):
         tiny.decoder.generate(prompt, GenerationParams())
 
 
-def test_too_much_to_score(tiny):
-    with pytest.raises(InvalidParameterError, match=str(CONTEXT + 1)):
-        tiny.decoder.log_probabilities([7] * (CONTEXT + 1))
-
-
 def test_a_seed_repeats(tiny):
     params = GenerationParams(max_tokens=30, temperature=1.5, seed=3)
     first = list(tiny.decoder.generate(PROMPT, params))

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.decode.reference import ReferenceDecoder
+from tests.decode.scoring import log_probabilities
 from tests.decode.tiny_gguf import CONTEXT, write_tiny_gguf
 from vecdb.decode import GenerationParams, generation
 from vecdb.decode.gguf_file import BlockMatrix, GgufFile
@@ -42,7 +43,7 @@ def test_float32_activations_are_the_reference(tmp_path, kind, embedding_kind, t
     gguf = write_tiny_gguf(tmp_path / "m.gguf", kind, embedding_kind=embedding_kind, tied=tied)
     reference, ours = ReferenceDecoder(gguf), decoder(gguf, tmp_path)
     expected = reference.log_probabilities(TOKENS)
-    np.testing.assert_allclose(ours.log_probabilities(TOKENS), expected, atol=2e-5)
+    np.testing.assert_allclose(log_probabilities(ours, TOKENS), expected, atol=2e-5)
     prompt = TOKENS[:30]
     assert list(ours.generate(prompt, GREEDY)) == list(reference.greedy(prompt, 40))
 
@@ -51,7 +52,7 @@ def test_float32_activations_are_the_reference(tmp_path, kind, embedding_kind, t
 def test_int8_activations_are_near_it(tmp_path, kind):
     gguf = write_tiny_gguf(tmp_path / "m.gguf", kind)
     expected = ReferenceDecoder(gguf).log_probabilities(TOKENS)
-    scores = decoder(gguf, tmp_path, "int8").log_probabilities(TOKENS)
+    scores = log_probabilities(decoder(gguf, tmp_path, "int8"), TOKENS)
     assert np.abs(scores - expected).max() < 0.3
     assert abs(scores.mean() - expected.mean()) < 0.01
 
@@ -60,7 +61,7 @@ def test_the_graph_for_cuda_is_near_it(tmp_path, tiny_path):
     """Half-precision attention; the CPU has kernels for this graph too."""
     expected = ReferenceDecoder(tiny_path).log_probabilities(TOKENS)
     ours = decoder(tiny_path, tmp_path, "float32", "cuda")
-    np.testing.assert_allclose(ours.log_probabilities(TOKENS), expected, atol=0.02)
+    np.testing.assert_allclose(log_probabilities(ours, TOKENS), expected, atol=0.02)
 
 
 def test_prompt_in_parts_gives_the_same(tmp_path, tiny_path, monkeypatch):

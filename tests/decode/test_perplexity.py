@@ -12,6 +12,7 @@ import pytest
 
 from tests.decode.make_golden import GOLDEN
 from tests.decode.reference import ReferenceDecoder
+from tests.decode.scoring import log_probabilities
 
 PEPS = Path(__file__).parents[2].parent / "shared" / "data" / "peps.tar.gz"
 WINDOWS, WINDOW = 20, 1_001
@@ -19,7 +20,7 @@ WINDOWS, WINDOW = 20, 1_001
 
 def test_default_mode_on_a_thousand_tokens(smollm2):
     golden = json.loads(GOLDEN.read_text("utf-8"))["scored"]
-    scores = smollm2.decoder.log_probabilities(golden["tokens"])
+    scores = log_probabilities(smollm2.decoder, golden["tokens"])
     assert len(scores) == 1_000
     ratio = np.exp(golden["mean_log_probability"] - scores.mean())
     assert abs(ratio - 1) < 0.01
@@ -33,7 +34,7 @@ def test_default_mode_on_twenty_thousand_tokens(smollm2, smollm2_path, capsys):
     reference = ReferenceDecoder(smollm2_path)
     ours, theirs = [], []
     for tokens in pep_windows(smollm2.tokenizer):
-        ours.append(smollm2.decoder.log_probabilities(tokens))
+        ours.append(log_probabilities(smollm2.decoder, tokens))
         theirs.append(reference.log_probabilities(tokens))
     scored = np.concatenate(ours)
     assert len(scored) == 20_000

@@ -182,3 +182,9 @@ def test_queries_that_were_checked_for_other_vectors_are_refused() -> None:
         index.search(Queries(X, Metric.L2))
     given, checked = index.search(X[:2], 3), index.search(Queries(X[:2], Metric.COSINE), 3)
     np.testing.assert_array_equal(given[0], checked[0])
+
+
+@pytest.mark.parametrize("index", INDEXES)
+def test_a_dimension_has_to_be_given(index: Any) -> None:
+    with pytest.raises(InvalidParameterError, match="dim=None"):
+        index(None)

@@ -33,7 +33,6 @@ from vecdb.onnx_sessions import (
     session_options,
 )
 
-_SCORED_TOKENS = 128
 _CAPACITY_STEP = 64
 
 
@@ -119,32 +118,6 @@ class OnnxDecoder:
                 f"{self._context_tokens} tokens; it may have {self._context_tokens - 1}"
             )
         return Generation(self, prompt, params)
-
-    def log_probabilities(self, token_ids: Sequence[int]) -> NDArray[np.float64]:
-        """Return the natural log-probability of each token after the first, shape (n - 1,).
-
-        Raises
-        ------
-        InvalidParameterError
-            As `generate` does.
-        """
-        tokens = self._checked(token_ids)
-        if len(tokens) > self._context_tokens:
-            raise InvalidParameterError(
-                f"{len(tokens)} tokens are more than the context of {self._context_tokens}"
-            )
-        steps = self.steps(len(tokens))
-        scores = np.empty(len(tokens) - 1)
-        for start in range(0, len(tokens) - 1, _SCORED_TOKENS):
-            part = tokens[start : start + _SCORED_TOKENS]
-            logits = steps.run(part, np.arange(len(part))).astype(np.float64)
-            following = tokens[start + 1 : start + 1 + len(part)]
-            logits = logits[: len(following)]
-            highest = logits.max(axis=1)
-            norms = highest + np.log(np.exp(logits - highest[:, None]).sum(axis=1))
-            chosen = logits[np.arange(len(following)), following]
-            scores[start : start + len(following)] = chosen - norms
-        return scores
 
     def close(self) -> None:
         """Free the model; generations that are under way end with `ClosedError`."""
