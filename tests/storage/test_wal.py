@@ -501,3 +501,38 @@ def test_after_any_call_that_failed_the_log_takes_no_more() -> None:
             with pytest.raises(ReadOnlyError):
                 wal.write([(1, b"later")])
     assert failed > 5
+
+
+def test_only_files_with_records_that_are_asked_for_are_named() -> None:
+    _, store = simulated()
+    wal = Wal.open(store)
+    wal.append([(1, b"one"), (1, b"two")])
+    wal.rotate()
+    wal.append([(1, b"three")])
+    wal.append([(1, b"four")])
+
+    def named(after_seq: int, through_seq: int) -> list[str]:
+        return [name for name, _ in wal.extents(after_seq, through_seq)]
+
+    assert named(0, 2) == named(1, 2) == [file_name(1)]
+    assert named(2, 3) == named(3, 4) == [file_name(3)]
+    assert named(1, 3) == [file_name(1), file_name(3)]
+    assert named(2, 2) == []
+    whole = store.size(file_name(3))
+    assert wal.extents(2, 4) == [(file_name(3), whole)]
+    assert wal.extents(2, 3) == [(file_name(3), whole - RECORD_HEADER_BYTES - len(b"four"))]
+
+
+def test_of_a_log_that_is_begun_anew_no_file_stays() -> None:
+    disk, store = closed_log()
+    disk.corrupt(ROOT / file_name(3), lambda data: data[:20])
+    Wal.open(store, after_seq=3)
+    assert [name for name in store.list() if name.endswith(".wal")] == [file_name(4)]
+
+
+def test_the_longest_record_that_is_taken_is_read_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("wal", "wal_file"):
+        monkeypatch.setattr(f"vecdb.storage.{module}.RECORD_BYTES_LIMIT", 10)
+    _, store = simulated()
+    Wal.open(store).append([(1, b"x" * 10)])
+    assert bodies(Wal.open(store)) == [b"x" * 10]
