@@ -216,3 +216,38 @@ def test_a_file_that_takes_long_to_write_does_not_appear_in_another_directory(
         write()
     assert not list(path.iterdir())
     held.release()
+
+
+def test_a_release_frees_the_lock_though_a_copy_of_its_descriptor_is_open(tmp_path: Path) -> None:
+    """A child that was forked a moment ago has one, and has not closed it yet."""
+    held = DirectoryLock.acquire(tmp_path)
+    assert held._descriptor is not None
+    copy = os.dup(held._descriptor)
+    try:
+        held.release()
+        DirectoryLock.acquire(tmp_path).release()
+    finally:
+        os.close(copy)
+
+
+def test_a_forked_child_may_not_change_what_its_parent_owns(tmp_path: Path) -> None:
+    script = f"""
+import os
+from pathlib import Path
+from vecdb.errors import StorageIOError
+from vecdb.storage.lock import DirectoryLock
+held = DirectoryLock.acquire(Path({str(tmp_path)!r}))
+child = os.fork()
+if child == 0:
+    try:
+        held.check()
+    except StorageIOError as error:
+        os._exit(7 if "forked" in str(error) else 8)
+    os._exit(0)
+held.check()
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "7\n"
