@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import stat
 from contextlib import suppress
@@ -14,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.storage.faulty import ROOT, Faults, SimulatedDisk
+from tests.storage.faulty import ROOT, Faults, PowerLossError, SimulatedDisk
 from vecdb.errors import (
     AlreadyExistsError,
     DiskFullError,
@@ -268,6 +269,12 @@ def test_a_file_system_without_hard_links_will_do() -> None:
     with pytest.raises(AlreadyExistsError):
         store.put("x", b"2")
     assert store.read("x") == b"1"
+    writing = store.create("y")
+    writing.__enter__().write(b"3")
+    store.put("y", b"4")
+    with pytest.raises(AlreadyExistsError):
+        writing.__exit__(None, None, None)
+    assert store.read("y") == b"4"
     assert store.discard_unfinished() == 0
 
 
@@ -275,6 +282,8 @@ def test_durability_os_never_syncs() -> None:
     disk = SimulatedDisk()
     store = PosixStore(ROOT, "os", disk)
     assert not store.durable
+    assert not store.within("b").durable
+    store.within("b").put("y", b"")
     store.put("a/x", b"")
     file = store.append("a/x")
     file.write([b"1"])
@@ -329,3 +338,52 @@ def test_links_are_told_from_files_wherever_they_stand_in_a_name(tmp_path: Path)
 def test_only_one_word_turns_syncing_off(durability: Any, tmp_path: Path) -> None:
     with pytest.raises(InvalidParameterError, match="must be 'disk' or 'os'"):
         PosixStore(tmp_path, durability)
+
+
+@pytest.mark.parametrize("deleted", ["file", "folder"])
+def test_what_was_deleted_does_not_come_back_after_power_loss(deleted: str) -> None:
+    disk = SimulatedDisk()
+    store = PosixStore(ROOT, calls=disk)
+    store.put("a", b"a")
+    if deleted == "file":
+        store.put("b", b"b")
+        store.delete("b")
+    else:
+        store.put("folder/b", b"b")
+        store.delete_tree("folder")
+    assert PosixStore(ROOT, calls=disk.after_power_loss(lambda: False)).list() == ["a"]
+
+
+def test_a_move_ended_anywhere_leaves_one_name_at_least() -> None:
+    def moved(faults: Faults) -> SimulatedDisk:
+        disk = SimulatedDisk()
+        store = PosixStore(ROOT, calls=disk)
+        store.put("a/x", b"x")
+        store.put("b/y", b"y")
+        faults.stop_at = None if faults.stop_at is None else disk.calls + faults.stop_at
+        disk.faults = faults
+        with suppress(PowerLossError):
+            store.move("a/x", "b/x")
+        return disk
+
+    for stop_at in (*range(6), None):
+        for kept in ((True, False), (False, True), (False, False)):
+            choices = itertools.cycle(kept)
+            disk = moved(Faults(stop_at=stop_at))
+            after = PosixStore(ROOT, calls=disk.after_power_loss(lambda c=choices: next(c)))
+            names = set(after.list()) - {"b/y"}
+            assert names in ({"a/x"}, {"a/x", "b/x"}, {"b/x"})
+            assert all(after.read(name) == b"x" for name in names)
+    assert names == {"b/x"}
+
+
+def test_what_is_listed_survives_power_loss() -> None:
+    for stop_at in range(14):
+        disk = SimulatedDisk(Faults(stop_at=stop_at))
+        with suppress(PowerLossError):
+            PosixStore(ROOT, calls=disk).put("folder/x", b"x")
+        disk = disk.after_kill()
+        names = PosixStore(ROOT, calls=disk).list()
+        after = disk.after_power_loss(lambda: False)
+        assert PosixStore(ROOT, calls=after).list() == names
+    assert names == ["folder/x"]
