@@ -104,6 +104,58 @@ async def test_keys_from_the_async_client(start):
             await client.list_collections()
 
 
+def test_a_key_is_compared_whole_and_as_it_is(start):
+    key = "K" * 40 + "a"
+    address = start(api_keys=(key,))
+    for wrong in (key[:-1] + "b", key[:-1], key + "x", key.lower()):
+        with (
+            Client(f"grpc://{address}", api_key=wrong) as client,
+            pytest.raises(errors.UnauthenticatedError),
+        ):
+            client.list_collections()
+
+
+def test_of_many_wrong_keys_none_is_right(start):
+    """Keys are compared by digests: one of these begins as that of the right key does."""
+    interceptor = ApiKeys(["right"])
+    assert not any(interceptor._knows(f"wrong{n}") for n in range(2_000))
+    assert interceptor._knows("right")
+
+
+def test_a_key_is_asked_for_by_the_scheme_bearer(start):
+    with grpc.insecure_channel(start(api_keys=("first",))) as channel:
+        ping = VecdbServiceStub(channel).Ping
+        ping(pb.PingRequest(), metadata=(("authorization", "bearer first"),))
+        for given in ("Basic first", "first", "Bearer"):
+            with pytest.raises(grpc.RpcError) as caught:
+                ping(pb.PingRequest(), metadata=(("authorization", given),))
+            assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+@pytest.mark.parametrize("key", [" k", "k ", "k\t", "\u00a0k"])
+def test_keys_have_no_outer_spaces(key):
+    with pytest.raises(errors.InvalidParameterError, match="outer spaces"):
+        ServerConfig(Path("d"), api_keys=(key,))
+
+
+@pytest.mark.parametrize(
+    "host", ["127.example.com", "localhost.example.com", "[::10]", "1127.0.0.1"]
+)
+def test_a_name_that_only_looks_like_loopback_is_not(host):
+    with pytest.raises(errors.InvalidParameterError, match="needs TLS"):
+        ServerConfig(Path("d"), listen=f"{host}:1")
+
+
+def test_backups_may_not_lie_in_the_data_directory(tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    (tmp_path / "link").symlink_to(data)
+    for inside in (data, data / "backups", tmp_path / "link" / "b"):
+        with pytest.raises(errors.InvalidParameterError, match="backup_dir"):
+            ServerConfig(data, backup_dir=inside)
+    ServerConfig(data, backup_dir=tmp_path / "data2")
+
+
 def test_tls(start, server_pair):
     address = start(tls_cert=server_pair.cert, tls_key=server_pair.key, api_keys=("k",))
     with Client(f"grpcs://{address}", api_key="k", tls_ca=server_pair.cert) as client:
@@ -209,55 +261,3 @@ def test_the_log_does_not_name_the_urls_that_the_server_asks():
     )
     assert done.stderr.count("\n") == 1
     assert "logger=vecdb " in done.stderr
-
-
-def test_a_key_is_compared_whole_and_as_it_is(start):
-    key = "K" * 40 + "a"
-    address = start(api_keys=(key,))
-    for wrong in (key[:-1] + "b", key[:-1], key + "x", key.lower()):
-        with (
-            Client(f"grpc://{address}", api_key=wrong) as client,
-            pytest.raises(errors.UnauthenticatedError),
-        ):
-            client.list_collections()
-
-
-def test_of_many_wrong_keys_none_is_right(start):
-    """Keys are compared by digests: one of these begins as that of the right key does."""
-    interceptor = ApiKeys(["right"])
-    assert not any(interceptor._knows(f"wrong{n}") for n in range(2_000))
-    assert interceptor._knows("right")
-
-
-def test_a_key_is_asked_for_by_the_scheme_bearer(start):
-    with grpc.insecure_channel(start(api_keys=("first",))) as channel:
-        ping = VecdbServiceStub(channel).Ping
-        ping(pb.PingRequest(), metadata=(("authorization", "bearer first"),))
-        for given in ("Basic first", "first", "Bearer"):
-            with pytest.raises(grpc.RpcError) as caught:
-                ping(pb.PingRequest(), metadata=(("authorization", given),))
-            assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
-
-
-@pytest.mark.parametrize("key", [" k", "k ", "k\t", "\u00a0k"])
-def test_keys_have_no_outer_spaces(key):
-    with pytest.raises(errors.InvalidParameterError, match="outer spaces"):
-        ServerConfig(Path("d"), api_keys=(key,))
-
-
-@pytest.mark.parametrize(
-    "host", ["127.example.com", "localhost.example.com", "[::10]", "1127.0.0.1"]
-)
-def test_a_name_that_only_looks_like_loopback_is_not(host):
-    with pytest.raises(errors.InvalidParameterError, match="needs TLS"):
-        ServerConfig(Path("d"), listen=f"{host}:1")
-
-
-def test_backups_may_not_lie_in_the_data_directory(tmp_path):
-    data = tmp_path / "data"
-    data.mkdir()
-    (tmp_path / "link").symlink_to(data)
-    for inside in (data, data / "backups", tmp_path / "link" / "b"):
-        with pytest.raises(errors.InvalidParameterError, match="backup_dir"):
-            ServerConfig(data, backup_dir=inside)
-    ServerConfig(data, backup_dir=tmp_path / "data2")
