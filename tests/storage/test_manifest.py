@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 
-from tests.storage.faulty import ROOT, Faults, SimulatedDisk
+from tests.storage.faulty import ROOT, Faults, PowerLossError, SimulatedDisk
 from vecdb.errors import (
     AlreadyExistsError,
     CorruptFileError,
@@ -241,3 +242,40 @@ def test_without_room_for_the_copy_a_manifest_is_published_all_the_same() -> Non
     disk.faults = Faults()
     assert not store.exists(manifest_copy(2))
     assert log.heal() == [manifest_copy(2)]
+
+
+def test_after_any_call_that_failed_nothing_is_published() -> None:
+    disk = SimulatedDisk()
+    log = ManifestLog.open(PosixStore(ROOT, calls=disk))
+    log.publish({"n": 1})
+    first = disk.calls
+    log.publish({"n": 2})
+    failed = 0
+    for call in range(first, disk.calls):
+        failing = SimulatedDisk()
+        log = ManifestLog.open(PosixStore(ROOT, calls=failing))
+        log.publish({"n": 1})
+        failing.faults = Faults(error_at=call)
+        try:
+            log.publish({"n": 2})
+        except StorageIOError:
+            failed += 1
+            with pytest.raises(ReadOnlyError):
+                log.publish({"n": 3})
+    assert failed > 5
+
+
+def test_old_manifests_go_copy_first() -> None:
+    for stop_at in range(10):
+        disk = SimulatedDisk()
+        log = ManifestLog.open(PosixStore(ROOT, calls=disk))
+        for n in range(3):
+            log.publish({"n": n})
+        disk.faults = Faults(stop_at=disk.calls + stop_at)
+        with suppress(PowerLossError):
+            log.prune(keep=1)
+        for after in (disk.after_kill(), disk.after_power_loss(lambda: False)):
+            names = set(PosixStore(ROOT, calls=after).list())
+            copies = {name for name in names if name.endswith(".copy")}
+            assert {name.replace(".copy", ".json") for name in copies} <= names
+    assert len(names) == 2
