@@ -536,3 +536,13 @@ def test_the_longest_record_that_is_taken_is_read_back(monkeypatch: pytest.Monke
     _, store = simulated()
     Wal.open(store).append([(1, b"x" * 10)])
     assert bodies(Wal.open(store)) == [b"x" * 10]
+
+
+def test_a_record_that_is_missing_between_others_is_damage() -> None:
+    data = written(closed=True)
+    start = HEADER_BYTES
+    for number, body in enumerate(BODIES[:-1], start=1):
+        end = start + RECORD_HEADER_BYTES + len(body)
+        with pytest.raises(CorruptFileError, match=f"record {number} is not valid although"):
+            reopened(data[:start] + data[end:])
+        start = end
