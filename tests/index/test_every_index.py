@@ -147,6 +147,22 @@ def test_what_is_removed_and_added_again_is_found_as_before(
 
 
 @ALL
+@pytest.mark.parametrize("left", [0, 7])
+def test_an_index_of_which_little_was_left_is_filled_again(make: Make, left: int) -> None:
+    vectors, queries = clustered(300, 8), clustered(20, 8, seed=1)
+    index, exact = make(8, "l2"), FlatIndex(8, "l2")
+    for each in (index, exact):
+        each.build(vectors)
+        each.remove(range(290))
+        each.add(vectors[:1], ids=[300])  # graphs are built anew, and nine rows in ten are free
+        each.remove([*range(290 + left, 300), 300])
+        each.add(vectors[:50], ids=range(50))
+    ids, _ = _well_searched(index, queries, 10)
+    assert recall(ids, exact.search(queries, 10)[0]) > 0.9
+    assert len(index) == 50 + left
+
+
+@ALL
 @EVERY_METRIC
 def test_vectors_far_longer_than_the_first_are_told_apart(make: Make, metric: str) -> None:
     rng = np.random.default_rng(4)

@@ -154,7 +154,7 @@ class PlacedGraph(ABC):
         if space is not before:
             self._place_again(count, before, space, workers)
 
-        anew |= count < _LEAST_LINKED
+        anew |= count - dead < _LEAST_LINKED
         landmarks, strays = None if anew else self._known_landmarks(), [self._strays]
 
         def store(first: int, last: int) -> None:
