@@ -132,6 +132,19 @@ def test_ids_are_checked(make: Callable[..., Any]) -> None:
 
 
 @pytest.mark.parametrize("make", INDEXES)
+@pytest.mark.parametrize("dtype", np.typecodes["AllInteger"])
+def test_ids_are_integers_of_any_width(make: Callable[..., Any], dtype: str) -> None:
+    index = make(4)
+    ids = np.array([7, 5, 3, 1, 100], dtype)
+    assert index.add(X, ids=ids).tolist() == ids.tolist()
+    index.remove(ids[:2])
+    assert len(index) == 3
+    if np.issubdtype(dtype, np.signedinteger):
+        with pytest.raises(InvalidIdError, match="id -1"):
+            index.remove(np.array([-1], dtype))
+
+
+@pytest.mark.parametrize("make", INDEXES)
 @pytest.mark.parametrize("k", [0, -1, 10_001, 10**30, 1.5, "3", True])
 def test_k_is_checked(make: Callable[..., Any], k: Any) -> None:
     index = make(4)

@@ -173,7 +173,8 @@ def as_ids(ids: Any, count: int | None = None) -> NDArray[np.int64]:
     if count is not None and array.size != count:
         raise LengthMismatchError(f"{array.size} ids were given for {count} vectors")
     limit = np.iinfo(np.int64).max
-    wrong = np.flatnonzero((array < 0) | (array > np.asarray(limit, array.dtype)))
+    too_large = array > np.uint64(limit) if array.dtype == np.uint64 else False
+    wrong = np.flatnonzero((array < 0) | too_large)
     if wrong.size:
         raise InvalidIdError(f"id {array[wrong[0]]}: must be from 0 to {limit}")
     result = array.astype(np.int64)
