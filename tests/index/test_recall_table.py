@@ -9,9 +9,9 @@ import pytest
 
 from tests.index.samples import MANY, METRICS, clustered, recall
 from vecdb.errors import CorruptFileError, InvalidParameterError
-from vecdb.index import FlatIndex, HnswIndex, IvfIndex, calibration, recall_table
+from vecdb.index import FlatIndex, HnswIndex, IvfIndex, query_rows, recall_table
 from vecdb.index.float_graph import FloatGraph
-from vecdb.index.ids import Ids
+from vecdb.index.query_rows import HeldOut
 from vecdb.index.recall_table import RecallTable, measure, without_themselves
 from vecdb.index.workers import Workers
 from vecdb.kernels.jit import COMPILED
@@ -53,7 +53,7 @@ def test_queries_that_were_not_measured_with_get_the_recall(metric: str, make: M
 
 @pytest.fixture
 def everything_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calibration, "LEAST_ROWS", 20)
+    monkeypatch.setattr(query_rows, "LEAST_ROWS", 20)
     monkeypatch.setattr(recall_table, "LEAST_ROWS", 20)
 
 
@@ -216,9 +216,9 @@ def test_rows_that_serve_as_queries_are_linked_after_the_measurement(
     seen: list[tuple[int, bool]] = []
     measured = FloatGraph._measured_with
 
-    def watched(graph: FloatGraph, held: Ids, workers: Workers) -> RecallTable:
-        links = graph._graph.links[:, graph._state.column :]
-        seen.append((len(held), bool((links[held] >= 0).any() or np.isin(links, held).any())))
+    def watched(graph: FloatGraph, held: HeldOut, workers: Workers) -> RecallTable:
+        links, rows = graph._graph.links[:, graph._state.column :], held.rows
+        seen.append((len(rows), bool((links[rows] >= 0).any() or np.isin(links, rows).any())))
         return measured(graph, held, workers)
 
     monkeypatch.setattr(FloatGraph, "_measured_with", watched)

@@ -7,13 +7,13 @@ import pytest
 
 from tests.index.samples import MANY, METRICS, clustered, recall
 from vecdb.errors import CorruptFileError, InvalidParameterError
-from vecdb.index import FlatIndex, HnswIndex, calibration, coded_graph, placed_graph
+from vecdb.index import FlatIndex, HnswIndex, coded_graph, placed_graph, query_rows
 from vecdb.index.calibration import (
     LARGEST_EF,
     Calibration,
     calibrate,
-    draw_sample,
 )
+from vecdb.index.query_rows import draw_sample
 from vecdb.index.recall_curve import TRUTH, recall_less_error
 from vecdb.kernels.jit import COMPILED
 from vecdb.kernels.walk import Reach, ended_by_ef
@@ -172,7 +172,7 @@ def test_a_small_graph_compares_with_all_rows() -> None:
 
 @pytest.fixture
 def everything_is_calibrated(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calibration, "LEAST_ROWS", 20)
+    monkeypatch.setattr(query_rows, "LEAST_ROWS", 20)
 
 
 @pytest.mark.usefixtures("everything_is_calibrated")
@@ -325,13 +325,6 @@ def test_a_standard_error_is_taken_off_what_a_sample_found() -> None:
     assert recall_less_error(hits) == pytest.approx(0.5 - 0.5 / 10)
     assert recall_less_error(np.ones((7, 3), np.bool_)) == pytest.approx(1 - 0.5 / 7)
     assert recall_less_error(np.eye(1, 4, dtype=np.bool_).T) >= 0
-
-
-def test_few_rows_give_no_sample() -> None:
-    assert draw_sample(np.arange(1_999), 0).size == 0
-    sample = draw_sample(np.arange(5, 9_005), 0)
-    assert len(np.unique(sample)) == len(sample) == 360
-    assert sample.min() >= 5
 
 
 @pytest.mark.parametrize("target", [0, 0.4, 1, 95, float("nan"), "0.9", True])

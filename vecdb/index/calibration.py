@@ -1,9 +1,8 @@
 """What a graph's searches find and cost at each reach, measured when it is built.
 
 Some of the rows are left out when the graph is built, serve as queries, and are linked into it
-afterwards. So they are what queries are: like the rows, and not among them. Equal rows are found
-like others. `target_recall` is looked up here, and so is how far a search goes that is to expand
-`ef` nodes on average.
+afterwards (`vecdb.index.query_rows`). `target_recall` is looked up here, and so is how far a search
+goes that is to expand `ef` nodes on average.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.errors import CorruptFileError, InvalidParameterError, shown
-from vecdb.index.base import Arrays, Distances, Ids
+from vecdb.index.base import Arrays, Distances
 from vecdb.index.recall_curve import (
     ENOUGH,
     HALVINGS,
@@ -37,8 +36,6 @@ Search = Callable[[Reach, int, int], tuple[Distances, NDArray[np.int64]]]
 """Takes a reach, k, and how many of the first queries; returns their distances (queries, k) and how
 many nodes each expanded."""
 
-LEAST_ROWS = 2_000
-"""Smaller graphs are not calibrated: a comparison with all rows takes about 50 us."""
 LARGEST_EF = 1_024
 """What a graph that is not calibrated is searched with to reach a target, but for larger k."""
 _MOST_HOPS = 4_096
@@ -53,12 +50,6 @@ _STEPS = (
 """How much farther than the k-th best a search goes, in parts of how far apart near rows are: far,
 where these lie closer than codes can tell."""
 _LEAST_TARGET, _GREATEST_TARGET = 0.5, 0.999
-_ROWS_PER_SAMPLE = 25
-"""With it and `_LARGEST_SAMPLE` calibrating takes a few hundredths of the time of building."""
-_LARGEST_SAMPLE = 400
-LARGEST_CODED_SAMPLE = 1_000
-"""Of a graph of codes, whose searches are short: the luck of a sample is most of what a recall at
-k = 1 is off by."""
 _LONG_SAMPLE = 100
 """Queries whose long searches are measured."""
 _LONG = 120
@@ -254,26 +245,6 @@ def _reach(dim: int, stop: float, hops: float, k: float) -> Reach:
     wider = min(max(math.log10(k) - 1, 0.0), 1.0) * min(1.0, _WIDER_DIM / dim)
     ef = math.ceil(max(_ROOM + _ROOM_PER_HOP * hops, k))
     return Reach(ef, _LEAST_HOPS, stop, 1 + _WIDER_BY * wider)
-
-
-def draw_sample(live: Ids, seed: int, least: int | None = None, most: int = _LARGEST_SAMPLE) -> Ids:
-    """Choose the rows that serve as queries, in random order; none when there are few.
-
-    Parameters
-    ----------
-    live
-        int64: the rows that were not removed.
-    seed
-        Decides over the choice.
-    least
-        How many rows there must be; by default `LEAST_ROWS`.
-    most
-        How many are chosen at most.
-    """
-    if len(live) < (LEAST_ROWS if least is None else least):
-        return np.empty(0, np.int64)
-    size = min(max(len(live) // _ROWS_PER_SAMPLE, 1), most)
-    return np.random.default_rng(seed).choice(live, size, replace=False).astype(np.int64)
 
 
 def calibrate(dim: int, true: Distances, search: Search) -> Calibration:

@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.index.base import CORRECTIONS, Arrays, Distances, Ids, over_parts
-from vecdb.index.calibration import LARGEST_EF, draw_sample
+from vecdb.index.calibration import LARGEST_EF
 from vecdb.index.flat import scan
 from vecdb.index.hnsw_build import link_rows
 from vecdb.index.hnsw_state import HnswState, draw_levels, from_arrays
+from vecdb.index.query_rows import HeldOut, draw_sample, hashes_of, hold_out
 from vecdb.index.recall_curve import TRUTH
 from vecdb.index.recall_table import RecallTable, measure, without_themselves
 from vecdb.index.rows import LiveRows, RowTable, frozen, prepared_queries
@@ -23,7 +24,6 @@ from vecdb.kernels.graph import search_graph, search_graph_from_within
 from vecdb.kernels.graph_filtered import search_graph_filtered
 from vecdb.types import Matrix
 
-_NO_ROWS = np.empty(0, np.int64)
 _MEASURED = 8
 """Rows that serve as queries between two steps of the work."""
 _LONG = 120
@@ -99,26 +99,33 @@ class FloatGraph:
         count = len(state.table)
         state.unlinked(first, draw_levels(self.seed, first, len(vectors), state.m))
         new = np.arange(first, count)
-        held = draw_sample(new, self.seed) if state.recalls.is_due(count) else _NO_ROWS
-        if len(held):
-            self._link(np.setdiff1d(new, held), first, workers)
+        due = state.recalls.is_due(count)
+        held = self._held_out(first, workers) if due else HeldOut.none()
+        if len(held.queries):
+            self._link(np.setdiff1d(new, held.rows), first, workers)
             state.recalls = self._measured_with(held, workers)
-            self._link(np.sort(held), count - len(held), workers)
+            self._link(held.rows, count - len(held.rows), workers)
             return
         self._link(new, first, workers)
-        if state.recalls.is_due(count):
+        if due:
             state.recalls = self._measured_within(workers)
 
     def _link(self, new: Ids, linked: int, workers: Workers) -> None:
         link_rows(self._state, new, linked, self.ef_construction, workers)
         self._adopt(self._state)
 
-    def _measured_with(self, held: Ids, workers: Workers) -> RecallTable:
+    def _held_out(self, first: int, workers: Workers) -> HeldOut:
+        """Choose rows from `first` on, none with a copy before: the graph has that already."""
+        rows = np.arange(len(self._state.table))
+        hashes = hashes_of(self._state.table.vectors[: len(rows), : self._state.column], workers)
+        return hold_out(rows, hashes, self.seed, among=rows >= first)
+
+    def _measured_with(self, held: HeldOut, workers: Workers) -> RecallTable:
         """Measure what searches find, with rows as queries that are not linked yet."""
         state, graph = self._state, self._graph
         linked = np.ones(len(state.table), np.bool_)  # removed rows are, too, and a walk finds them
-        linked[held] = False
-        queries = self._vectors_of(held)
+        linked[held.rows] = False
+        queries = self._vectors_of(held.queries)
         _, true = self._compared(queries, TRUTH, pack_mask(linked), workers)
 
         def walk(part: slice, ef: int, *rest: Any) -> None:
@@ -135,7 +142,7 @@ class FloatGraph:
         # Rows with equal vectors are one node: what a search finds of its copies says little.
         alone = (state.twins[:count] < 0) & (graph.links[:count, state.column] >= 0)
         low = state.levels[:count] == 0
-        sample = draw_sample(np.flatnonzero(state.table.alive & alone & low), self.seed, least=1)
+        sample = draw_sample(np.flatnonzero(state.table.alive & alone & low), self.seed)
         if len(sample) == 0:
             return RecallTable.none(count)
         rows, true = self._compared(self._vectors_of(sample), TRUTH + 1, None, workers)

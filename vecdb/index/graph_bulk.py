@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from vecdb.config import CODED_EF_CONSTRUCTION
 from vecdb.index.graph_carve import carve, words_of
 from vecdb.index.graph_space import GraphSpace
+from vecdb.index.query_rows import hashes_of_words
 from vecdb.index.rows import aligned_empty, frozen
 from vecdb.index.workers import Workers, in_stretches
 from vecdb.kernels.graph_bulk import LeafMemory, chain_twins, join_leaves, measure_keys
@@ -123,13 +124,12 @@ def _find_twins(
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:  # fmt: skip
     """Return for each row the next one that equals it, and the rows that are the first."""
     words: NDArray[np.uint32] = np.empty(rows.shape, np.uint32)
-    factors = np.random.default_rng(0).integers(1 << 63, size=rows.shape[1], dtype=np.uint64)
     hashes = np.empty(len(rows), np.uint64)
 
     def work(first: int, last: int) -> None:
         part = slice(first, last)
         np.add(rows[part], np.float32(0), out=words[part].view(np.float32))  # -0 becomes 0
-        np.matmul(words[part].astype(np.uint64), factors, out=hashes[part])
+        hashes[part] = hashes_of_words(words[part])
 
     in_stretches(workers, len(rows), _STRETCH, lambda: work)
     order = np.argsort(hashes, kind="stable")

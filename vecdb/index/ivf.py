@@ -11,16 +11,18 @@ from numpy.typing import NDArray
 from vecdb.config import DIM, IVF_BITS, IVF_NLIST, IVF_NPROBE, SEED, THREADS, K
 from vecdb.errors import CorruptFileError, InvalidParameterError
 from vecdb.index.base import METRIC_NUMBERS, Arrays, Distances, Ids, metric_of_number
-from vecdb.index.calibration import LEAST_ROWS, check_target, draw_sample
+from vecdb.index.calibration import check_target
 from vecdb.index.files import PathLike, load_arrays, save_arrays
 from vecdb.index.ivf_codes import InvertedCodes
 from vecdb.index.ivf_lists import InvertedLists, Request, default_list_count
 from vecdb.index.ivf_recall import measure_lists
 from vecdb.index.layout import check_arrays, read_header, rows_in
+from vecdb.index.query_rows import LEAST_ROWS, HeldOut, hashes_of, hold_out
 from vecdb.index.recall_table import RecallTable
 from vecdb.index.reranks import RERANKS, one_of
 from vecdb.index.rows import LiveRows, aligned_copy, padded, prepared_queries
 from vecdb.index.validate import as_matrix, as_metric
+from vecdb.index.workers import Workers
 from vecdb.types import Matrix, MatrixLike, VectorLike
 
 FILE_KIND = "index.ivf"
@@ -120,11 +122,12 @@ class IvfIndex:
         new_ids = live.new_ids(ids, len(checked))
         live.append_ids(new_ids)
         prepared = prepared_queries(checked, self.metric)
-        sample = draw_sample(np.arange(len(prepared)), self.seed)
-        self._lists = self._make_lists(prepared, sample)
-        self._extend(prepared, np.arange(len(prepared)), threads)
+        rows = np.arange(len(prepared))
+        held = hold_out(rows, hashes_of(prepared, Workers(threads)), self.seed)
+        self._lists = self._make_lists(prepared, held.rows)
+        self._extend(prepared, rows, threads)
         self._live = live
-        self._recalls = measure_lists(self._lists, sample, threads)
+        self._recalls = measure_lists(self._lists, held, live.alive, threads)
         return new_ids
 
     def add(self, vectors: VectorLike | MatrixLike, ids: Any = None, threads: int = 1) -> Ids:
@@ -166,11 +169,12 @@ class IvfIndex:
         outgrown = len(self._live) >= _GROWTH_BEFORE_RETRAINING * self._trained_on
         more = outgrown and len(self._lists) < self._wanted_lists(len(self._live))
         if more or self._lists.strays > _STRAY_SHARE * len(self._live):
-            sample = draw_sample(np.flatnonzero(self._live.alive), self.seed)
-            self._retrain(sample, threads)
-            self._recalls = measure_lists(self._lists, sample, threads)
+            held = self._held_out(0, threads)
+            self._retrain(held.rows, threads)
+            self._recalls = measure_lists(self._lists, held, self._live.alive, threads)
         elif self._recalls.is_due(len(self._live)):
-            self._recalls = measure_lists(self._lists, self._draw_later(), threads)
+            held = self._held_out(self._trained_on, threads)
+            self._recalls = measure_lists(self._lists, held, self._live.alive, threads)
         return new_ids
 
     def _rows_for(self, ids: Ids) -> Ids:
@@ -183,14 +187,19 @@ class IvfIndex:
         rows[fresh] = np.arange(count, count + int(np.count_nonzero(fresh)))
         return rows
 
-    def _draw_later(self) -> Ids:
-        """Choose rows that serve as queries where there are lists already.
+    def _held_out(self, first: int, threads: int) -> HeldOut:
+        """Choose rows to measure with, if they can be, where there are lists already.
 
-        They are rows that came later, and that the centroids were found without, if that many did.
+        They are rows from `first` on, that the centroids were found without, if those are many.
         """
+        if self._lists is None or not self._lists.keeps_vectors:
+            return HeldOut.none()
         live = np.flatnonzero(self._live.alive)
-        later = live[live >= self._trained_on]
-        return draw_sample(later if len(later) >= LEAST_ROWS else live, self.seed)
+        hashes = self._lists.hashes(Workers(threads))[live]
+        later = live >= first
+        if np.count_nonzero(later) < LEAST_ROWS:
+            later[:] = True
+        return hold_out(live, hashes, self.seed, among=later)
 
     def _wanted_lists(self, rows: int) -> int:
         return min(rows, default_list_count(rows) if self.nlist is None else self.nlist)

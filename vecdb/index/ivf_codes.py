@@ -21,8 +21,10 @@ from vecdb.index.drift import usual_distance
 from vecdb.index.flat import scan
 from vecdb.index.ivf_lists import Numbers, Request, close_gaps, sample_rows, slots_for
 from vecdb.index.layout import Expected, check_arrays, rows_in
+from vecdb.index.query_rows import Hashes, hashes_of
 from vecdb.index.rows import aligned_copy, aligned_empty, frozen, padded, reserve
 from vecdb.index.scratch import thread_code_scratch
+from vecdb.index.workers import Workers
 from vecdb.kernels import ivf_coarse, ivf_codes, ivf_search
 from vecdb.kernels.bitset import Bits
 from vecdb.kernels.ivf_scan import BLOCK, FAR, TAIL
@@ -275,9 +277,17 @@ class InvertedCodes:
         """Return a copy of the vectors of some rows, where they are kept."""
         return frozen(self.vectors[rows])
 
-    def nearest(self, queries: Matrix, k: int, threads: int) -> tuple[Ids, Distances]:
-        """Compare prepared queries with all vectors, where they are kept."""
-        return scan(self.metric, queries, self.vectors, self.row_count, k, threads=threads)
+    def hashes(self, workers: Workers) -> Hashes:
+        """Return a number for each row, the same for equal vectors, where they are kept."""
+        return hashes_of(self.vectors[: self.row_count], workers)
+
+    def nearest(
+        self, queries: Matrix, k: int, allowed: Bits, threads: int
+    ) -> tuple[Ids, Distances]:
+        """Compare prepared queries with all allowed vectors, where they are kept."""
+        return scan(
+            self.metric, queries, self.vectors, self.row_count, k, allowed=allowed, threads=threads
+        )
 
     def search(self, request: Request) -> None:
         """Answer a request."""

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from vecdb.index.base import CORRECTIONS, METRIC_NUMBERS, Arrays, Distances, Ids, over_parts
 from vecdb.index.layout import Expected, check_arrays, rows_in
+from vecdb.index.query_rows import Hashes, hashes_of
 from vecdb.index.rows import aligned_empty, frozen, reserve
+from vecdb.index.workers import Workers
 from vecdb.kernels import ivf
 from vecdb.kernels.bitset import Bits
 from vecdb.kernels.kmeans import assign, kmeans
@@ -254,11 +256,20 @@ class InvertedLists:
                 setattr(self, name, getattr(self, name).copy())
         self.vectors[targets], self.rows[targets] = self.vectors[sources], self.rows[sources]
 
-    def nearest(self, queries: Matrix, k: int, threads: int) -> tuple[Ids, Distances]:
-        """Compare prepared queries with all rows."""
+    def hashes(self, workers: Workers) -> Hashes:
+        """Return a number for each row, the same for equal vectors."""
+        slots = slots_for(np.repeat(np.arange(len(self)), self.length), self.length, self.start)
+        hashes = np.empty(len(slots), np.uint64)
+        hashes[self.rows[slots]] = hashes_of(self.vectors[: self.end], workers)[slots]
+        return hashes
+
+    def nearest(
+        self, queries: Matrix, k: int, allowed: Bits, threads: int
+    ) -> tuple[Ids, Distances]:
+        """Compare prepared queries with all allowed rows."""
         rows = np.full((len(queries), k), -1, np.int64)
         distances = np.full(rows.shape, np.inf, np.float32)
-        self.search(Request(queries, k, len(self), k, None, False, threads, rows, distances))
+        self.search(Request(queries, k, len(self), k, allowed, False, threads, rows, distances))
         return rows, distances
 
     def retrained(self, count: int, seed: int, held_out: Ids) -> InvertedLists:

@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.index.base import METRIC_NUMBERS, Arrays, Distances, Ids
-from vecdb.index.calibration import LARGEST_CODED_SAMPLE, Calibration, calibrate, draw_sample
+from vecdb.index.calibration import Calibration, calibrate
 from vecdb.index.coded_seeds import Seeds, draw_seeds
 from vecdb.index.coded_space import CodedSpace, Floats
 from vecdb.index.drift import Landmarks
 from vecdb.index.graph_bulk import BulkSettings, bulk_graph
 from vecdb.index.layout import check_arrays
+from vecdb.index.query_rows import LARGEST_CODED_SAMPLE, HeldOut, hashes_of, hold_out
 from vecdb.index.recall_curve import TRUTH
 from vecdb.index.rows import LiveRows, frozen, reserve
 from vecdb.index.workers import Workers, in_stretches
@@ -204,9 +205,9 @@ class PlacedGraph(ABC):
     def _rebuild(self, space: CodedSpace, workers: Workers) -> None:
         """Link all rows that were not removed."""
         live = np.flatnonzero(self.rows.alive)
-        sample = draw_sample(live, self.seed, most=LARGEST_CODED_SAMPLE)
+        held = self._held_out(live, workers)
         built = self.rows.alive.copy()
-        built[sample] = False
+        built[held.rows] = False
         rows = np.flatnonzero(built)
         decoded = np.empty((len(rows), space.width), np.float32)
         # Inner products depend on where the origin is.
@@ -229,10 +230,22 @@ class PlacedGraph(ABC):
         self._link(neighbours, workers)
         seeds = draw_seeds(decoded, graph, self.seed, workers)
         self._start_from(_renumbered(seeds, rows))
-        self._calibration = self._calibrated(space, sample, pack_mask(built), workers)
-        self._insert(np.sort(sample))
+        self._calibration = self._calibrated(space, held.queries, pack_mask(built), workers)
+        self._insert(held.rows)
         self._inserted, self._strays, self._landmarks = 0, 0, None
         self._free = np.flatnonzero(~self.rows.alive)
+
+    def _held_out(self, live: Ids, workers: Workers) -> HeldOut:
+        """Choose rows that the graph is built without, to be calibrated with."""
+        hashes = np.empty(len(live), np.uint64)
+
+        def work(first: int, last: int) -> None:
+            decoded = np.empty((last - first, rotated_dim(self.dim)), np.float32)
+            self._decode(live[first:last], decoded)
+            hashes[first:last] = hashes_of(decoded, workers.alone())
+
+        in_stretches(workers, len(live), _STRETCH, lambda: work)
+        return hold_out(live, hashes, self.seed, most=LARGEST_CODED_SAMPLE)
 
     def _calibrated(
         self, space: CodedSpace, sample: Ids, built: Bits, workers: Workers

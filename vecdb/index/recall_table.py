@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from vecdb.errors import CorruptFileError
 from vecdb.index.base import Arrays, Distances, Ids
-from vecdb.index.calibration import LEAST_ROWS
+from vecdb.index.query_rows import LEAST_ROWS
 from vecdb.index.recall_curve import (
     ENOUGH,
     HALVINGS,

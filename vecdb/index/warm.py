@@ -7,13 +7,13 @@ from collections.abc import Callable
 import numpy as np
 
 from vecdb.index.byte_codes import ByteCodes
-from vecdb.index.calibration import LEAST_ROWS
 from vecdb.index.coded_seeds import cover_clusters
 from vecdb.index.flat import FlatIndex, rank_exactly
 from vecdb.index.graph_bulk import bulk_graph
 from vecdb.index.hnsw import HnswIndex
 from vecdb.index.ivf import IvfIndex
 from vecdb.index.queries import Queries
+from vecdb.index.query_rows import LEAST_ROWS
 from vecdb.index.row_filter import RowFilter
 from vecdb.index.workers import Workers
 from vecdb.types import Metric
