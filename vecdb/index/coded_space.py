@@ -21,15 +21,18 @@ _SCALES = {
 """What a squared distance is multiplied by, and what is added; under dot a query has its own."""
 
 _STRETCH = 2
-"""How much longer than M vectors may be."""
+"""How much longer than M vectors may be, or how much shorter the longest."""
+_ROUNDING = 1e-8
+"""Of the centre's squared norm: so near, squared, another is no better."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CodedSpace:
     """What takes vectors and queries into the space.
 
-    Vectors are moved by the mean of the first ones, so that quantisation is spent on what tells
-    them apart, and rotated. Squared distances there order as the metric does:
+    Vectors are moved by the mean of the first ones, or of later ones that lie elsewhere, so that
+    quantisation is spent on what tells them apart, and rotated. Squared distances there order as
+    the metric does:
 
     ========= ======================== ===================== =============================
     metric    vector                   offset of a row       distance from squared one, d
@@ -87,6 +90,21 @@ class CodedSpace:
             offsets[:] = np.float32(self.norm**2) - np.einsum("ij,ij->i", vectors, vectors)
         return self._placed(vectors), offsets
 
+    def place_again(
+        self, coordinates: Floats, offsets: Floats, before: CodedSpace
+    ) -> tuple[Floats, Floats]:  # fmt: skip
+        """Return what `place_vectors` would of vectors that were placed in an earlier space.
+
+        They are as exact as they were there.
+        """
+        centre = before.placed_centre()
+        if self.norm >= before.norm:
+            offsets = offsets + np.float32(self.norm**2 - before.norm**2)
+        else:  # a far larger M has drowned the norms in the offsets
+            vectors = coordinates + centre
+            offsets = np.float32(self.norm**2) - np.einsum("ij,ij->i", vectors, vectors)
+        return coordinates + (centre - self.placed_centre()), offsets
+
     def place_queries(self, queries: Matrix) -> tuple[Floats, Floats]:
         """Return the coordinates (nq, width) of checked queries, and their scales.
 
@@ -107,7 +125,7 @@ class CodedSpace:
         """Return the coordinates (n, width) that vectors placed as rows have as queries."""
         if self.metric is not Metric.DOT:
             return np.ascontiguousarray(coordinates)
-        centre = self._placed_centre()
+        centre = self.placed_centre()
         vectors = coordinates + centre
         norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
         stretch = self.norm / np.where(norms > 0, norms, self.norm)
@@ -115,12 +133,55 @@ class CodedSpace:
 
     def move_back(self, coordinates: Floats) -> None:
         """Make coordinates (n, width), in place, those of the vectors before they were moved."""
-        coordinates += self._placed_centre()
+        coordinates += self.placed_centre()
 
-    def _placed_centre(self) -> Floats:
+    def placed_centre(self) -> Floats:
+        """Return the centre (1, width), rotated."""
         return rotate(self.centre[None, :].copy(), self.signs)
 
     def _placed(self, vectors: Matrix) -> Floats:
         return rotate(
             vectors, self.signs, self.centre, normalise=self.metric is Metric.COSINE
         )  # fmt: skip
+
+
+class Moments:
+    """How rows lie in a space, by which it is told whether that suits them.
+
+    Parameters
+    ----------
+    space
+        Where they are.
+    """
+
+    def __init__(self, space: CodedSpace) -> None:
+        self._space = space
+        self._centre = space.placed_centre()
+        self._count, self._squares, self._longest = 0, 0.0, 0.0
+        self._total = np.zeros(space.width)
+
+    def include(self, coordinates: Floats) -> None:
+        """Take rows (n, width) into account."""
+        self._count += len(coordinates)
+        self._total += coordinates.sum(axis=0, dtype=np.float64)
+        self._squares += float(np.einsum("ij,ij->i", coordinates, coordinates).sum(dtype="f8"))
+        if self._space.metric is Metric.DOT:
+            vectors = coordinates + self._centre
+            longest = np.einsum("ij,ij->i", vectors, vectors).max(initial=0)
+            self._longest = max(self._longest, float(np.sqrt(longest)))
+
+    def suited(self) -> CodedSpace:
+        """Return the space, or another where most rows lie far to one side, or M is too large."""
+        space = self._space
+        mean = self._total / self._count
+        aside = float(mean @ mean)
+        if aside > max(self._squares / self._count - aside, _ROUNDING * _squared(space.centre)):
+            axes = rotate(np.eye(len(space.centre), dtype=np.float32), space.signs)
+            space = replace(space, centre=np.asarray(space.centre + axes @ mean, np.float32))
+        if 0 < _STRETCH * self._longest < space.norm:
+            space = replace(space, norm=self._longest)
+        return space
+
+
+def _squared(vector: Floats) -> float:
+    return float(vector.astype(np.float64) @ vector)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from vecdb.index.base import METRIC_NUMBERS, Arrays, Distances, Ids
 from vecdb.index.calibration import Calibration, calibrate
 from vecdb.index.coded_seeds import Seeds, draw_seeds
-from vecdb.index.coded_space import CodedSpace, Floats
+from vecdb.index.coded_space import CodedSpace, Floats, Moments
 from vecdb.index.drift import Landmarks
 from vecdb.index.graph_bulk import BulkSettings, bulk_graph
 from vecdb.index.layout import check_arrays
@@ -141,10 +141,16 @@ class PlacedGraph(ABC):
         A few rows are inserted one by one. Many are not, nor are many that are unlike those it was
         built of: the graph is then built anew, and takes the places of removed rows back.
         """
-        before = self._space or CodedSpace.of(vectors, self.metric, self.seed)
+        count, live = len(self.rows), self.rows.live_count
+        before = self._space
+        if before is None or live == 0:
+            before = CodedSpace.of(vectors, self.metric, self.seed)
         space = before.stretched_for(vectors)
-        count, dead = len(self.rows), len(self.rows) - self.rows.live_count
-        anew = dead - len(self._free) > _DEAD_SHARE * count or space is not before
+        grown = self._inserted + len(ids)
+        anew = live < _LEAST_LINKED or space is not before or grown > _INSERTED_SHARE * live
+        anew |= count - live - len(self._free) > _DEAD_SHARE * count
+        if anew and live:
+            space = self._suited(space, vectors, workers)
         free = np.flatnonzero(~self.rows.alive) if anew else self._free
         places = self.rows.places_for(ids, free)
         fresh = places < 0
@@ -155,7 +161,6 @@ class PlacedGraph(ABC):
         if space is not before:
             self._place_again(count, before, space, workers)
 
-        anew |= count - dead < _LEAST_LINKED
         landmarks, strays = None if anew else self._known_landmarks(), [self._strays]
 
         def store(first: int, last: int) -> None:
@@ -169,9 +174,7 @@ class PlacedGraph(ABC):
         self._twins[count:last] = -1
         self.rows.reuse(places[~fresh], ids[~fresh])
         self.rows.append_ids(ids[fresh])
-        grown = self._inserted + len(ids)
-        outgrown = grown > _INSERTED_SHARE * (count - dead)
-        if anew or outgrown or sum(strays) > _STRAY_SHARE * (count - dead):
+        if anew or sum(strays) > _STRAY_SHARE * live:
             self._rebuild(space, workers)
         else:
             self._insert(places)
@@ -189,18 +192,31 @@ class PlacedGraph(ABC):
             self._landmarks = Landmarks(decoded, _STRAY)
         return self._landmarks
 
+    def _suited(self, space: CodedSpace, vectors: Matrix, workers: Workers) -> CodedSpace:
+        """Return a space for the live rows and some vectors more: this one, if it suits them."""
+        moments, live = Moments(space), np.flatnonzero(self.rows.alive)
+        for start in range(0, len(live), _STRETCH):
+            workers.step()
+            rows = live[start : start + _STRETCH]
+            decoded = np.empty((len(rows), space.width), np.float32)
+            self._decode(rows, decoded)
+            moments.include(decoded)
+        for start in range(0, len(vectors), _STRETCH):
+            workers.step()
+            moments.include(space.place_vectors(vectors[start : start + _STRETCH])[0])
+        return moments.suited()
+
     def _place_again(
         self, count: int, before: CodedSpace, space: CodedSpace, workers: Workers
     ) -> None:
-        """Write the first `count` rows for a stretched space."""
-        further = np.float32(space.norm**2 - before.norm**2)
+        """Write the first `count` rows for another space."""
         for start in range(0, count, _STRETCH):
             workers.step()
             rows = np.arange(start, min(start + _STRETCH, count))
             decoded = np.empty((len(rows), space.width + 1), np.float32)
             self._decode(rows, decoded)
-            offsets = decoded[:, -1] + further
-            self._store(rows, np.ascontiguousarray(decoded[:, :-1]), offsets)
+            coordinates = np.ascontiguousarray(decoded[:, :-1])
+            self._store(rows, *space.place_again(coordinates, decoded[:, -1], before))
 
     def _rebuild(self, space: CodedSpace, workers: Workers) -> None:
         """Link all rows that were not removed."""
