@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.index.samples import METRICS, check_graph, clustered, recall
-from vecdb.errors import InvalidParameterError
+from vecdb.errors import InvalidIdError, InvalidParameterError, InvalidVectorError
 from vecdb.index import FlatIndex, HnswIndex, float_graph
 from vecdb.kernels.jit import COMPILED
 
@@ -65,6 +65,26 @@ def test_deletions_are_taken_over() -> None:
     assert not (ids % 5 == 0).any()
     ours.add(vectors[:1], ids=[0])
     assert ours.search(vectors[0], 1)[0][0, 0] == 0
+
+
+@pytest.mark.parametrize("label", [2**63, 2**64 - 1])
+def test_labels_that_cannot_be_ids_are_refused(label: int) -> None:
+    labels = np.array([3, label, 7], np.uint64)
+    theirs = _hnswlib_index("l2", clustered(3, 4), 8, 60, ids=labels)
+    with pytest.raises(InvalidIdError, match=f"label {label}"):
+        HnswIndex.from_hnswlib(theirs)
+    largest = _hnswlib_index("l2", clustered(1, 4), 8, 60, ids=np.array([2**63 - 1], np.uint64))
+    ours = HnswIndex.from_hnswlib(largest)
+    assert ours.search(clustered(1, 4), 1)[0].tolist() == [[2**63 - 1]]
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_vectors_that_are_not_finite_are_refused(wrong: float) -> None:
+    vectors = clustered(3, 4)
+    vectors[1, 2] = wrong
+    theirs = _hnswlib_index("l2", vectors, 8, 60, ids=[5, 6, 7])
+    with pytest.raises(InvalidVectorError, match="label 6"):
+        HnswIndex.from_hnswlib(theirs)
 
 
 def test_empty_and_uninitialised_indexes() -> None:

@@ -291,6 +291,8 @@ class HnswIndex:
         ------
         InvalidParameterError
             If the argument is not an initialised hnswlib index.
+        InvalidIdError, InvalidVectorError
+            If a label is 2**63 or more, or a vector holds NaN or infinity.
         """
         state, ef_construction = read_hnswlib(index)
         table = state.table

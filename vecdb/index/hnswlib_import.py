@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.errors import InvalidParameterError
+from vecdb.errors import InvalidIdError, InvalidParameterError, InvalidVectorError
 from vecdb.index.hnsw_state import HnswState, row_stride
 from vecdb.index.rows import RowTable, aligned_empty, padded
 from vecdb.types import Metric
@@ -33,6 +33,10 @@ def read_hnswlib(index: Any) -> tuple[HnswState, int]:
     ------
     InvalidParameterError
         If the argument is not an initialised hnswlib index of float32 vectors.
+    InvalidIdError
+        If a label is 2**63 or more.
+    InvalidVectorError
+        If a vector holds NaN or infinity; hnswlib takes them.
     """
     try:
         memory = index.__getstate__()[0]
@@ -48,14 +52,16 @@ def read_hnswlib(index: Any) -> tuple[HnswState, int]:
     link_bytes = memory["offset_level0"] + 4
     data, label = memory["offset_data"], memory["label_offset"]
 
+    labels = _field(elements, label, np.int64, 1).reshape(-1)
+    vectors = _field(elements, data, np.float32, dim)
+    _check_elements(labels, vectors)
     rows = aligned_empty((count, row_stride(dim, m0)), np.float32)
     rows[:, dim : padded(dim)] = 0
-    rows[:, :dim] = _field(elements, data, np.float32, dim)
+    rows[:, :dim] = vectors
     base = rows[:, padded(dim) :].view(np.int32)
     base[:] = -1
     lengths = _field(elements, link_bytes - 4, np.uint16, 1)
     base[:, :m0] = _without_unused(_field(elements, link_bytes, np.int32, m0), lengths)
-    labels = _field(elements, label, np.int64, 1).reshape(-1)
     deleted = (elements[:, link_bytes - 2] & _DELETED) != 0
 
     levels = memory["element_levels"][:count].astype(np.int64)
@@ -74,6 +80,19 @@ def read_hnswlib(index: Any) -> tuple[HnswState, int]:
         int(memory["enterpoint_node"]) if count else -1,
         int(memory["max_level"]) if count else 0,
     ), int(memory["ef_construction"])
+
+
+def _check_elements(labels: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
+    """Refuse what cannot be an id or a vector."""
+    large = np.flatnonzero(labels < 0)
+    if large.size:
+        label = int(labels[large[0]]) % 2**64
+        raise InvalidIdError(f"hnswlib label {label}: an id must be from 0 to {2**63 - 1}")
+    wrong = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    if wrong.size:
+        raise InvalidVectorError(
+            f"the vector of hnswlib label {labels[wrong[0]]} holds NaN or infinity"
+        )
 
 
 def _field(elements: NDArray[np.uint8], start: int, dtype: Any, count: int) -> NDArray[Any]:
