@@ -22,6 +22,7 @@ from tests.index.samples import (
 from vecdb.errors import (
     CorruptFileError,
     DuplicateIdError,
+    InvalidIdError,
     NewerFormatError,
     StoredFileNotFoundError,
 )
@@ -255,16 +256,35 @@ def test_a_filter_far_from_the_query_still_finds_the_nearest_that_match(make: Ma
 
 
 @ALL
-def test_default_ids_are_row_numbers_and_never_collide_in_silence(make: Make) -> None:
+def test_default_ids_are_row_numbers_and_go_on_behind_ids_of_the_callers(make: Make) -> None:
     index = make(4)
-    vectors = clustered(6, 4)
+    vectors = clustered(9, 4)
     assert index.add(vectors[:2]).tolist() == [0, 1]
     assert index.add(vectors[2:4], ids=[5, 4]).tolist() == [5, 4]
-    with pytest.raises(DuplicateIdError, match="id 4"):
-        index.add(vectors[4:])
-    index.remove([4])
-    assert index.add(vectors[4:5]).tolist() == [4]
-    assert set(index.search(vectors[0], 6)[0][0].tolist()) == {0, 1, 5, 4, -1}
+    assert index.add(vectors[4:6]).tolist() == [6, 7]
+    index.remove([7])
+    loaded = type(index).from_arrays(index.arrays())
+    for each in (index, loaded):
+        assert each.add(vectors[6:7], ids=[2]).tolist() == [2]
+        assert each.add(vectors[7:8]).tolist() == [8]
+        assert set(each.search(vectors[0], 9)[0][0].tolist()) == {0, 1, 2, 4, 5, 6, 8, -1}
+
+
+@ALL
+def test_default_ids_end_with_the_largest(make: Make) -> None:
+    index = make(4)
+    vectors = clustered(6, 4)
+    assert index.add(vectors[:1], ids=[2**63 - 3]).tolist() == [2**63 - 3]
+    with pytest.raises(InvalidIdError, match="2 ids do not fit"):
+        index.add(vectors[1:3])
+    assert index.add(vectors[1:2]).tolist() == [2**63 - 2]
+    with pytest.raises(InvalidIdError, match="give ids"):
+        index.add(vectors[2:3])
+    assert index.add(vectors[2:4], ids=[2**63 - 1, 3]).tolist() == [2**63 - 1, 3]
+    loaded = type(index).from_arrays(index.arrays())
+    with pytest.raises(InvalidIdError, match="give ids"):
+        loaded.add(vectors[4:5])
+    assert len(index) == len(loaded) == 4
 
 
 @ALL

@@ -73,7 +73,7 @@ class Index(Protocol):
         """Replace the contents; return the ids."""
 
     def add(self, vectors: VectorLike | MatrixLike, ids: Any = None, threads: int = 1) -> Ids:
-        """Add vectors; return their ids, by default the next row numbers."""
+        """Add vectors; return their ids, by default the next row numbers or larger."""
 
     def remove(self, ids: Any) -> None:
         """Remove vectors, so that they are not found any more."""

@@ -119,7 +119,8 @@ class FlatIndex:
         vectors
             float32 (n, dim).
         ids
-            Integers from 0 to 2**63 - 1, none of them in use; by default the next row numbers.
+            Integers from 0 to 2**63 - 1, none of them in use; by default the next row numbers,
+            or those behind the largest id where that is larger.
         threads
             Accepted for the sake of one signature; copying needs no more than one.
 

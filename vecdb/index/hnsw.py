@@ -131,7 +131,8 @@ class HnswIndex:
         vectors
             float32 (n, dim).
         ids
-            Integers from 0 to 2**63 - 1, none of them in use; by default the next row numbers.
+            Integers from 0 to 2**63 - 1, none of them in use; by default the next row numbers,
+            or those behind the largest id where that is larger.
             The id of a removed vector can be used again.
         threads
             How many threads insert; with more than one the graph differs from run to run.

@@ -9,6 +9,8 @@ from vecdb.errors import DuplicateIdError, InvalidIdError
 
 Ids = NDArray[np.int64]
 
+_LARGEST_ID = np.iinfo(np.int64).max
+
 
 class IdTable:
     """The ids of rows 0 to n - 1, and the way back from an id to its live row.
@@ -22,7 +24,8 @@ class IdTable:
         self.count = len(self._ids)
         """How many rows there are, removed ones included."""
         self.given = self.count if given is None else given
-        """How many ids were ever given: where the default ids go on."""
+        """How many ids were ever given: the default ids go on there, or behind the largest."""
+        self._largest = int(self._ids.max(initial=-1))
         self._plain = bool((self._ids == np.arange(self.count)).all())
         self._sorted_ids: Ids | None = None
         self._sorted_rows: Ids = np.empty(0, np.int64)
@@ -42,8 +45,17 @@ class IdTable:
         return ids
 
     def next_ids(self, count: int) -> Ids:
-        """Return what the next rows are called when the caller does not say."""
-        return np.arange(self.given, self.given + count, dtype=np.int64)
+        """Return what the next rows are called when the caller does not say.
+
+        Raises
+        ------
+        InvalidIdError
+            If no id is left behind the largest.
+        """
+        first = max(self.given, self._largest + 1)
+        if count > _LARGEST_ID - first:
+            raise InvalidIdError(f"{count} ids do not fit behind id {first - 1}: give ids")
+        return np.arange(first, first + count, dtype=np.int64)
 
     def rows_of(self, ids: Ids, alive: NDArray[np.bool_]) -> Ids:
         """Return the live row of each id, -1 for an unknown or removed one.
@@ -71,6 +83,7 @@ class IdTable:
         self._ids[first:last] = ids
         self.count = last
         self.given += len(ids)
+        self._largest = max(self._largest, int(ids.max(initial=-1)))
         if self._plain and not bool((ids == np.arange(first, last)).all()):
             self._plain = False
         if self._sorted_ids is not None:
@@ -82,6 +95,7 @@ class IdTable:
             self._ids = self._ids.copy()
         self._ids[rows] = ids
         self.given += len(ids)
+        self._largest = max(self._largest, int(ids.max(initial=-1)))
         self._plain = self._plain and bool((ids == rows).all())
         self._sorted_ids = None
 

@@ -138,8 +138,9 @@ class IvfIndex:
         vectors
             float32 (n, dim).
         ids
-            Integers from 0 to 2**63 - 1, none of them in use; by default the next row numbers, or
-            further ones where rows are used again. The id of a removed vector can be used again.
+            Integers from 0 to 2**63 - 1, none of them in use; by default the next row numbers,
+            or those behind the largest id where that is larger. The id of a removed vector can be
+            used again.
         threads
             Over how many threads codes are made; the matrix products use those that numpy's BLAS
             was given.
