@@ -41,7 +41,7 @@ def test_what_searches_keep_of_a_sealed_segment_leaves_the_memory_limit_alone(
         points.upsert(range(400), vectors=vectors)
         points.maintenance.seal()
         assert points.search(vector=vectors[7], k=1)[0].id == 7
-        assert points.usage.memory_bytes == 0
+        assert points.footprint.memory_bytes == 0
         points.upsert([400], vectors=vectors[:1])
         assert not points.seal_if_due()
 
