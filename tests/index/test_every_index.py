@@ -327,6 +327,30 @@ def _assert_equal(left: Index, right: Index, queries: np.ndarray) -> None:
 
 
 @ALL
+def test_a_file_holds_only_what_is_of_the_index(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = MANY // 3
+    vectors, real = clustered(count, 21), np.empty
+    for memory in (0xAB, 0xCD):
+
+        def used_before(*arguments: Any, memory: int = memory, **options: Any) -> np.ndarray:
+            array: np.ndarray = real(*arguments, **options)
+            array.reshape(-1).view(np.uint8)[:] = memory
+            return array
+
+        monkeypatch.setattr(np, "empty", used_before)
+        index = make(21)
+        index.build(vectors[: count // 2])
+        index.remove(range(count // 3))
+        for some in np.array_split(np.arange(count // 3), 7):
+            index.add(vectors[count // 2 + some], ids=some)
+        index.add(vectors[-count // 6 :])
+        index.save(tmp_path / f"{memory}")
+    assert (tmp_path / f"{0xAB}").read_bytes() == (tmp_path / f"{0xCD}").read_bytes()
+
+
+@ALL
 def test_an_empty_index_can_be_saved(make: Make, tmp_path: Path) -> None:
     make(7).save(tmp_path / "empty")
     loaded = make.load(tmp_path / "empty")  # type: ignore[attr-defined]

@@ -319,7 +319,10 @@ class IvfIndex:
         return max(least, min(effort, self.list_count))
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Return everything that the index is, as arrays; the large ones are not copied."""
+        """Return everything that the index is, as arrays.
+
+        The large ones are copied only of lists of vectors that were added to.
+        """
         coded = self.quantization != "none"
         header = [
             LAYOUT_VERSION, self.dim, METRIC_NUMBERS[self.metric], self.nlist or 0, self.seed,

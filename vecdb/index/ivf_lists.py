@@ -183,14 +183,22 @@ class InvertedLists:
         )  # fmt: skip
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
-        """Return the lists as arrays, without copies of the large ones."""
+        """Return the lists as arrays, closed up: what is in room to spare is nobody's business.
+
+        The large ones are copied only if there is any.
+        """
+        vectors, rows, start = self.vectors[: self.end], self.rows[: self.end], self.start
+        if self.row_count < self.end:
+            start = np.cumsum(self.length) - self.length
+            slots = np.repeat(self.start - start, self.length) + np.arange(self.row_count)
+            vectors, rows = vectors[slots], rows[slots]
         return {
             "centroids": self.centroids,
-            "vectors": self.vectors[: self.end],
-            "rows": self.rows[: self.end],
-            "start": self.start,
+            "vectors": vectors,
+            "rows": rows,
+            "start": start,
             "length": self.length,
-            "capacity": self.capacity,
+            "capacity": self.length,
         }
 
     def __len__(self) -> int:
