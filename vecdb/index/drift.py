@@ -18,19 +18,21 @@ _SAMPLE = 256
 _QUANTILE = 0.99
 
 
-def usual_distance(points: Floats) -> float:
+def usual_distance(points: Floats, quantile: float = _QUANTILE) -> float:
     """Return the squared distance within which nearly each point has another; infinity for one.
 
     Parameters
     ----------
     points
         float32 (n, dim).
+    quantile
+        The share of the points that have another so near.
     """
     if len(points) < 2:
         return np.inf
     sample = points[:: -(-len(points) // _SAMPLE)]
     nearest_other = np.partition(_squares(sample, points), 1, axis=1)[:, 1]
-    return float(np.quantile(nearest_other, _QUANTILE))
+    return float(np.quantile(nearest_other, quantile))
 
 
 class Landmarks:

@@ -71,9 +71,10 @@ class IvfIndex:
 
     Notes
     -----
-    The lists are made by the first `build` or `add`. They are made anew when the index has grown
-    fourfold since, unless there are as many as `nlist` asks for already. With ``rerank="none"``
-    that is done from the codes, and adds their error once more: build such an index at once.
+    The lists are made by the first `build` or `add`, also after all was removed. They are made anew
+    when the index has grown fourfold since, unless there are as many as `nlist` asks for already,
+    and when a tenth of the rows are unlike those they were made of. With ``rerank="none"`` that is
+    done from the codes, and adds their error once more: build such an index at once.
     """
 
     def __init__(
@@ -96,6 +97,10 @@ class IvfIndex:
         self._lists: InvertedLists | InvertedCodes | None = None
         self._trained_on = 0
         self._recalls = RecallTable.none()
+        # Rows that took the places of others since recalls were measured.
+        self._replaced = 0
+        # Whether the lists were last made anew since rows came that they did not suit.
+        self._drifting = False
 
     def __len__(self) -> int:
         """Return how many vectors can be found."""
@@ -114,11 +119,12 @@ class IvfIndex:
     def build(self, vectors: MatrixLike, *, ids: Any = None, threads: int = 1) -> Ids:
         """Replace the contents; return the ids. See `add`."""
         THREADS.check(threads)
-        return self._build(vectors, ids, threads)
+        return self._build(vectors, ids, threads, LiveRows())
 
-    def _build(self, vectors: VectorLike | MatrixLike, ids: Any, threads: int) -> Ids:
+    def _build(
+        self, vectors: VectorLike | MatrixLike, ids: Any, threads: int, live: LiveRows
+    ) -> Ids:
         checked = as_matrix(vectors, self.dim, self.metric)
-        live = LiveRows()
         new_ids = live.new_ids(ids, len(checked))
         live.append_ids(new_ids)
         prepared = prepared_queries(checked, self.metric)
@@ -126,8 +132,8 @@ class IvfIndex:
         held = hold_out(rows, hashes_of(prepared, Workers(threads)), self.seed)
         self._lists = self._make_lists(prepared, held.rows)
         self._extend(prepared, rows, threads)
-        self._live = live
-        self._recalls = measure_lists(self._lists, held, live.alive, threads)
+        self._live, self._drifting = live, False
+        self._measure(held, threads)
         return new_ids
 
     def add(self, vectors: VectorLike | MatrixLike, ids: Any = None, threads: int = 1) -> Ids:
@@ -156,12 +162,13 @@ class IvfIndex:
             One of its subclasses; the index is unchanged then.
         """
         THREADS.check(threads)
-        if self._lists is None:
-            return self._build(vectors, ids, threads)
+        if self._lists is None or len(self) == 0:
+            return self._build(vectors, ids, threads, LiveRows(given=self._live.ids.given))
         checked = as_matrix(vectors, self.dim, self.metric)
         new_ids = self._live.new_ids(ids, len(checked))
         rows = self._rows_for(new_ids)
         reused = rows < len(self._live)
+        self._replaced += int(np.count_nonzero(reused))
         if reused.any():
             self._lists.take_out(rows[reused])
         self._extend(prepared_queries(checked, self.metric), rows, threads)
@@ -169,14 +176,21 @@ class IvfIndex:
         self._live.append_ids(new_ids[~reused])
         outgrown = len(self._live) >= _GROWTH_BEFORE_RETRAINING * self._trained_on
         more = outgrown and len(self._lists) < self._wanted_lists(len(self._live))
-        if more or self._lists.strays > _STRAY_SHARE * len(self._live):
+        strange = self._lists.strays > _STRAY_SHARE * len(self._live)
+        if more or strange:
+            self._drifting = strange
             held = self._held_out(0, threads)
             self._retrain(held.rows, threads)
-            self._recalls = measure_lists(self._lists, held, self._live.alive, threads)
-        elif self._recalls.is_due(len(self._live)):
-            held = self._held_out(self._trained_on, threads)
-            self._recalls = measure_lists(self._lists, held, self._live.alive, threads)
+            self._measure(held, threads)
+        elif self._recalls.is_due(len(self._live) + self._replaced, drifting=self._drifting):
+            self._measure(self._held_out(self._trained_on, threads), threads)
         return new_ids
+
+    def _measure(self, held: HeldOut, threads: int) -> None:
+        """Measure what searches find, with some rows as queries."""
+        if self._lists is not None:
+            self._recalls = measure_lists(self._lists, held, self._live.alive, threads)
+        self._replaced = 0
 
     def _rows_for(self, ids: Ids) -> Ids:
         """Return the row numbers of new vectors: those of removed ones first, if they are many."""
@@ -191,14 +205,15 @@ class IvfIndex:
     def _held_out(self, first: int, threads: int) -> HeldOut:
         """Choose rows to measure with, if they can be, where there are lists already.
 
-        They are rows from `first` on, that the centroids were found without, if those are many.
+        They are rows from `first` on, that the centroids were found without, if those are half of
+        all: of fewer, searches for what came first could be much unlike.
         """
         if self._lists is None or not self._lists.keeps_vectors:
             return HeldOut.none()
         live = np.flatnonzero(self._live.alive)
         hashes = self._lists.hashes(Workers(threads))[live]
         later = live >= first
-        if np.count_nonzero(later) < LEAST_ROWS:
+        if np.count_nonzero(later) < max(LEAST_ROWS, len(live) / 2):
             later[:] = True
         return hold_out(live, hashes, self.seed, among=later)
 

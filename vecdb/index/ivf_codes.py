@@ -17,10 +17,10 @@ from vecdb.index.base import (
     over_parts,
     over_threads,
 )
-from vecdb.index.drift import usual_distance
 from vecdb.index.flat import scan
-from vecdb.index.ivf_lists import Numbers, Request, close_gaps, sample_rows, slots_for
+from vecdb.index.ivf_lists import Request, close_gaps, sample_rows, slots_for
 from vecdb.index.layout import Expected, check_arrays, rows_in
+from vecdb.index.list_drift import ListDrift, Numbers
 from vecdb.index.query_rows import Hashes, hashes_of
 from vecdb.index.rows import aligned_copy, aligned_empty, frozen, padded, reserve
 from vecdb.index.scratch import thread_code_scratch
@@ -41,9 +41,6 @@ _MOST_SORTED = 256
 """Lists that are sorted by inserting them one by one; more are popped from a heap."""
 _MORE_COMPARED = {2: 10, 3: 3}
 """Vectors compared exactly beyond k, in halves of k, by bits: where it is not half of k."""
-_STRAY = 4.0
-"""How many times as far, squared, a stray is from a centroid as the nearest are apart; others are
-up to twice as far."""
 _ENOUGH_TO_SORT = 32
 """Queries of a call, from which on they are answered in an order that suits the cache."""
 
@@ -95,9 +92,7 @@ class InvertedCodes:
         every = max(1, int(len(centroids) ** 0.5))
         self._landmarks = np.ascontiguousarray(centroids[every // 2 :: every])
         self._read: ivf_coarse.CodedLists | None = None
-        # Of the rows put into the lists after the first.
-        self.strays = 0
-        self._far: float | None = None
+        self._drift = ListDrift(centroids)
 
     def _coarse_codes(self) -> ivf_codes.CodeBlocks:
         """Return codes of the centroids, as of vectors in one list around the mean."""
@@ -148,8 +143,7 @@ class InvertedCodes:
         for a in starts:
             chunk = rotated(a, min(a + _CHUNK, count))
             parts.append(assign(chunk, self.centroids))
-            if self.row_count and self.keeps_vectors:  # without, new codes would be no better
-                self.strays += self._count_strays(chunk, parts[-1])
+            self._drift.watch(chunk, parts[-1], self.length)
         assigned = np.concatenate(parts)
         added = np.bincount(assigned, minlength=len(self))
         self._make_room(added)
@@ -162,12 +156,10 @@ class InvertedCodes:
         self.length = self.length + added
         self.row_count = last
 
-    def _count_strays(self, rotated: Matrix, assigned: Numbers) -> int:
-        """Return how many vectors are far from the centroids that are nearest to them."""
-        if self._far is None:
-            self._far = _STRAY * usual_distance(self.centroids)
-        apart = rotated - self.centroids[assigned]
-        return int(np.count_nonzero(np.einsum("ij,ij->i", apart, apart) > self._far))
+    @property
+    def strays(self) -> int:
+        """How many rows came later that the lists do not suit."""
+        return self._drift.strays(self.length)
 
     def take_out(self, rows: Ids) -> None:
         """Give up the places that some rows have in the lists."""

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from vecdb.index.base import CORRECTIONS, METRIC_NUMBERS, Arrays, Distances, Ids, over_parts
 from vecdb.index.layout import Expected, check_arrays, rows_in
+from vecdb.index.list_drift import ListDrift, Numbers
 from vecdb.index.query_rows import Hashes, hashes_of
 from vecdb.index.rows import aligned_empty, frozen, reserve
 from vecdb.index.workers import Workers
@@ -22,8 +23,6 @@ _ROWS_PER_LIST_SAMPLED = 50
 _ITERATIONS = 8
 
 _NO_BITS = frozen(np.empty(0, np.uint8))
-
-Numbers = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -133,8 +132,9 @@ class InvertedLists:
     capacity: Numbers
     end: int
     keeps_vectors: ClassVar = True
-    strays: ClassVar = 0
-    """Float32 rows are found wherever their centroid is: none counts as one."""
+
+    def __post_init__(self) -> None:
+        self._drift = ListDrift(self.centroids)
 
     @classmethod
     def train(
@@ -210,9 +210,15 @@ class InvertedLists:
         """How many rows are in the lists."""
         return int(self.length.sum())
 
+    @property
+    def strays(self) -> int:
+        """How many rows came later that the lists do not suit."""
+        return self._drift.strays(self.length)
+
     def extend(self, vectors: Matrix, rows: Ids) -> None:
         """Put prepared vectors, under the numbers `rows`, into the lists of their centroids."""
         assigned = assign(vectors, self.centroids)
+        self._drift.watch(vectors, assigned, self.length)
         added = np.bincount(assigned, minlength=len(self))
         self._make_room(added)
         slots = slots_for(assigned, added, self.start + self.length)

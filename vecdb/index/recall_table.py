@@ -32,6 +32,8 @@ Search = Callable[[int, int, int], Distances]
 
 _GROWTH = 2
 """By which an index is measured anew."""
+_GROWTH_WHILE_DRIFTING = 1.25
+"""The same, where rows came that were unlike the others: there may be more of them."""
 _LONG_SAMPLE = 200
 """Queries that are asked with a great effort."""
 _ASKED_FOR = 0.8
@@ -95,9 +97,10 @@ class RecallTable:
         """Return what `from_arrays` takes."""
         return {"calibration": self._table, "calibrated_rows": np.array([self._rows], np.int64)}
 
-    def is_due(self, rows: int) -> bool:
+    def is_due(self, rows: int, *, drifting: bool = False) -> bool:
         """Tell whether an index that has `rows` rows now should be measured."""
-        return rows >= max(LEAST_ROWS, _GROWTH * self._rows)
+        growth = _GROWTH_WHILE_DRIFTING if drifting else _GROWTH
+        return rows >= max(LEAST_ROWS, growth * self._rows)
 
     def effort(self, target: float, k: float) -> int | None:
         """Return the effort that finds a share `target` of the nearest `k`; None if unmeasured.
