@@ -87,13 +87,21 @@ def test_lists_all_of_whose_rows_were_replaced_suit_the_new_ones(
 
 
 @compiled
-@pytest.mark.parametrize("options", [{"quantization": "none"}, {}], ids=str)
-def test_rows_in_more_dimensions_than_the_first_are_found(options: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda dim: IvfIndex(dim, "l2", quantization="none"),
+        lambda dim: IvfIndex(dim, "l2"),
+        lambda dim: HnswIndex(dim, "l2"),
+    ],
+    ids=["float lists", "lists", "float graph"],
+)
+def test_rows_in_more_dimensions_than_the_first_are_found(make: Make) -> None:
     rng = np.random.default_rng(1)
     dim = 32
     flat = rng.standard_normal((5_500, 3), np.float32) @ rng.standard_normal((3, dim), np.float32)
     full, queries = (1.7 * rng.standard_normal((n, dim), np.float32) for n in (5_000, 300))
-    index, exact = IvfIndex(dim, "l2", **options), FlatIndex(dim, "l2")
+    index, exact = make(dim), FlatIndex(dim, "l2")
     index.build(flat)
     for part in np.array_split(full, 10):
         index.add(part)

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from vecdb.index.base import CORRECTIONS, Arrays, Distances, Ids, over_parts
 from vecdb.index.calibration import LARGEST_EF
+from vecdb.index.drift import Landmarks
 from vecdb.index.flat import scan
 from vecdb.index.hnsw_build import link_rows
 from vecdb.index.hnsw_state import HnswState, draw_levels, from_arrays
-from vecdb.index.query_rows import HeldOut, draw_sample, hashes_of, hold_out
+from vecdb.index.query_rows import LEAST_ROWS, HeldOut, draw_sample, hashes_of, hold_out
 from vecdb.index.recall_curve import TRUTH
 from vecdb.index.recall_table import RecallTable, measure, without_themselves
 from vecdb.index.rows import LiveRows, RowTable, frozen, prepared_queries
@@ -28,6 +29,15 @@ _MEASURED = 8
 """Rows that serve as queries between two steps of the work."""
 _LONG = 120
 """The ef of a search that is long."""
+
+_LANDMARKS = 256
+"""Rows that tell which later ones are unlike those recall was measured with."""
+_STRAY = 2.0
+"""How many times as far, squared, a stray is from the nearest landmark as these are apart."""
+_STRAY_SHARE = 0.1
+"""Of all rows, those unlike the measured: above it, recall is measured anew."""
+_LOOKED_AT = 256
+"""Rows looked at together: one by one would take long beside an addition."""
 
 _COMPARISONS_PER_EF = 12
 """About how many nodes a search compares with, for each of the ef that it keeps."""
@@ -57,6 +67,10 @@ class FloatGraph:
     def __init__(self, state: HnswState, ef_construction: int, seed: int) -> None:
         self.ef_construction = ef_construction
         self.seed = seed
+        self._landmarks: Landmarks | None = None
+        self._looked_at = self._strays = 0
+        # How many rows there were when many strays were found.
+        self._drifted_at = 0
         self._adopt(state)
 
     def _adopt(self, state: HnswState) -> None:
@@ -99,7 +113,7 @@ class FloatGraph:
         count = len(state.table)
         state.unlinked(first, draw_levels(self.seed, first, len(vectors), state.m))
         new = np.arange(first, count)
-        due = state.recalls.is_due(count)
+        due = self._is_due(first)
         held = self._held_out(first, workers) if due else HeldOut.none()
         if len(held.queries):
             self._link(np.setdiff1d(new, held.rows), first, workers)
@@ -109,6 +123,29 @@ class FloatGraph:
         self._link(new, first, workers)
         if due:
             state.recalls = self._measured_within(workers)
+
+    def _is_due(self, first: int) -> bool:
+        """Tell whether recall should be measured, as rows were added from `first` on.
+
+        It is where many are strays, and at less growth from then on, until there are four times
+        as many rows.
+        """
+        state, count = self._state, len(self._state.table)
+        if self._landmarks is None and first >= LEAST_ROWS:
+            chosen = np.random.default_rng(self.seed).choice(first, _LANDMARKS, replace=False)
+            self._landmarks = Landmarks(self._vectors_of(chosen), _STRAY)
+            self._looked_at, self._strays = first, 0
+        if self._landmarks is not None and count - self._looked_at >= _LOOKED_AT:
+            later = self._vectors_of(np.arange(self._looked_at, count))
+            self._strays += self._landmarks.count_strays(later)
+            self._looked_at = count
+        strange = self._strays > _STRAY_SHARE * count
+        if strange:
+            self._drifted_at = count
+        due = strange or state.recalls.is_due(count, drifting=count < 4 * self._drifted_at)
+        if due:
+            self._landmarks, self._strays = None, 0
+        return due
 
     def _link(self, new: Ids, linked: int, workers: Workers) -> None:
         link_rows(self._state, new, linked, self.ef_construction, workers)
