@@ -287,3 +287,19 @@ def test_long_vectors_do_not_take_the_places_of_others_under_dot(bits: int) -> N
     exact.build(vectors)
     found, _ = index.search(queries, 10, nprobe=10_000)
     assert recall(found, exact.search(queries, 10)[0]) > 0.99
+
+
+@pytest.mark.skipif(not COMPILED, reason="too many rows for kernels run as Python")
+def test_rows_that_codes_cannot_tell_apart_are_compared_exactly() -> None:
+    rng = np.random.default_rng(5)
+    vectors = rng.standard_normal((6_000, 128), np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    near, queries = (
+        vectors[7] + 0.002 * rng.standard_normal((count, 128), np.float32) for count in (400, 200)
+    )
+    index, exact = IvfIndex(128), FlatIndex(128)
+    for each in (index, exact):
+        each.build(vectors)
+        each.add(near)
+    truth, _ = exact.search(queries, 10)
+    assert recall(index.search(queries, 10, target_recall=0.99)[0], truth) > 0.9

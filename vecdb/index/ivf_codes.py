@@ -41,6 +41,8 @@ _MOST_SORTED = 256
 """Lists that are sorted by inserting them one by one; more are popped from a heap."""
 _MORE_COMPARED = {2: 10, 3: 3}
 """Vectors compared exactly beyond k, in halves of k, by bits: where it is not half of k."""
+_MOST_COMPARED = 4096
+"""The same, however little their codes tell."""
 _ENOUGH_TO_SORT = 32
 """Queries of a call, from which on they are answered in an order that suits the cache."""
 
@@ -310,8 +312,8 @@ class InvertedCodes:
         def work(queries: Matrix, rows: Ids, distances: Distances) -> None:
             ivf_search.search_codes(
                 lists, queries, request.probes, wanted, request.enough, allowed, restricted,
-                request.k, deviations, CORRECTIONS[self.metric], self._scratch(request.k), rows,
-                distances,
+                request.k, self._compared(request.k), deviations, CORRECTIONS[self.metric],
+                self._scratch(request.k), rows, distances,
             )  # fmt: skip
 
         over_parts(request.threads, work, queries, rows, distances)
@@ -330,12 +332,17 @@ class InvertedCodes:
 
         over_parts(request.threads, work, request.queries, request.rows, request.distances)
 
-    def _scratch(self, k: int) -> ivf_coarse.CodeScratch:
-        """Return what this thread's search works in."""
+    def _compared(self, k: int) -> int:
+        """Return how many vectors are compared exactly at the end of a search, at least."""
         # `vecdb.kernels.ivf_search.compares_at_once`; without vectors nothing is compared anew.
         at_once = not self.keeps_vectors or self.bits == 1 or self.metric is Metric.DOT
-        compared = k if at_once else k + k * _MORE_COMPARED.get(self.bits, 1) // 2 + 4
-        return thread_code_scratch(self.width, len(self), compared, k)
+        return k if at_once else k + k * _MORE_COMPARED.get(self.bits, 1) // 2 + 4
+
+    def _scratch(self, k: int) -> ivf_coarse.CodeScratch:
+        """Return what this thread's search works in."""
+        compared = self._compared(k)
+        room = compared if compared == k else max(compared, _MOST_COMPARED)
+        return thread_code_scratch(self.width, len(self), room, k)
 
     def _as_read(self) -> ivf_coarse.CodedLists:
         """Return everything as searches read it; made again after a change."""

@@ -77,7 +77,7 @@ def make_compact_lanes(
 
 
 def make_code_scratch(width: int, lists: int, compared: int, k: int) -> CodeScratch:
-    """Allocate what a search of lists of codes needs; `compared` are compared exactly."""
+    """Allocate what a search of lists of codes needs; up to `compared` are compared exactly."""
     return CodeScratch(
         aligned_empty((2, width), np.float32),
         aligned_empty((1, 4 * width), np.uint8),

@@ -68,7 +68,7 @@ class CodeScratch(NamedTuple):
     probed: NDArray[np.uint8]
     """(lists,): 1 for those that are looked at before a heap is needed."""
     pool: NDArray[np.int64]
-    """Keys of the best codes, as many as are compared exactly."""
+    """Keys of the best codes, with room for as many as may be compared exactly."""
     best: NDArray[np.int64]
     """(k,): keys of the best rows."""
     waiting: NDArray[np.int64]

@@ -27,6 +27,10 @@ _SLACK = np.float32(1.9 * 0.2887 / 2)
 """Of a sum of D / 4 table entries, over delta and the square root of D: its rounding error."""
 _COARSE = np.float32(0.04)
 """The share of the distance to a list's centre up to which the tables' rounding does not matter."""
+_MORE_AGAIN = 8
+"""How many times as many vectors are compared where it is not sure that those were enough."""
+_FEW_LATE = 50
+"""It is sure where less than one in so many results stood in the worse half of those beyond k."""
 _ENOUGH_WAITING = 16
 """Codes to read further, at which that is done: until then their memory is on its way."""
 
@@ -135,7 +139,7 @@ def _estimate(
 @inline
 def _read_further(
     lists: Any, queries: Any, q: Any, waiting: Any, k: Any, line: Any, total: Any, precise: Any,
-    doubt: Any, size: Any, limit: Any, work: Any,
+    doubt: Any, size: Any, capacity: Any, limit: Any, work: Any,
 ) -> Any:  # fmt: skip
     """Offer the codes that wait to the pool; return its size, and the k-th best distance in it.
 
@@ -144,7 +148,6 @@ def _read_further(
     """
     bits = lists.blocks.bits
     at_once = lists.vectors.shape[0] > 0 and compares_at_once(bits, lists.blocks.metric)
-    capacity = work.pool.shape[0]
     for i in range(waiting):
         if not work.waiting_lowers[i] < limit:
             continue
@@ -166,8 +169,16 @@ def _read_further(
 
 
 @inline
-def _compare_exactly(lists: Any, queries: Any, q: Any, size: Any, work: Any) -> Any:
-    """Put the best rows of the pool's slots into `work.best`; return how many."""
+def _compare_exactly(
+    lists: Any, queries: Any, q: Any, size: Any, last_half: Any, work: Any
+) -> Any:  # fmt: skip
+    """Put the best rows of the pool's slots into `work.best`.
+
+    Returns
+    -------
+    tuple of int
+        How many, and how many of those from place `last_half` on were among the best so far.
+    """
     blocks = lists.blocks
     width = queries.shape[1]
     kept = lists.vectors.shape[0] > 0
@@ -178,7 +189,7 @@ def _compare_exactly(lists: Any, queries: Any, q: Any, size: Any, work: Any) -> 
         work.pool[i] = pack_key(key_distance(work.pool[i]), row)
         if kept:
             prefetch(lists.vectors, row, 0, (width + 15) // 16)
-    found = 0
+    found, late = 0, 0
     capacity = work.best.shape[0]
     last = size - 1
     for i in range(0, size, 4):
@@ -196,8 +207,10 @@ def _compare_exactly(lists: Any, queries: Any, q: Any, size: Any, work: Any) -> 
         )  # fmt: skip
         for j in range(min(4, size - i)):
             row = key_row(work.pool[i + j])
+            if i + j >= last_half and pack_key(four[j], row) < work.best[capacity - 1]:
+                late += 1
             found = offer(work.best, found, capacity, four[j], row)
-    return found
+    return found, late
 
 
 @inline
@@ -228,8 +241,8 @@ def _ahead(lists: Any, work: Any, probed: Any, nearest: Any, place: Any) -> Any:
 @direct_kernel
 def search_codes(
     lists: Any, queries: Any, probes: Any, sorted_lists: Any, enough: Any, allowed: Any,
-    restricted: Any, k: Any, deviations: Any, correction: Any, work: Any, out_rows: Any,
-    out_distances: Any,
+    restricted: Any, k: Any, compared_exactly: Any, deviations: Any, correction: Any, work: Any,
+    out_rows: Any, out_distances: Any,
 ) -> None:  # fmt: skip
     """Search the lists nearest to each query.
 
@@ -246,6 +259,8 @@ def search_codes(
     allowed : uint8 bitset
         The rows that may be returned, when `restricted` is true; unread otherwise.
     k : int
+    compared_exactly : int
+        How many of the best codes' vectors are, at least.
     deviations : float32
         How many standard deviations below its estimate a distance is thought possible: the higher,
         the more codes are read further.
@@ -264,42 +279,49 @@ def search_codes(
     for q in range(queries.shape[0]):
         squares, delta, shift, total = prepare_query(lists, queries, q, work)
         slack = _SLACK * delta * np.sqrt(np.float32(work.query.shape[1]))
-        work.probed[:] = 0
-        nearest = nearest_lists(lists, delta, shift, work, sorted_lists)
-        left = -1
-        size, compared, probed = 0, 0, 0
-        limit = NO_LIMIT
-        while probed < count and (probed < probes or compared < enough):
-            if probed < nearest:
-                key = work.order[probed]
-            else:
-                if left < 0:
-                    left = heap_of_lists(lists, work)
-                key, left = heap_pop(work.order, left)
-            probed += 1
-            number = key_row(key)
-            centre, spread = _distance_to_centre(lists, key, squares)
-            doubt = deviations * ERROR_OF_FIRST_BIT * spread
-            bounded = (delta, shift + slack + doubt, centre)
-            line = (delta, shift, centre)
-            precise = not kept or slack > _COARSE * spread
-            first = lists.start[number]
-            last = first + (lists.length[number] + BLOCK - 1) // BLOCK
-            waiting = 0
-            for b in range(first, last):
-                ahead = _ahead(lists, work, probed, nearest, b - first)
-                if ahead >= 0:
-                    prefetch(blocks.codes, ahead, 0, lines)
-                waiting, seen = _scan_block(
-                    blocks, b, bounded, limit, allowed, restricted, work, waiting
-                )
-                compared += min(seen, lists.length[number] - (b - first) * BLOCK)
-                if waiting >= _ENOUGH_WAITING or b == last - 1:
-                    size, limit = _read_further(
-                        lists, queries, q, waiting, k, line, total, precise, doubt, size, limit,
-                        work,
-                    )  # fmt: skip
-                    waiting = 0
-        found = _compare_exactly(lists, queries, q, size, work)
+        # Where the last that were compared are no worse than the first, so may those be that were
+        # left out: codes tell nothing of rows that lie together far from their centroid.
+        capacity, found, unsure = compared_exactly, 0, True
+        while unsure:
+            work.probed[:] = 0
+            nearest = nearest_lists(lists, delta, shift, work, sorted_lists)
+            left = -1
+            size, compared, probed = 0, 0, 0
+            limit = NO_LIMIT
+            while probed < count and (probed < probes or compared < enough):
+                if probed < nearest:
+                    key = work.order[probed]
+                else:
+                    if left < 0:
+                        left = heap_of_lists(lists, work)
+                    key, left = heap_pop(work.order, left)
+                probed += 1
+                number = key_row(key)
+                centre, spread = _distance_to_centre(lists, key, squares)
+                doubt = deviations * ERROR_OF_FIRST_BIT * spread
+                bounded = (delta, shift + slack + doubt, centre)
+                line = (delta, shift, centre)
+                precise = not kept or slack > _COARSE * spread
+                first = lists.start[number]
+                last = first + (lists.length[number] + BLOCK - 1) // BLOCK
+                waiting = 0
+                for b in range(first, last):
+                    ahead = _ahead(lists, work, probed, nearest, b - first)
+                    if ahead >= 0:
+                        prefetch(blocks.codes, ahead, 0, lines)
+                    waiting, seen = _scan_block(
+                        blocks, b, bounded, limit, allowed, restricted, work, waiting
+                    )
+                    compared += min(seen, lists.length[number] - (b - first) * BLOCK)
+                    if waiting >= _ENOUGH_WAITING or b == last - 1:
+                        size, limit = _read_further(
+                            lists, queries, q, waiting, k, line, total, precise, doubt, size,
+                            capacity, limit, work,
+                        )  # fmt: skip
+                        waiting = 0
+            last_half = k + (capacity - k) // 2
+            found, late = _compare_exactly(lists, queries, q, size, last_half, work)
+            unsure = late * _FEW_LATE > k and size == capacity and capacity < work.pool.shape[0]
+            capacity = min(_MORE_AGAIN * capacity, work.pool.shape[0])
         unpack_pool(work.best, found, correction, out_rows, out_distances, q)
     await_interpreter()
