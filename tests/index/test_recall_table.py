@@ -51,6 +51,29 @@ def test_queries_that_were_not_measured_with_get_the_recall(metric: str, make: M
     assert recall(few, truth) < recall(most, truth), "more than asked for costs time"
 
 
+@pytest.mark.skipif(not COMPILED, reason="too many rows for kernels run as Python")
+@pytest.mark.parametrize("which", ["codes", "lists"])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_rows_far_from_the_queries_get_the_recall(which: str, seed: int) -> None:
+    """Fewer of those in the nearest lists may be returned than of all: more lists are looked at."""
+    rng = np.random.default_rng(seed)
+    share, centres = 1 / np.arange(1, 81), rng.gamma(0.5, 30, (80, 32))
+    cluster = rng.choice(80, 6_400, p=share / share.sum())
+    lengths = rng.gamma(3, 1 / 3, (6_400, 1))
+    vectors = rng.poisson(centres[cluster] * lengths).astype(np.float32)
+    vectors, queries = vectors[400:], vectors[:400]
+    index, exact = MAKERS[which](32, "l2"), FlatIndex(32, "l2")
+    index.build(vectors, threads=2)
+    exact.build(vectors)
+    away = ((vectors - queries[0]) ** 2).sum(axis=1)
+    far = away > np.quantile(away, 0.8)
+    for k in (1, 10):
+        found, distances = index.search(queries, k, target_recall=0.9, filter=far)
+        truth = exact.search(queries, k, filter=far)[1]
+        assert (distances <= truth[:, -1:] * 1.00001).mean() >= 0.9, k
+        assert far[found].all()
+
+
 @pytest.fixture
 def everything_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(query_rows, "LEAST_ROWS", 20)

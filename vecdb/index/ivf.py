@@ -273,7 +273,8 @@ class IvfIndex:
             How many to return for each query.
         nprobe
             How many lists are looked at: more find better ones, slower. With a filter, more lists
-            are looked at until as many vectors have been compared as without.
+            are looked at until as many vectors have been compared as without, and as many times
+            more as the filter keeps fewer of those in the lists than of all.
         threads
             Over how many threads the queries are spread.
         filter
@@ -310,8 +311,9 @@ class IvfIndex:
             if allowed is not None:
                 enough = max(enough, min(count, as_without))
             few = count <= 2 * as_without
+            share = count / max(len(self._live), 1)
             self._lists.search(
-                Request(prepared, k, probes, enough, allowed, few, threads, rows, distances)
+                Request(prepared, k, probes, enough, share, allowed, few, threads, rows, distances)
             )
         return self._live.ids.of_rows(rows), distances
 

@@ -311,9 +311,9 @@ class InvertedCodes:
 
         def work(queries: Matrix, rows: Ids, distances: Distances) -> None:
             ivf_search.search_codes(
-                lists, queries, request.probes, wanted, request.enough, allowed, restricted,
-                request.k, self._compared(request.k), deviations, CORRECTIONS[self.metric],
-                self._scratch(request.k), rows, distances,
+                lists, queries, request.probes, wanted, request.enough, request.share, allowed,
+                restricted, request.k, self._compared(request.k), deviations,
+                CORRECTIONS[self.metric], self._scratch(request.k), rows, distances,
             )  # fmt: skip
 
         over_parts(request.threads, work, queries, rows, distances)

@@ -36,6 +36,8 @@ class Request:
     """How many lists are looked at, at least."""
     enough: int
     """How many vectors must have been compared, at least, if there are as many."""
+    share: float
+    """Of the rows, those that may be returned; 0 where it does not matter that fewer are near."""
     allowed: Bits | None
     """The rows that may be returned; None for all."""
     few: bool
@@ -283,7 +285,9 @@ class InvertedLists:
         """Compare prepared queries with all allowed rows."""
         rows = np.full((len(queries), k), -1, np.int64)
         distances = np.full(rows.shape, np.inf, np.float32)
-        self.search(Request(queries, k, len(self), k, allowed, False, threads, rows, distances))
+        self.search(
+            Request(queries, k, len(self), k, 0.0, allowed, False, threads, rows, distances)
+        )
         return rows, distances
 
     def retrained(self, count: int, seed: int, held_out: Ids) -> InvertedLists:
@@ -300,7 +304,7 @@ class InvertedLists:
 
         def work(queries: Matrix, rows: Ids, distances: Distances) -> None:
             ivf.search_lists(
-                lists, queries, request.probes, request.enough, allowed,
+                lists, queries, request.probes, request.enough, request.share, allowed,
                 request.allowed is not None, request.k, CORRECTIONS[self.metric], rows, distances,
             )  # fmt: skip
 

@@ -45,7 +45,7 @@ def measure_lists(
         rows = np.full((count, k), -1, np.int64)
         distances = np.full(rows.shape, np.inf, np.float32)
         lists.search(
-            Request(queries[:count], k, probes, k, allowed, False, threads, rows, distances)
+            Request(queries[:count], k, probes, k, 0.0, allowed, False, threads, rows, distances)
         )
         return distances
 

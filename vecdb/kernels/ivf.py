@@ -35,6 +35,19 @@ class Lists(NamedTuple):
 
 
 @inline
+def goes_on(compared: Any, seen: Any, enough: Any, share: Any) -> Any:
+    """Tell whether more lists are to be looked at after those that come first.
+
+    At least `enough` vectors are compared. Where a smaller share of those `seen` may be returned
+    than of all, the nearest of these lie elsewhere, and as many times more are.
+    """
+    if compared < enough:
+        return True
+    expected = share * seen
+    return compared < expected and compared * compared < enough * expected
+
+
+@inline
 def _heap_of_lists(lists: Any, queries: Any, q: Any, heap: Any) -> None:
     """Fill `heap` (lists,) with the keys of all lists, the one with the nearest centroid first."""
     count, dim = lists.centroids.shape
@@ -62,8 +75,8 @@ def _fill_from_list(
 
 @allocating_kernel
 def search_lists(
-    lists: Any, queries: Any, probes: Any, enough: Any, allowed: Any, restricted: Any, k: Any,
-    correction: Any, out_rows: Any, out_distances: Any,
+    lists: Any, queries: Any, probes: Any, enough: Any, share: Any, allowed: Any, restricted: Any,
+    k: Any, correction: Any, out_rows: Any, out_distances: Any,
 ) -> None:  # fmt: skip
     """Compare each query with the vectors of the nearest lists.
 
@@ -72,9 +85,11 @@ def search_lists(
     lists : Lists
     queries : float32 (nq, dim)
     probes : int
-        How many lists are looked at, at least. More are while fewer than `enough` vectors have
-        been compared.
+        How many lists are looked at, at least; more as `goes_on` says.
     enough : int
+        How many vectors are compared, at least.
+    share : float
+        Of the rows, those that may be returned.
     allowed : uint8 bitset
         The rows that may be returned, when `restricted` is true; unread otherwise.
     k : int
@@ -94,14 +109,14 @@ def search_lists(
         _heap_of_lists(lists, queries, q, heap)
         waiting = heap.shape[0]
         size = 0
-        compared = 0
-        probed = 0
-        while waiting > 0 and (probed < probes or compared < enough):
+        compared, seen, probed = 0, 0, 0
+        while waiting > 0 and (probed < probes or goes_on(compared, seen, enough, share)):
             key, waiting = heap_pop(heap, waiting)
             number = key_row(key)
             probed += 1
             slot = lists.start[number]
             end = slot + lists.length[number]
+            seen += lists.length[number]
             while slot < end:
                 filled, slot = _fill_from_list(lists, slot, end, allowed, restricted, block)
                 size = offer_block(

@@ -15,6 +15,7 @@ from vecdb.kernels.bitset import has_bit
 from vecdb.kernels.distance import DOT, L2, distance, distances_to_four
 from vecdb.kernels.heap import heap_pop
 from vecdb.kernels.interpreter import await_interpreter
+from vecdb.kernels.ivf import goes_on
 from vecdb.kernels.ivf_coarse import NO_LIMIT, heap_of_lists, nearest_lists, prepare_query
 from vecdb.kernels.ivf_scan import BLOCK, scan_block
 from vecdb.kernels.jit import direct_kernel, inline
@@ -240,9 +241,9 @@ def _ahead(lists: Any, work: Any, probed: Any, nearest: Any, place: Any) -> Any:
 
 @direct_kernel
 def search_codes(
-    lists: Any, queries: Any, probes: Any, sorted_lists: Any, enough: Any, allowed: Any,
-    restricted: Any, k: Any, compared_exactly: Any, deviations: Any, correction: Any, work: Any,
-    out_rows: Any, out_distances: Any,
+    lists: Any, queries: Any, probes: Any, sorted_lists: Any, enough: Any, share: Any,
+    allowed: Any, restricted: Any, k: Any, compared_exactly: Any, deviations: Any,
+    correction: Any, work: Any, out_rows: Any, out_distances: Any,
 ) -> None:  # fmt: skip
     """Search the lists nearest to each query.
 
@@ -251,11 +252,13 @@ def search_codes(
     lists : CodedLists
     queries : float32 (nq, at least dim)
     probes : int
-        How many lists are looked at, at least. More are while fewer than `enough` codes have been
-        compared.
+        How many lists are looked at, at least; more as `vecdb.kernels.ivf.goes_on` says.
     sorted_lists : int
         How many lists are sorted at once; should more be needed, all are.
     enough : int
+        How many codes are compared, at least.
+    share : float
+        Of the rows, those that may be returned.
     allowed : uint8 bitset
         The rows that may be returned, when `restricted` is true; unread otherwise.
     k : int
@@ -286,9 +289,9 @@ def search_codes(
             work.probed[:] = 0
             nearest = nearest_lists(lists, delta, shift, work, sorted_lists)
             left = -1
-            size, compared, probed = 0, 0, 0
+            size, compared, listed, probed = 0, 0, 0, 0
             limit = NO_LIMIT
-            while probed < count and (probed < probes or compared < enough):
+            while probed < count and (probed < probes or goes_on(compared, listed, enough, share)):
                 if probed < nearest:
                     key = work.order[probed]
                 else:
@@ -302,6 +305,7 @@ def search_codes(
                 bounded = (delta, shift + slack + doubt, centre)
                 line = (delta, shift, centre)
                 precise = not kept or slack > _COARSE * spread
+                listed += lists.length[number]
                 first = lists.start[number]
                 last = first + (lists.length[number] + BLOCK - 1) // BLOCK
                 waiting = 0
