@@ -61,6 +61,15 @@ def dense(rng: np.random.Generator, rows: int) -> np.ndarray:
     return np.where(rng.random((rows, 1)) < 0.9, 3 + 0.01 * drawn, 3 * drawn)
 
 
+def templates(rng: np.random.Generator, rows: int) -> np.ndarray:
+    """384 coordinates of unit norm, the last third of the rows within .02 of one row; cosine."""
+    drawn = rng.standard_normal((rows, 384))
+    drawn /= np.linalg.norm(drawn, axis=1, keepdims=True)
+    alike = np.arange(rows) >= rows * 2 // 3
+    drawn[alike] = drawn[0] + 0.02 * drawn[alike]
+    return drawn
+
+
 def moved(rng: np.random.Generator, rows: int) -> np.ndarray:
     """32 coordinates, the last third in one narrow place far from the others; l2."""
     late = (np.arange(rows) >= rows * 2 // 3)[:, None]
@@ -76,9 +85,12 @@ def parade(rng: np.random.Generator, rows: int) -> np.ndarray:
 
 KINDS: dict[str, Draw] = {
     draw.__name__: draw
-    for draw in (uniform, circle, lopsided, bits, positive, pareto, giant, dense, moved, parade)
+    for draw in (
+        *(uniform, circle, lopsided, bits, positive, pareto, giant),
+        *(dense, templates, moved, parade),
+    )
 }
-_QUERIES_FROM = {"moved": 2 / 3}
+_QUERIES_FROM = {"moved": 2 / 3, "templates": 2 / 3}
 """Where among the rows queries are drawn; for others, anywhere."""
 
 

@@ -81,7 +81,7 @@ class StoredCollection:
     @property
     def files(self) -> set[str]:
         """The names of all files."""
-        return {ref.name for segment in self.segments for ref in segment.files}
+        return set(self.sizes)
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -91,7 +91,7 @@ class StoredCollection:
     @property
     def bytes(self) -> int:
         """The size of all files."""
-        return sum(ref.size for segment in self.segments for ref in segment.files)
+        return sum(self.sizes.values())
 
     def to_body(self) -> dict[str, Any]:
         """Return the manifest's JSON object."""

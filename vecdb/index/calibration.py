@@ -265,7 +265,7 @@ def calibrate(dim: int, true: Distances, search: Search) -> Calibration:
     limits = true + np.float32(1e-7) * np.abs(true)
 
     def measure(column: list[float], which: int, hops: float) -> float:
-        """Fill in what searches at a column's stop expand, about `hops`, and find; return that."""
+        """Fill in what searches at a column's stop expand, about `hops`; return what they find."""
         k = KS[which]
         count = len(true) if hops <= _LONG else min(_LONG_SAMPLE, len(true))
         reach = _reach(dim, column[0], min(hops, _MOST_HOPS), k)
