@@ -63,11 +63,21 @@ def connect(target: str, **options: Any) -> Database | Client:
     -------
     Database or Client
         Both have the same methods; bulk loads (`Collection.bulk`) are of the former only.
+
+    Raises
+    ------
+    InvalidParameterError
+        If it is a URL of another kind, which would be taken for a directory's name.
     """
     if str(target).startswith(("grpc://", "grpcs://")):
         from vecdb_client import Client
 
         return Client(str(target), **options)
+    if isinstance(target, str) and "://" in target:
+        raise errors.InvalidParameterError(
+            f"{errors.shown(target.partition('://')[0])}://...: a server is reached at "
+            "grpc://host:port, or grpcs://host:port for TLS"
+        )
     from vecdb.database import Database
 
     return Database(target, **options)

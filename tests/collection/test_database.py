@@ -24,6 +24,7 @@ from vecdb.errors import (
     DirectoryLockedError,
     DiskFullError,
     FailedPreconditionError,
+    InvalidParameterError,
     StoredFileNotFoundError,
     VecdbError,
 )
@@ -270,3 +271,14 @@ def test_a_ping_says_whether_the_database_is_open(tmp_path: Path) -> None:
         db.ping()
     with pytest.raises(ClosedError):
         db.ping()
+
+
+@pytest.mark.parametrize("url", ["http://user:secret@host:1", "GRPC://host", "grpc+tls://host"])
+def test_a_url_of_another_kind_is_no_directory(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidParameterError, match="grpc://host:port") as caught:
+        vecdb.connect(url)
+    assert "secret" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
