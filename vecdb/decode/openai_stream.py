@@ -150,7 +150,7 @@ class RemoteStream:
                 raise DecoderError(f"{url}: the content of a chunk is not a string: {piece!r}")
             if not piece.isascii() and _SURROGATE.search(piece):
                 raise DecoderError(f"{url}: the content of a chunk is not Unicode: {piece!r:.300}")
-            self.completion_tokens += bool(piece)
+            self.completion_tokens += 1
         if isinstance(usage, dict):
             self.prompt_tokens = self._told(usage, "prompt_tokens", self.prompt_tokens)
             self.completion_tokens = self._told(usage, "completion_tokens", self.completion_tokens)
